@@ -44,8 +44,8 @@ bench: setup ## every figure of docs/performance.md
 	$(BIN)/python -m benchmarks
 
 wire: setup ## generate agentfarm/wire from proto/
-	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=agentfarm/wire --pyi_out=agentfarm/wire \
-	  --grpc_python_out=agentfarm/wire proto/agentfarm/v1/*.proto
+	$(BIN)/python -m grpc_tools.protoc -I agentfarm/wire=proto/agentfarm/v1 --python_out=. --pyi_out=. \
+	  --grpc_python_out=. agentfarm/wire/link.proto
 
 lock: ## pin every dependency again
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --no-emit-index-url \

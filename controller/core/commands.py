@@ -1,0 +1,255 @@
+"""Everything that can change the farm. A command says what happened or what is wanted; `decide` says what follows.
+
+A command marked *answered* gets exactly one answer, a value or a FarmError, after the commit. The others are facts from
+nodes: they need none, and one that is stale is dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from controller.core.lives import Outcome, ReplicaState
+from controller.core.model import (
+    DeploymentName,
+    Measured,
+    NodeName,
+    Policy,
+    ReplicaId,
+    TaskId,
+    TaskOptions,
+    Token,
+)
+
+# ------------------------------------------------------------------ tasks
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """One task to accept. `input` is JSON, checked by the gateway."""
+
+    deployment: DeploymentName
+    input: bytes
+    priority: int | None = None
+    options: TaskOptions | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitTasks:
+    """Answered with list[TaskId | FarmError], one for each task in order.
+
+    known_keys: task ids already stored under an idempotency key of this command; the engine looks them up.
+    """
+
+    tasks: tuple[NewTask, ...]
+    known_keys: dict[str, TaskId] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTask:
+    """Answered with TaskState: cancelled, or the state it is in while its attempt is being stopped."""
+
+    task: TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCheckpoint:
+    """Answered with None once durable; StaleToken if the attempt lost its lease."""
+
+    task: TaskId
+    token: Token
+    thread_id: str
+    namespace: str
+    checkpoint_id: str
+    parent_id: str
+    payload: bytes | None  # None: only writes are added
+    writes: tuple[tuple[str, int, bytes], ...] = ()  # (writer id, index, payload)
+
+
+# ------------------------------------------------------------------ deployments
+
+
+@dataclass(frozen=True, slots=True)
+class Deploy:
+    """Answered with DeployAnswer. Makes the deployment, or a new version of it, and rolls it out.
+
+    if_generation: refuse (Conflict) unless the deployment's generation is this; 0 means it must not exist yet.
+    """
+
+    name: DeploymentName
+    digest: str
+    spec_json: str
+    policy: Policy
+    replicas: int | None = None  # None: as it is, or as the spec says for a new one
+    spec_replicas: int = 1
+    if_generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeployAnswer:
+    version: int
+    generation: int
+    is_changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Answered with the new generation."""
+
+    name: DeploymentName
+    replicas: int
+    if_generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """Answered with DeployAnswer. to_version None: the newest earlier version that ran well."""
+
+    name: DeploymentName
+    to_version: int | None = None
+    if_generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Answered with None. Queued tasks are cancelled; running ones may finish."""
+
+    name: DeploymentName
+
+
+# ------------------------------------------------------------------ nodes, by operators
+
+
+@dataclass(frozen=True, slots=True)
+class AddNode:
+    """Answered with None. The node is known by name from its invitation on; known already: nothing changes."""
+
+    node: NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class Cordon:
+    """Answered with None."""
+
+    node: NodeName
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Uncordon:
+    """Answered with None. Ends a drain too."""
+
+    node: NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class StartDrain:
+    """Answered with None; progress is in the node's view and in events."""
+
+    node: NodeName
+    deadline_s: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetNode:
+    """Answered with None. Only a node that is lost or never joined can be forgotten."""
+
+    node: NodeName
+
+
+# ------------------------------------------------------------------ nodes, by their streams
+
+
+@dataclass(frozen=True, slots=True)
+class NodeJoined:
+    """A node's Hello on a new stream. Answered with None before Welcome is sent."""
+
+    node: NodeName
+    session: int
+    daemon_version: str
+    cpu_millicores: int
+    memory_mib: int
+    gpus: int
+    labels: dict[str, str]
+    capabilities: frozenset[str]
+    products: frozenset[str]
+    measured: Measured | None
+    replicas: tuple[ReplicaNews, ...]
+    running: frozenset[Token]
+    finished: frozenset[Token]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaNews:
+    """What a node says of one replica."""
+
+    replica: ReplicaId
+    state: ReplicaState
+    reason: str = ""
+    detail: str = ""
+    pid: int = 0
+    restarts: int = 0
+    private_mib: int = 0
+    ready_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeBeat:
+    node: NodeName
+    session: int
+    measured: Measured | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStreamEnded:
+    """The stream broke. The node's leases hold on until it has been silent for too long."""
+
+    node: NodeName
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicasReported:
+    node: NodeName
+    session: int
+    replicas: tuple[ReplicaNews, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptsStarted:
+    node: NodeName
+    session: int
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptResult:
+    task: TaskId
+    token: Token
+    outcome: Outcome
+    output: bytes = b""
+    error_type: str = ""
+    error_message: str = ""
+    error_traceback: str = ""
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptsEnded:
+    """Results of a node. Every token in it is acknowledged to the node after the commit, stale ones too."""
+
+    node: NodeName
+    session: int
+    results: tuple[AttemptResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed. Sent by the engine when the next timer is due, at least once a second."""
+
+
+Command = (
+    SubmitTasks | CancelTask | StoreCheckpoint | Deploy | Scale | Rollback | Remove | AddNode | Cordon | Uncordon
+    | StartDrain | ForgetNode | NodeJoined | NodeBeat | NodeStreamEnded | ReplicasReported | AttemptsStarted
+    | AttemptsEnded | Tick
+)  # fmt: skip

@@ -1,0 +1,205 @@
+"""What follows from a batch of commands: rows to write, then answers to give and effects to send.
+
+The order is a promise: `changes` are committed in one transaction; only then do `answers` reach callers and `effects`
+reach nodes. If the commit fails, the state that made them is thrown away and read again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from agentfarm.errors import FarmError
+from controller.core.lives import TaskState
+from controller.core.model import (
+    Deployment,
+    DeploymentName,
+    Node,
+    NodeName,
+    Replica,
+    ReplicaId,
+    Task,
+    TaskId,
+    Token,
+)
+
+# ------------------------------------------------------------------ rows
+
+
+@dataclass(slots=True)
+class LeaseBatch:
+    """One row for all the leases given to one node in one turn: what makes a lease durable and cheap."""
+
+    id: int
+    node: NodeName
+    leased_at: float  # wall
+    tasks: list[TaskId]
+    attempts: list[int]
+    tokens: list[Token]
+    replicas: list[ReplicaId]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedTask:
+    """A task's last word. `task` still holds its last attempt's token, replica and node."""
+
+    task: Task
+    state: TaskState
+    finished_at: float  # wall
+    output: bytes = b""
+    error_type: str = ""
+    error_message: str = ""
+    error_traceback: str = ""
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndedAttempt:
+    """An attempt that was not its task's last, kept for `farmctl task show`."""
+
+    task: TaskId
+    attempt: int
+    token: Token
+    node: NodeName | None
+    replica: ReplicaId | None
+    leased_at: float
+    ended_at: float
+    outcome: str
+    error_type: str = ""
+    error_message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One fact of the farm's story. `kind` is a fixed word such as "node.lost"; `data` is small and JSON."""
+
+    kind: str
+    at: float  # wall
+    message: str
+    node: NodeName | None = None
+    deployment: DeploymentName | None = None
+    replica: ReplicaId | None = None
+    task: TaskId | None = None
+    severity: str = "info"  # or "warning", "error"
+    data: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Changes:
+    """Rows of one transaction. Objects are the live ones: the journal reads them during the commit, when the core rests."""
+
+    inserted_tasks: list[Task] = field(default_factory=list)
+    requeued_tasks: list[Task] = field(default_factory=list)  # attempt, crashes and backoff changed
+    finished_tasks: list[FinishedTask] = field(default_factory=list)
+    ended_attempts: list[EndedAttempt] = field(default_factory=list)
+    lease_batches: list[LeaseBatch] = field(default_factory=list)
+    ended_lease_batches: list[int] = field(default_factory=list)
+    cancelling_tasks: list[TaskId] = field(default_factory=list)
+    nodes: dict[NodeName, Node] = field(default_factory=dict)  # upserted
+    forgotten_nodes: list[NodeName] = field(default_factory=list)
+    deployments: dict[DeploymentName, Deployment] = field(default_factory=dict)  # upserted, with new versions
+    forgotten_deployments: list[DeploymentName] = field(default_factory=list)
+    replicas: dict[ReplicaId, Replica] = field(default_factory=dict)  # upserted
+    ended_replicas: list[ReplicaId] = field(default_factory=list)
+    checkpoints: list[CheckpointRow] = field(default_factory=list)
+    dropped_threads: list[str] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    def is_empty(self) -> bool:
+        """Whether nothing has to be written."""
+        return not any(getattr(self, name) for name in self.__slots__)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRow:
+    """A checkpoint, or writes added to one (payload None)."""
+
+    thread_id: str
+    namespace: str
+    checkpoint_id: str
+    parent_id: str
+    payload: bytes | None
+    writes: tuple[tuple[str, int, bytes], ...]
+
+
+# ------------------------------------------------------------------ effects, sent to nodes after the commit
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Leases to hand to a node. A task whose `input` is None has it in PostgreSQL: the engine reads it back first."""
+
+    node: NodeName
+    session: int
+    leases: list[Lease]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    task: TaskId
+    attempt: int
+    token: Token
+    replica: ReplicaId
+    input: bytes | None
+    run_timeout_s: float | None
+    thread_id: str
+    is_exclusive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAttempts:
+    node: NodeName
+    session: int
+    tokens: list[Token]
+    reason: str  # "requested", "stale" or "moved"
+
+
+@dataclass(frozen=True, slots=True)
+class AckResults:
+    node: NodeName
+    session: int
+    tokens: list[Token]
+
+
+@dataclass(frozen=True, slots=True)
+class SetDesired:
+    """The whole list of replicas a node should run."""
+
+    node: NodeName
+    session: int
+    generation: int
+    replicas: list[DesiredReplica]
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredReplica:
+    replica: ReplicaId
+    deployment: DeploymentName
+    seat: int
+    version: int
+    digest: str
+    spec_json: str
+    is_stopping: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSession:
+    """The stream is not the node's any more (it reconnected, or was forgotten)."""
+
+    node: NodeName
+    session: int
+    reason: str
+
+
+Effect = Assign | CancelAttempts | AckResults | SetDesired | CloseSession
+
+
+@dataclass(slots=True)
+class Transition:
+    """The whole of what follows."""
+
+    changes: Changes = field(default_factory=Changes)
+    answers: dict[int, object | FarmError] = field(default_factory=dict)  # index of the command -> answer
+    effects: list[Effect] = field(default_factory=list)
+    finished: list[FinishedTask] = field(default_factory=list)  # for those who wait on a task
+    started: list[TaskId] = field(default_factory=list)
+    next_due: float | None = None  # mono; when to send the next Tick at the latest
