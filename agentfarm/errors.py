@@ -9,7 +9,7 @@
     ├── CannotPlace        nothing is wrong, but nothing fits: make room or ask for less
     └── Unavailable        a dependency is away: retry with backoff
 
-Errors carry data. They map to HTTP and to gRPC status in one table each (`HTTP_STATUS` here, `GRPC_STATUS` in the link).
+Errors carry data. They map to HTTP and gRPC status in one table each (`HTTP_STATUS`, `GRPC_STATUS`).
 """
 
 from __future__ import annotations

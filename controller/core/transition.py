@@ -85,7 +85,7 @@ class Event:
 
 @dataclass(slots=True)
 class Changes:
-    """Rows of one transaction. Objects are the live ones: the journal reads them during the commit, when the core rests."""
+    """Rows of one transaction. The objects are the live ones: the core rests while the journal reads them."""
 
     inserted_tasks: list[Task] = field(default_factory=list)
     requeued_tasks: list[Task] = field(default_factory=list)  # attempt, crashes and backoff changed
