@@ -1,0 +1,144 @@
+"""What a venue must bring to be a feed: names, words to send, and pure parsers.
+
+Owns the `Source` interface and the request types around it. Nothing here opens a socket: the session connects to
+`websocket_url`, sends `subscribe(...)`, hands every frame to `parse` and every REST answer to the parser named by its
+request. Sources are found by the entry point group `agentfarm.feed_sources`; the entry's name is the source's name, its
+object a class without constructor arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from importlib.metadata import entry_points
+from typing import Final, Protocol
+
+import msgspec
+
+from agentfarm.errors import InvalidRequest
+from nodeagent.feed.events import BookSnapshot, Instrument, Parsed, Trade
+
+ENTRY_POINT_GROUP: Final = "agentfarm.feed_sources"
+
+
+class Channel(StrEnum):
+    """What can be subscribed to, in our words; each source knows its own."""
+
+    TRADES = "trades"
+    BOOK = "book"
+    TICKER = "ticker"
+    HEARTBEAT = "heartbeat"
+    STATUS = "status"
+    FULL = "full"
+    """Every order (L3); needs credentials on Coinbase Exchange."""
+
+
+class Purpose(StrEnum):
+    """What a REST request is for; decides which parser reads the answer."""
+
+    INSTRUMENTS = "instruments"
+    TRADES = "trades"
+    BOOK_CHECK = "book_check"
+    """Compare our book with the venue's."""
+    BOOK_REPAIR = "book_repair"
+    """Replace our book by the venue's (venues whose stream starts from a REST snapshot)."""
+    ORDERS = "orders"
+    """A level 3 book, to start an L3 book from."""
+
+
+class RestRequest(msgspec.Struct, frozen=True):
+    """A GET that the session should make. Stored with its answer in the capture, so that a replay can read it."""
+
+    purpose: Purpose
+    url: str
+    product: str = ""
+    first_id: int = -1
+    last_id: int = -1
+    """The hole [first_id, last_id] in trade ids that this page is to fill (purpose `trades`)."""
+    connection_id: int = -1
+    """The connection whose book it checks or repairs."""
+
+
+class TradePage(msgspec.Struct, frozen=True):
+    """One page of past trades, oldest first, and the request for the next older page if the hole needs one."""
+
+    trades: list[Trade]
+    rejected: int
+    """Entries of the page that could not be read."""
+    next_request: RestRequest | None
+
+
+class Signer(Protocol):
+    """Credentials, as the extra fields of one subscribe message. Secrets stay inside."""
+
+    def fields(self, now_s: int) -> Mapping[str, str]:
+        """The fields to merge into a message signed at `now_s` (Unix seconds)."""
+
+
+class Source(Protocol):
+    """One venue's protocol. Holds no state of a connection: one instance may serve many."""
+
+    name: str
+    """Unique, the entry point's name: `coinbase-advanced`."""
+    venue: str
+    """Where the trades happened: `coinbase`. Two sources may share a venue; (venue, product, trade_id) is a trade."""
+    websocket_url: str
+    rest_url: str
+    has_connection_sequence: bool
+    """`Parsed.sequence` counts every frame of a connection from 0."""
+    trade_ids_contiguous: bool
+    """Trade ids rise by exactly one per product, so that a jump is a hole."""
+    default_channels: tuple[Channel, ...]
+    max_frame_bytes: int
+    subscribe_within_s: float
+    """The venue closes a connection that has not subscribed by then."""
+    max_connects_per_s: float
+    silence_max_s: float
+    """With the default channels something arrives at least this often; longer silence is a stall."""
+
+    def connect_url(self, products: Sequence[str], channels: Sequence[Channel]) -> str:
+        """Where to connect for these; `websocket_url` itself where subscriptions are messages."""
+
+    def subscribe(
+        self,
+        products: Sequence[str],
+        channels: Sequence[Channel],
+        signer: Signer | None = None,
+        now_s: int = 0,
+    ) -> list[bytes]:
+        """The messages that subscribe to `channels` for `products`, in the order to send them."""
+
+    def unsubscribe(self, products: Sequence[str], channels: Sequence[Channel]) -> list[bytes]:
+        """The messages that end these subscriptions; sending `subscribe` again then brings a fresh snapshot."""
+
+    def parse(self, frame: bytes, received_at_ns: int) -> Parsed:
+        """Read one frame. Never raises, whatever the bytes: what cannot be read is a reject."""
+
+    def instruments_request(self) -> RestRequest | None:
+        """Ask for all products' rules."""
+
+    def parse_instruments(self, body: bytes) -> tuple[Instrument, ...]:
+        """Read that answer. Raises InvalidRequest when it is not what the venue documents."""
+
+    def trades_request(self, product: str, first_id: int, last_id: int) -> RestRequest | None:
+        """Ask for past trades covering [first_id, last_id], newest page first; None: cannot be asked for by id."""
+
+    def parse_trades(self, request: RestRequest, body: bytes) -> TradePage:
+        """Read a page. Raises InvalidRequest when it is not what the venue documents."""
+
+    def book_request(self, product: str, purpose: Purpose) -> RestRequest | None:
+        """Ask for the whole L2 book."""
+
+    def parse_book(self, request: RestRequest, body: bytes) -> BookSnapshot:
+        """Read that answer. Raises InvalidRequest when it is not what the venue documents."""
+
+
+def load_source(name: str) -> Source:
+    """The installed source of that name. Raises InvalidRequest, listing the known ones, when there is none."""
+    installed = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    entry = installed.get(name)
+    if entry is None:
+        known = ", ".join(sorted(installed)) or "none installed"
+        raise InvalidRequest(f"unknown feed source {name!r}; known: {known}")
+    source: Source = entry.load()()
+    return source
