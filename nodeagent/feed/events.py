@@ -54,6 +54,9 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
     time_ns: int
     is_history: bool = False
     """From a snapshot, a `last_match` or a REST page: may be hours old, and may be known already."""
+    sequence: int = -1
+    maker_order_id: str = ""
+    """For L3 books: the message's number in the product's full feed, and the order that was filled."""
 
 
 class BookSnapshot(msgspec.Struct, frozen=True, gc=False):
@@ -65,8 +68,6 @@ class BookSnapshot(msgspec.Struct, frozen=True, gc=False):
     time_ns: int
     last_update_id: int = -1
     """The venue's number of the last change inside, or -1 where the venue has none."""
-    is_valid: bool = True
-    """False when a level could not be read: the book must be asked for again."""
 
 
 class BookDelta(msgspec.Struct, frozen=True, gc=False):
@@ -85,15 +86,23 @@ class OrderEvent(msgspec.Struct, frozen=True, gc=False):
 
     product: str
     kind: str
-    """`received`, `open`, `match`, `change`, `done` or `activate`."""
+    """`received`, `open`, `change`, `done` or `activate`; fills are `Trade`s."""
     sequence: int
     order_id: str
     side: int
     price: int
-    """0 for a market order."""
+    """0 where none was given: a market order, or a change of size alone."""
     size: int
-    """open: remaining size; match: size traded; change: new size; done: remaining size."""
+    """open: remaining size; change: new size; else 0."""
     time_ns: int
+
+
+class OrderBook(msgspec.Struct, frozen=True, gc=False):
+    """A level 3 book: every resting order, as (order id, BID or ASK, price, size), and the last sequence inside."""
+
+    product: str
+    sequence: int
+    orders: list[tuple[str, int, int, int]]
 
 
 class Ticker(msgspec.Struct, frozen=True, gc=False):
@@ -181,6 +190,8 @@ class Reject(msgspec.Struct, frozen=True, gc=False):
     product: str
     """Empty when the frame could not be read so far."""
     detail: str
+    breaks_book: bool = False
+    """A level of this product's book is now unknown: it must be asked for again."""
 
 
 class GapKind(StrEnum):

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import msgspec
 
 from agentfarm.errors import InvalidRequest
-from nodeagent.feed.events import BookSnapshot, Instrument, Parsed, Trade
+from nodeagent.feed.events import BookSnapshot, Instrument, OrderBook, Parsed, Trade
 
 ENTRY_POINT_GROUP: Final = "agentfarm.feed_sources"
 
@@ -46,6 +46,18 @@ class Purpose(StrEnum):
     """A level 3 book, to start an L3 book from."""
 
 
+class TradeHole(msgspec.Struct, frozen=True):
+    """Missing trades of a product: ids [first_id, last_id], which happened between the two times."""
+
+    product: str
+    first_id: int
+    last_id: int
+    after_ns: int = 0
+    """Venue time of the trade before the hole; 0 where none is known."""
+    before_ns: int = 0
+    """Venue time of the trade or sign that showed the hole."""
+
+
 class RestRequest(msgspec.Struct, frozen=True):
     """A GET that the session should make. Stored with its answer in the capture, so that a replay can read it."""
 
@@ -55,6 +67,9 @@ class RestRequest(msgspec.Struct, frozen=True):
     first_id: int = -1
     last_id: int = -1
     """The hole [first_id, last_id] in trade ids that this page is to fill (purpose `trades`)."""
+    after_ns: int = 0
+    before_ns: int = 0
+    """The hole's times, carried from page to page."""
     connection_id: int = -1
     """The connection whose book it checks or repairs."""
 
@@ -120,17 +135,20 @@ class Source(Protocol):
     def parse_instruments(self, body: bytes) -> tuple[Instrument, ...]:
         """Read that answer. Raises InvalidRequest when it is not what the venue documents."""
 
-    def trades_request(self, product: str, first_id: int, last_id: int) -> RestRequest | None:
-        """Ask for past trades covering [first_id, last_id], newest page first; None: cannot be asked for by id."""
+    def trades_request(self, hole: TradeHole) -> RestRequest | None:
+        """Ask for the past trades of a hole, newest page first; None where the venue has no such question."""
 
     def parse_trades(self, request: RestRequest, body: bytes) -> TradePage:
         """Read a page. Raises InvalidRequest when it is not what the venue documents."""
 
     def book_request(self, product: str, purpose: Purpose) -> RestRequest | None:
-        """Ask for the whole L2 book."""
+        """Ask for the whole book: L2, or every order for `Purpose.ORDERS`. None: the venue has no such question."""
 
     def parse_book(self, request: RestRequest, body: bytes) -> BookSnapshot:
         """Read that answer. Raises InvalidRequest when it is not what the venue documents."""
+
+    def parse_orders(self, request: RestRequest, body: bytes) -> OrderBook:
+        """Read a level 3 book. Raises InvalidRequest when it is not what the venue documents."""
 
 
 def load_source(name: str) -> Source:
