@@ -1,0 +1,91 @@
+"""Bring a QuestDB's tables up to date: `schema/NNNN_name.sql`, applied in order, each once.
+
+Owns `schema_version`. Statements are written so that applying them again changes nothing (`IF NOT EXISTS`), because
+QuestDB
+has no transaction around schema changes: a migration cut short is simply applied again. Migrations only grow; an
+older program meets newer tables and goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Final
+
+from agentfarm.errors import Conflict
+from nodeagent.questdb.endpoint import Endpoint
+from nodeagent.questdb.sql import query
+
+STATEMENT_TIMEOUT_S: Final = 60.0
+
+VERSION_TABLE: Final = (
+    "CREATE TABLE IF NOT EXISTS schema_version (applied_at TIMESTAMP, version INT, name STRING, digest STRING)"
+    " TIMESTAMP(applied_at) PARTITION BY YEAR BYPASS WAL"
+)
+"""Without a WAL, so that a row is seen by whoever asks next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file. `digest` tells an edited file from the one that was applied."""
+
+    version: int
+    name: str
+    statements: tuple[str, ...]
+    digest: str
+
+
+def load_migrations() -> tuple[Migration, ...]:
+    """The packaged migrations, by version; numbers have no holes."""
+    found = sorted(
+        (
+            parse_migration(file.name, file.read_text())
+            for file in files(__package__).joinpath("schema").iterdir()
+            if file.name.endswith(".sql")
+        ),
+        key=lambda migration: migration.version,
+    )
+    assert [migration.version for migration in found] == list(range(1, len(found) + 1)), (
+        "numbers of migrations have a hole"
+    )
+    return tuple(found)
+
+
+def parse_migration(file_name: str, text: str) -> Migration:
+    """Split a file into statements; comments (`--`) go, so that only a change of meaning changes the digest."""
+    number, _, name = file_name.removesuffix(".sql").partition("_")
+    bare = "\n".join(line.partition("--")[0].rstrip() for line in text.splitlines())
+    statements = tuple(" ".join(part.split()) for part in bare.split(";") if part.strip())
+    return Migration(int(number), name, statements, hashlib.sha256("\n".join(statements).encode()).hexdigest())
+
+
+def pending(migrations: Iterable[Migration], applied: dict[int, str]) -> list[Migration]:
+    """Those still to apply. Raises Conflict when one that was applied has been edited since."""
+    left = []
+    for migration in migrations:
+        digest = applied.get(migration.version)
+        if digest is None:
+            left.append(migration)
+        elif digest != migration.digest:
+            raise Conflict(
+                f"Migration {migration.version:04} {migration.name} was applied to this QuestDB in another form.",
+                remedy="Add a new migration instead of editing one, or use an empty data folder.",
+            )
+    return left
+
+
+async def migrate(endpoint: Endpoint, migrations: tuple[Migration, ...] | None = None) -> list[Migration]:
+    """Apply what is missing; what was applied. Raises Unavailable, SqlRefused or Conflict."""
+    await query(endpoint, VERSION_TABLE, timeout_s=STATEMENT_TIMEOUT_S)
+    answer = await query(endpoint, "SELECT version, digest FROM schema_version")
+    left = pending(migrations or load_migrations(), {int(version): str(digest) for version, digest in answer.rows})
+    for migration in left:
+        for statement in migration.statements:
+            await query(endpoint, statement, timeout_s=STATEMENT_TIMEOUT_S)
+        await query(
+            endpoint,
+            f"INSERT INTO schema_version VALUES (now(), {migration.version}, '{migration.name}', '{migration.digest}')",  # noqa: S608 - our own constants
+        )
+    return left
