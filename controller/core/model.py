@@ -46,8 +46,9 @@ class Limits:
     prefetch_horizon_s: float = 0.05  # how much measured work may wait at a replica
     prefetch_max: int = 256  # attempts per unit of concurrency, at most
     poison_after: int = 3  # a task whose attempts killed this many replicas is dead, whatever its retries say
-    replica_attempts_max: int = 5  # placements of one seat that may fail in a row before it is held back
     seat_backoff_s: float = 2.0  # first wait after a failed placement of a seat; doubles to a minute
+    cpu_overcommit: float = 8.0  # agents mostly wait; CPU may be promised this many times over, memory never
+    queued_max: int = 2_000_000  # tasks waiting in the whole farm; beyond it submits are refused
 
     def __post_init__(self) -> None:
         if not 0 < self.unreachable_after_s < self.reissue_after_s:
@@ -83,15 +84,16 @@ class Policy:
     healthy_deadline_s: float = 120.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Version:
-    """One numbered, immutable version of an agent."""
+    """One numbered version of an agent. Nothing of it changes but whether it ever ran."""
 
     number: int
     digest: str
     spec_json: str
     policy: Policy
     created_at: float  # wall
+    has_run: bool = False  # one of its replicas became ready: fit to fall back to
 
 
 @dataclass(slots=True)
@@ -138,6 +140,7 @@ class Drain:
     deadline: float  # mono; when reached, what still runs is interrupted
     reason: str = ""
     is_forced: bool = False  # the deadline was hit and work was stopped
+    is_complete: bool = False  # the daemon confirmed that no process remains
 
 
 @dataclass(slots=True)
@@ -174,11 +177,13 @@ class Task:
     input: bytes | None
     input_size: int
     attempt: int = 0  # attempts begun
-    crashes: int = 0  # attempts that ended with the death of their replica
+    failures: int = 0  # attempts that cost one: failed or timed out
+    crashes: int = 0  # attempts that ended with the death of their replica or node
     state: TaskState = TaskState.QUEUED
     options: TaskOptions | None = None  # None: the version's own policy
     not_before: float = 0.0  # mono; backoff
     is_cancelling: bool = False
+    has_checkpoints: bool = False  # true also when unknown: then dropping them is tried in vain
     token: Token | None = None
     replica: ReplicaId | None = None
     node: NodeName | None = None
@@ -210,6 +215,7 @@ class Rollout:
     state: str = "progressing"  # then "complete" or "reverted"
     reason: str = ""
     detail: str = ""
+    seats_done: int = 0
 
 
 @dataclass(slots=True)
@@ -223,6 +229,7 @@ class Deployment:
     generation: int = 1  # grows with every change by an operator: the guard of --if-version
     rollout: Rollout | None = None
     is_removed: bool = False  # takes no tasks; forgotten once nothing of it is left
+    is_halted: bool = False  # its only version cannot run; nothing is placed until the next deploy or scale
     replicas: set[ReplicaId] = field(default_factory=set)
     queues: dict[int, deque[TaskId]] = field(default_factory=dict)  # priority -> FIFO
     queued: int = 0
@@ -250,4 +257,8 @@ class FarmState:
     next_batch: int = 1
     lease_batches: dict[int, int] = field(default_factory=dict)  # lease batch -> leases still held
     queued_input_bytes: int = 0
+    pending: dict[ReplicaId, None] = field(default_factory=dict)  # replicas that want a node, oldest first
+    undispatched: set[DeploymentName] = field(default_factory=set)  # held back by a turn's byte limit
+    last_turn: float = 0.0  # mono
+    last_placement: float = 0.0  # mono
     seed: int = 0  # of the jitter; given by the shell at start

@@ -202,4 +202,5 @@ class Transition:
     effects: list[Effect] = field(default_factory=list)
     finished: list[FinishedTask] = field(default_factory=list)  # for those who wait on a task
     started: list[TaskId] = field(default_factory=list)
+    forget_inputs: list[Task] = field(default_factory=list)  # memory is short: drop `input` once it is durable
     next_due: float | None = None  # mono; when to send the next Tick at the latest

@@ -1,0 +1,112 @@
+"""What follows from a batch of commands: the one door into the core.
+
+The order inside a turn: commands as they came, timers that are due, silence of nodes, seats, placement, dispatch.
+Dispatch comes last, so a task accepted in a turn is leased in the same turn and both are one commit.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from controller.core import deployments, nodes, rollouts, tasks
+from controller.core.commands import (
+    AddNode,
+    AttemptsEnded,
+    AttemptsStarted,
+    CancelTask,
+    Command,
+    Cordon,
+    Deploy,
+    ForgetNode,
+    NodeBeat,
+    NodeJoined,
+    NodeStreamEnded,
+    Remove,
+    ReplicasReported,
+    Rollback,
+    Scale,
+    StartDrain,
+    StoreCheckpoint,
+    SubmitTasks,
+    Tick,
+    Uncordon,
+)
+from controller.core.dispatch import dispatch
+from controller.core.model import FarmState, Instant
+from controller.core.seating import place_pending, send_desired
+from controller.core.transition import Transition
+from controller.core.turn import Turn
+
+TICK_S: Final = 0.25  # the longest the core goes without a turn while nodes are known
+
+HANDLERS: Final[dict[type[Any], Callable[[Turn, Any], object]]] = {
+    SubmitTasks: tasks.submit,
+    CancelTask: tasks.cancel,
+    StoreCheckpoint: tasks.store_checkpoint,
+    AttemptsStarted: tasks.attempts_started,
+    AttemptsEnded: tasks.attempts_ended,
+    Deploy: deployments.deploy,
+    Scale: deployments.scale,
+    Rollback: deployments.rollback,
+    Remove: deployments.remove,
+    AddNode: nodes.add,
+    Cordon: nodes.cordon,
+    Uncordon: nodes.uncordon,
+    StartDrain: nodes.start_drain,
+    ForgetNode: nodes.forget,
+    NodeJoined: nodes.joined,
+    NodeBeat: nodes.beat,
+    NodeStreamEnded: nodes.stream_ended,
+    ReplicasReported: nodes.replicas_reported,
+    Tick: lambda turn, command: None,
+}
+
+TIMERS: Final[dict[str, Callable[..., None]]] = {
+    "retry": tasks.retry_due,
+    "queue_timeout": tasks.queue_timed_out,
+    "drain_deadline": nodes.drain_deadline,
+    "rollout_deadline": rollouts.rollout_deadline,
+    "place": lambda turn: setattr(turn, "is_placing", True),
+}
+
+
+def decide(state: FarmState, commands: Sequence[Command], now: Instant) -> Transition:
+    """Apply `commands` in order and return everything that follows.
+
+    `state` is changed in place; whoever cannot commit the returned changes must throw it away. `now.mono` must not run
+    backwards. Answers are keyed by the index of their command; a FarmError among them is an answer, not an exception.
+    """
+    turn = Turn(state, now)
+    for index, command in enumerate(commands):
+        turn.out.answers[index] = HANDLERS[type(command)](turn, command)
+    _fire_timers(turn)
+    nodes.check_silence(turn)
+    rollouts.reconcile_seats(turn)
+    place_pending(turn)
+    rollouts.reconcile_seats(turn)
+    dispatch(turn)
+    tasks.forget_queued_inputs(turn)
+    for name in turn.desired:
+        if name in state.nodes:
+            nodes.check_drained(turn, state.nodes[name])
+    send_desired(turn)
+    turn.flush_messages()
+    turn.out.next_due = _next_due(turn)
+    return turn.out
+
+
+def _fire_timers(turn: Turn) -> None:
+    timers = turn.state.timers
+    while timers and timers[0][0] <= turn.now.mono:
+        _, _, timer = heapq.heappop(timers)
+        TIMERS[timer[0]](turn, *timer[1:])
+
+
+def _next_due(turn: Turn) -> float:
+    state = turn.state
+    if state.undispatched:
+        return turn.now.mono
+    due = turn.now.mono + TICK_S
+    return min(due, state.timers[0][0]) if state.timers else due
