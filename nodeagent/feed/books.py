@@ -1,0 +1,129 @@
+"""Level 2 order books: exact, fast to change, the best levels at hand.
+
+A side is a dict of price to size and, beside it, its prices in a sorted list with the **best price last**: most
+changes fall near the best price, where inserting and deleting in a list moves almost nothing. So the best price and
+the top of the book cost nothing to read, and a size-only change, the commonest of all, never touches the list. The
+alternative, sorting 27,000 prices once a second, costs 20 products more than a tenth of a core.
+
+All numbers are scaled integers (`nodeagent.feed.events`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from nodeagent.feed.events import ASK, BID, BookSnapshot, Change, Level
+
+
+class Book:
+    """One product's L2 book. Asks are kept under their negated price, so that both sides grow towards their best."""
+
+    __slots__ = ("_ask_keys", "_bid_keys", "absent_removals", "asks", "bids")
+
+    def __init__(self) -> None:
+        self.bids: dict[int, int] = {}
+        self.asks: dict[int, int] = {}
+        self._bid_keys: list[int] = []
+        self._ask_keys: list[int] = []
+        self.absent_removals = 0
+        """Removals of levels that were not there: normal on every venue, counted."""
+
+    def replace(self, snapshot: BookSnapshot) -> None:
+        """Forget everything and take the snapshot, which the book owns from now on."""
+        self.bids = snapshot.bids
+        self.asks = snapshot.asks
+        self._bid_keys = sorted(snapshot.bids)
+        self._ask_keys = sorted([-price for price in snapshot.asks])
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Set or remove levels, in order."""
+        for side, price, size in changes:
+            if side == BID:
+                levels = self.bids
+                keys = self._bid_keys
+                key = price
+            else:
+                levels = self.asks
+                keys = self._ask_keys
+                key = -price
+            if size:
+                if price not in levels:
+                    insort(keys, key)
+                levels[price] = size
+            elif levels.pop(price, None) is None:
+                self.absent_removals += 1
+            else:
+                del keys[bisect_left(keys, key)]
+
+    def best_bid(self) -> int | None:
+        """The highest price bid; None when nobody bids."""
+        return self._bid_keys[-1] if self._bid_keys else None
+
+    def best_ask(self) -> int | None:
+        """The lowest price asked; None when nobody asks."""
+        return -self._ask_keys[-1] if self._ask_keys else None
+
+    def is_crossed(self) -> bool:
+        """A bid at or above an ask: impossible in a well-kept book outside auctions."""
+        return bool(self._bid_keys and self._ask_keys) and self._bid_keys[-1] >= -self._ask_keys[-1]
+
+    def top(self, side: int, depth: int) -> list[Level]:
+        """At most `depth` levels of a side, best first."""
+        if side == BID:
+            return [(price, self.bids[price]) for price in islice(reversed(self._bid_keys), depth)]
+        return [(-key, self.asks[-key]) for key in islice(reversed(self._ask_keys), depth)]
+
+
+class BookComparison(msgspec.Struct, frozen=True):
+    """How far a book is from the venue's own answer."""
+
+    levels: int
+    """Levels in either of the two."""
+    differing: int
+    """Levels that differ in size or exist on one side only."""
+
+    @property
+    def differing_share(self) -> float:
+        """0.0 for equal books, 1.0 for strangers."""
+        return self.differing / self.levels if self.levels else 0.0
+
+
+MISMATCH_SHARE_MAX: Final = 0.05
+"""The two are never of exactly the same moment, so some levels always differ; a lost delta differs in few, but a stale
+book in many. Measured: 50 ms of updates touch under 0.1 % of the levels of a large book."""
+MISMATCH_LEVELS_MIN: Final = 20
+"""In small books the share says nothing."""
+
+
+def compare(book: Book, answer: BookSnapshot) -> BookComparison:
+    """Compare level by level with a REST book. Sides are compared as far as the answer reaches (it may be cut short)."""
+    levels = 0
+    differing = 0
+    for side in (BID, ASK):
+        theirs = answer.bids if side == BID else answer.asks
+        ours = _reached_by(theirs, book, side)
+        prices = ours.keys() | theirs.keys()
+        levels += len(prices)
+        differing += sum(ours.get(price) != theirs.get(price) for price in prices)
+    return BookComparison(levels, differing)
+
+
+def is_mismatch(comparison: BookComparison) -> bool:
+    """Whether the difference is more than the two moments explain."""
+    return comparison.differing > MISMATCH_LEVELS_MIN and comparison.differing_share > MISMATCH_SHARE_MAX
+
+
+def _reached_by(theirs: dict[int, int], book: Book, side: int) -> dict[int, int]:
+    """Our levels within the price range of the answer."""
+    if not theirs:
+        return book.bids if side == BID else book.asks
+    if side == BID:
+        worst = min(theirs)
+        return {price: size for price, size in book.bids.items() if price >= worst}
+    worst = max(theirs)
+    return {price: size for price, size in book.asks.items() if price <= worst}
