@@ -195,8 +195,11 @@ class ReplicaNews:
 
 @dataclass(frozen=True, slots=True)
 class NodeBeat:
+    """Renews every lease of the node. Acknowledged with its `seq` after the turn: by a leader only."""
+
     node: NodeName
     session: int
+    seq: int = 0
     measured: Measured | None = None
 
 

@@ -18,6 +18,7 @@ from controller.core.commands import (
 from controller.core.lives import LIVE_REPLICA_STATES, NodeState, Outcome, ReplicaState, move_node
 from controller.core.model import Drain, Node, NodeName, Replica
 from controller.core.rollouts import replica_failed
+from controller.core.transition import AckBeat
 from controller.core.turn import Turn
 
 SILENCE_CHECK_S = 0.1  # the longest the core goes without looking for silent nodes, with a node list at hand
@@ -176,6 +177,7 @@ def beat(turn: Turn, command: NodeBeat) -> None:
     if node is None:
         return
     node.last_heard = turn.now.mono
+    turn.out.effects.append(AckBeat(node.name, node.session, command.seq))
     if command.measured is not None:
         node.measured = command.measured
     if node.state is NodeState.UNREACHABLE:

@@ -161,6 +161,13 @@ class AckResults:
 
 
 @dataclass(frozen=True, slots=True)
+class AckBeat:
+    node: NodeName
+    session: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class SetDesired:
     """The whole list of replicas a node should run."""
 
@@ -190,7 +197,7 @@ class CloseSession:
     reason: str
 
 
-Effect = Assign | CancelAttempts | AckResults | SetDesired | CloseSession
+Effect = Assign | CancelAttempts | AckResults | AckBeat | SetDesired | CloseSession
 
 
 @dataclass(slots=True)

@@ -1,0 +1,1 @@
+"""The controller's end of the node link: streams in, effects out. Decides nothing."""

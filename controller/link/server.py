@@ -1,0 +1,330 @@
+"""The gRPC server that nodes connect to: one session per stream, and the calls beside it.
+
+A session turns what a node says into commands and the engine's effects into messages. It knows the node by its certificate;
+a Hello cannot claim another name. Sessions hold no state that matters: when one breaks, the next Hello settles everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+import structlog
+
+from agentfarm.errors import Conflict, FarmError, Forbidden, InvalidRequest, NotFound, StaleToken, Unavailable
+from agentfarm.wire import link_pb2 as wire
+from agentfarm.wire import link_pb2_grpc
+from controller.core.commands import AttemptsEnded, AttemptsStarted, NodeStreamEnded, ReplicasReported
+from controller.core.model import Limits, NodeName, TaskId, Token
+from controller.core.tasks import thread_id
+from controller.core.transition import CheckpointRow, CloseSession, Effect
+from controller.engine import Engine
+from controller.link import translate
+from controller.link.logs import LogRelay
+
+log = structlog.get_logger("controller.link")
+
+OUTBOX_MESSAGES_MAX: Final = 20_000  # unsent messages after which a session is given up as stuck
+HELLO_DEADLINE_S: Final = 10.0
+MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
+CHECKPOINTS_MAX: Final = 100  # in one answer
+
+GRPC_STATUS: Final[dict[type[FarmError], grpc.StatusCode]] = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    Forbidden: grpc.StatusCode.PERMISSION_DENIED,
+    Conflict: grpc.StatusCode.FAILED_PRECONDITION,
+    StaleToken: grpc.StatusCode.FAILED_PRECONDITION,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+    FarmError: grpc.StatusCode.INTERNAL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """Where nodes connect, and the times both sides go by, in seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 8601  # 0: any free port
+    beat_interval_s: float = 1.0
+    stop_exclusive_after_s: float = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPorts:
+    """What the link needs of the rest of the controller, as plain functions. The blocking ones run on threads."""
+
+    read_bundle: Callable[
+        [str, int], tuple[int, list[bytes]]
+    ]  # digest, offset -> total size, next chunks; [] at the end
+    read_checkpoints: Callable[[str, str, str, str, int], list[CheckpointRow]]
+    sign_csr: Callable[[bytes, str], bytes]
+
+
+class Session:
+    """One node's stream."""
+
+    def __init__(self, number: int, node: NodeName) -> None:
+        self.number = number
+        self.node = node
+        self._outbox: deque[wire.ControllerMessage] = deque()
+        self._wake = asyncio.Event()
+        self.closed = ""
+
+    def put(self, message: wire.ControllerMessage) -> None:
+        """Queue a message for the node."""
+        if len(self._outbox) >= OUTBOX_MESSAGES_MAX:
+            self.close("the node does not read")
+            return
+        self._outbox.append(message)
+        self._wake.set()
+
+    def close(self, reason: str) -> None:
+        """End the stream once what is being written is written."""
+        self.closed = self.closed or reason
+        self._wake.set()
+
+    async def pump(self, context: Any) -> None:
+        """Write what is queued until the session is closed."""
+        while not self.closed:
+            while self._outbox and not self.closed:
+                await context.write(self._outbox.popleft())
+            if not self._outbox and not self.closed:
+                self._wake.clear()
+                await self._wake.wait()
+
+
+class LinkServer(link_pb2_grpc.LinkServicer):
+    """The node side of the controller. `start` needs the server's key, certificate and CA, all PEM."""
+
+    def __init__(self, engine: Engine, limits: Limits, settings: LinkSettings, ports: LinkPorts) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._settings = settings
+        self._ports = ports
+        self._sessions: dict[int, Session] = {}
+        self._numbers = itertools.count(1)
+        self._server: grpc.aio.Server | None = None
+        self.logs = LogRelay(self._session_of)
+        self.port = 0
+        engine.send = self.deliver
+        engine.on_reset = self.close_all
+
+    async def start(self, key_pem: bytes, certificate_pem: bytes, ca_pem: bytes) -> None:
+        """Listen. Raises Unavailable if the port cannot be had."""
+        credentials = grpc.ssl_server_credentials([(key_pem, certificate_pem)], ca_pem, require_client_auth=True)
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.keepalive_time_ms", 10_000),
+                ("grpc.keepalive_timeout_ms", 5_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+                ("grpc.http2.max_ping_strikes", 0),
+                ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+                ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        link_pb2_grpc.add_LinkServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        address = f"{self._settings.host}:{self._settings.port}"
+        try:
+            self.port = self._server.add_secure_port(address, credentials)
+        except RuntimeError as problem:
+            raise Unavailable(
+                f"The node link cannot listen on {address}: {problem}",
+                remedy="Another program has that port; choose another (link_port) or stop that program.",
+            ) from problem
+        await self._server.start()
+        log.info("link.listening", host=self._settings.host, port=self.port)
+
+    async def stop(self) -> None:
+        """Close every stream and the port. Safe twice, safe unstarted."""
+        self.close_all()
+        if self._server is not None:
+            await self._server.stop(1.0)
+            self._server = None
+
+    # -------------------------------------------------------------- effects
+
+    def deliver(self, effect: Effect) -> None:
+        """Carry out one effect of a committed turn; one for a session that is gone is dropped: its node will say Hello."""
+        session = self._sessions.get(effect.session)
+        if session is None:
+            return
+        message = translate.message(effect)
+        if message is None:
+            assert isinstance(effect, CloseSession)
+            session.close(effect.reason)
+        else:
+            session.put(message)
+
+    def close_all(self) -> None:
+        """End every stream: the engine reads its state again, or we stop."""
+        for session in list(self._sessions.values()):
+            session.close("the controller reads its state again")
+
+    def _session_of(self, node: NodeName) -> Session | None:
+        known = self._engine.state.nodes.get(node)
+        return self._sessions.get(known.session) if known is not None else None
+
+    # -------------------------------------------------------------- the stream
+
+    async def Connect(self, request_iterator: Any, context: Any) -> None:  # noqa: N802 - the contract's name
+        """A node's stream, from Hello to its end."""
+        node = await self._authenticated(context)
+        try:
+            async with asyncio.timeout(HELLO_DEADLINE_S):
+                first = await context.read()
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "Hello did not come in time.")
+        if first is grpc.aio.EOF or first.WhichOneof("body") != "hello":
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "The first message must be Hello.")
+        if first.hello.protocol < translate.PROTOCOL:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION, f"Protocol {first.hello.protocol} is too old; upgrade the daemon."
+            )
+        session = Session(next(self._numbers), node)
+        self._sessions[session.number] = session
+        try:
+            await self._serve(session, first.hello, context)
+        except FarmError as problem:
+            await self._abort(context, problem)
+        finally:
+            del self._sessions[session.number]
+            self._engine.tell(NodeStreamEnded(node, session.number))
+            log.info("link.closed", node=node, session=session.number, reason=session.closed or "the node went")
+
+    async def _serve(self, session: Session, hello: wire.Hello, context: Any) -> None:
+        epoch = self._engine.state.epoch
+        settings = self._settings
+        session.put(translate.welcome(epoch, self._limits, settings.beat_interval_s, settings.stop_exclusive_after_s))
+        await self._engine.ask(translate.joined(session.node, session.number, hello))
+        log.info("link.joined", node=session.node, session=session.number, daemon_version=hello.daemon_version)
+        reader = asyncio.create_task(self._read(session, context))
+        writer = asyncio.create_task(session.pump(context))
+        try:
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (reader, writer):
+                task.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+
+    async def _read(self, session: Session, context: Any) -> None:
+        node, number, engine = session.node, session.number, self._engine
+        while True:
+            said = await context.read()
+            if said is grpc.aio.EOF:
+                return
+            kind = said.WhichOneof("body")
+            if kind == "attempt_results":
+                engine.tell(AttemptsEnded(node, number, translate.results(said.attempt_results)))
+            elif kind == "beat":
+                engine.tell(translate.beat(node, number, said.beat))
+            elif kind == "attempts_started":
+                tokens = tuple(Token(token) for token in said.attempts_started.tokens)
+                engine.tell(AttemptsStarted(node, number, tokens))
+            elif kind == "attempt_output":
+                piece = said.attempt_output
+                engine.output(TaskId(piece.task_id), Token(piece.fencing_token), piece.data)
+            elif kind == "replica_report":
+                engine.tell(ReplicasReported(node, number, translate.replica_news(said.replica_report.replicas)))
+            elif kind == "log_end":
+                self.logs.ended(node, said.log_end.request_id, said.log_end.problem)
+
+    # -------------------------------------------------------------- calls beside the stream
+
+    async def FetchBundle(  # noqa: N802 - the contract's name
+        self, request: wire.FetchBundleRequest, context: Any
+    ) -> AsyncIterator[wire.FetchBundleResponse]:
+        """A bundle's bytes from an offset on."""
+        await self._authenticated(context)
+        offset = request.offset
+        while True:
+            try:
+                total, chunks = await asyncio.to_thread(self._ports.read_bundle, request.digest, offset)
+            except FarmError as problem:
+                await self._abort(context, problem)
+            for chunk in chunks:
+                yield wire.FetchBundleResponse(total_size=total, data=chunk)
+                offset += len(chunk)
+            if not chunks or offset >= total:
+                return
+
+    async def PutCheckpoint(  # noqa: N802 - the contract's name
+        self, request: wire.PutCheckpointRequest, context: Any
+    ) -> wire.PutCheckpointResponse:
+        """Durable when it returns."""
+        await self._authenticated(context)
+        try:
+            await self._engine.ask(translate.store_checkpoint(request))
+        except FarmError as problem:
+            await self._abort(context, problem)
+        return wire.PutCheckpointResponse()
+
+    async def GetCheckpoints(  # noqa: N802 - the contract's name
+        self, request: wire.GetCheckpointsRequest, context: Any
+    ) -> wire.GetCheckpointsResponse:
+        """Checkpoints of the attempt's own thread."""
+        await self._authenticated(context)
+        try:
+            task = self._engine.state.tasks.get(TaskId(request.task_id))
+            if task is None or task.token != request.fencing_token or thread_id(task) != request.thread_id:
+                raise StaleToken(f"The lease of task {request.task_id} is gone.")
+            rows = await asyncio.to_thread(
+                self._ports.read_checkpoints,
+                request.thread_id,
+                request.namespace,
+                request.checkpoint_id,
+                request.before_id,
+                min(request.limit or 1, CHECKPOINTS_MAX),
+            )
+        except FarmError as problem:
+            await self._abort(context, problem)
+        return wire.GetCheckpointsResponse(checkpoints=[translate.checkpoint(row) for row in rows])
+
+    async def PushLog(  # noqa: N802 - the contract's name
+        self, request_iterator: AsyncIterator[wire.PushLogRequest], context: Any
+    ) -> wire.PushLogResponse:
+        """Lines that somebody asked for. Slow readers slow the node's reading of its file, nothing else."""
+        node = await self._authenticated(context)
+        async for said in request_iterator:
+            if not await self.logs.lines(node, said.request_id, said.lines):
+                break
+        return wire.PushLogResponse()
+
+    async def RenewCertificate(  # noqa: N802 - the contract's name
+        self, request: wire.RenewCertificateRequest, context: Any
+    ) -> wire.RenewCertificateResponse:
+        """A new certificate for the name of the old one."""
+        node = await self._authenticated(context)
+        try:
+            pem = await asyncio.to_thread(self._ports.sign_csr, request.csr_pem, node)
+        except FarmError as problem:
+            await self._abort(context, problem)
+        log.info("link.certificate_renewed", node=node)
+        return wire.RenewCertificateResponse(certificate_pem=pem)
+
+    # -------------------------------------------------------------- identity and errors
+
+    async def _authenticated(self, context: Any) -> NodeName:
+        """The node's name from its certificate, if it is still one of ours."""
+        names = context.auth_context().get("x509_common_name", [])
+        if len(names) != 1:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "A node certificate is needed.")
+        node = NodeName(names[0].decode())
+        try:
+            is_known = node in self._engine.state.nodes
+        except FarmError as problem:
+            await self._abort(context, problem)
+        if not is_known:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"Node {node} is not known here; invite it again.")
+        return node
+
+    async def _abort(self, context: Any, problem: FarmError) -> None:
+        status = next(GRPC_STATUS[kind] for kind in type(problem).__mro__ if kind in GRPC_STATUS)
+        await context.abort(status, str(problem))

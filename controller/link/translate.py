@@ -1,0 +1,220 @@
+"""Between the wire's messages and the core's words. Pure; unknown values become the harmless choice, never an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from agentfarm.wire import link_pb2 as wire
+from controller.core import commands
+from controller.core.commands import AttemptResult, NodeBeat, NodeJoined, ReplicaNews
+from controller.core.lives import Outcome, ReplicaState
+from controller.core.model import Limits, Measured, NodeName, ReplicaId, TaskId, Token
+from controller.core.transition import (
+    AckBeat,
+    AckResults,
+    Assign,
+    CancelAttempts,
+    CheckpointRow,
+    CloseSession,
+    Effect,
+    Lease,
+    SetDesired,
+)
+
+PROTOCOL: Final = 1
+
+REPLICA_STATES: Final = {
+    wire.REPLICA_STATE_STARTING: ReplicaState.STARTING,
+    wire.REPLICA_STATE_RUNNING: ReplicaState.RUNNING,
+    wire.REPLICA_STATE_UNHEALTHY: ReplicaState.UNHEALTHY,
+    wire.REPLICA_STATE_STOPPING: ReplicaState.STOPPING,
+    wire.REPLICA_STATE_STOPPED: ReplicaState.STOPPED,
+    wire.REPLICA_STATE_FAILED: ReplicaState.FAILED,
+}
+OUTCOMES: Final = {
+    wire.OUTCOME_SUCCEEDED: Outcome.SUCCEEDED,
+    wire.OUTCOME_FAILED: Outcome.FAILED,
+    wire.OUTCOME_TIMED_OUT: Outcome.TIMED_OUT,
+    wire.OUTCOME_CANCELLED: Outcome.CANCELLED,
+    wire.OUTCOME_INTERRUPTED: Outcome.INTERRUPTED,
+}
+CANCEL_REASONS: Final = {
+    "requested": wire.CANCEL_REASON_REQUESTED,
+    "stale": wire.CANCEL_REASON_STALE,
+    "moved": wire.CANCEL_REASON_MOVED,
+}
+ERROR_TEXT_MAX: Final = 64 * 1024  # characters of a traceback or message that are kept
+
+
+# ------------------------------------------------------------------ from the node
+
+
+def joined(node: NodeName, session: int, hello: wire.Hello) -> NodeJoined:
+    """A Hello as the core hears it."""
+    return NodeJoined(
+        node=node,
+        session=session,
+        daemon_version=hello.daemon_version,
+        cpu_millicores=hello.capacity.cpu_millicores,
+        memory_mib=hello.capacity.memory_mib,
+        gpus=hello.capacity.gpus,
+        labels=dict(hello.labels),
+        capabilities=frozenset(hello.capabilities),
+        products=frozenset(hello.products),
+        measured=measured(hello.measured) if hello.HasField("measured") else None,
+        replicas=replica_news(hello.replicas),
+        running=frozenset(Token(token) for token in hello.running_tokens),
+        finished=frozenset(Token(token) for token in hello.finished_tokens),
+    )
+
+
+def beat(node: NodeName, session: int, said: wire.Beat) -> NodeBeat:
+    """A heartbeat as the core hears it."""
+    return NodeBeat(node, session, said.seq, measured(said.measured) if said.HasField("measured") else None)
+
+
+def measured(said: wire.Measured) -> Measured:
+    """What the daemon measured."""
+    return Measured(
+        said.memory_available_mib,
+        said.cpu_used_millicores,
+        said.disk_free_mib,
+        said.market_rows,
+        said.market_lag_ms,
+        said.market_state,
+    )
+
+
+def replica_news(statuses: Iterable[wire.ReplicaStatus]) -> tuple[ReplicaNews, ...]:
+    """Replica statuses as the core hears them; a state of a newer daemon that we do not know is left out."""
+    return tuple(
+        ReplicaNews(
+            ReplicaId(said.replica_id),
+            REPLICA_STATES[said.state],
+            said.reason,
+            _text(said.detail),
+            said.pid,
+            said.restarts,
+            said.private_mib,
+            said.ready_ms,
+        )
+        for said in statuses
+        if said.state in REPLICA_STATES
+    )
+
+
+def results(said: wire.AttemptResults) -> tuple[AttemptResult, ...]:
+    """Results as the core hears them. An outcome of a newer daemon that we do not know counts as failed."""
+    return tuple(
+        AttemptResult(
+            TaskId(item.task_id),
+            Token(item.fencing_token),
+            OUTCOMES.get(item.outcome, Outcome.FAILED),
+            item.output,
+            item.error_type and _text(item.error_type),
+            item.error_message and _text(item.error_message),
+            item.error_traceback and _text(item.error_traceback),
+            item.duration_us / 1e6,
+        )
+        for item in said.results
+    )
+
+
+def store_checkpoint(said: wire.PutCheckpointRequest) -> commands.StoreCheckpoint:
+    """A checkpoint as the core hears it."""
+    point = said.checkpoint
+    return commands.StoreCheckpoint(
+        TaskId(said.task_id),
+        Token(said.fencing_token),
+        point.thread_id,
+        point.namespace,
+        point.checkpoint_id,
+        point.parent_id,
+        point.payload or None,
+        tuple((write.writer_id, write.index, write.payload) for write in point.writes),
+    )
+
+
+def _text(said: str) -> str:
+    """Text that PostgreSQL can hold: bounded, without NUL."""
+    return said[:ERROR_TEXT_MAX].replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+
+# ------------------------------------------------------------------ to the node
+
+
+def welcome(
+    epoch: int, limits: Limits, beat_interval_s: float, stop_exclusive_after_s: float
+) -> wire.ControllerMessage:
+    """The answer to Hello: the times both sides go by."""
+    return wire.ControllerMessage(
+        welcome=wire.Welcome(
+            protocol=PROTOCOL,
+            controller_epoch=epoch,
+            beat_interval_ms=int(beat_interval_s * 1000),
+            unreachable_after_ms=int(limits.unreachable_after_s * 1000),
+            reissue_after_ms=int(limits.reissue_after_s * 1000),
+            stop_exclusive_after_ms=int(stop_exclusive_after_s * 1000),
+        )
+    )
+
+
+def message(effect: Effect) -> wire.ControllerMessage | None:
+    """An effect as the node hears it; None for CloseSession, which has no words."""
+    if isinstance(effect, Assign):
+        return wire.ControllerMessage(assign=wire.Assign(assignments=[_assignment(lease) for lease in effect.leases]))
+    if isinstance(effect, AckResults):
+        return wire.ControllerMessage(results_ack=wire.ResultsAck(tokens=effect.tokens))
+    if isinstance(effect, AckBeat):
+        return wire.ControllerMessage(beat_ack=wire.BeatAck(seq=effect.seq))
+    if isinstance(effect, CancelAttempts):
+        reason = CANCEL_REASONS[effect.reason]
+        return wire.ControllerMessage(cancel_attempts=wire.CancelAttempts(tokens=effect.tokens, reason=reason))
+    if isinstance(effect, SetDesired):
+        return wire.ControllerMessage(desired=_desired(effect))
+    assert isinstance(effect, CloseSession)
+    return None
+
+
+def _assignment(lease: Lease) -> wire.Assignment:
+    return wire.Assignment(
+        task_id=lease.task,
+        attempt=lease.attempt,
+        fencing_token=lease.token,
+        replica_id=lease.replica,
+        input=lease.input,
+        run_timeout_ms=int(lease.run_timeout_s * 1000) if lease.run_timeout_s else 0,
+        thread_id=lease.thread_id,
+        exclusive=lease.is_exclusive,
+    )
+
+
+def _desired(effect: SetDesired) -> wire.Desired:
+    return wire.Desired(
+        generation=effect.generation,
+        replicas=[
+            wire.DesiredReplica(
+                replica_id=item.replica,
+                deployment=item.deployment,
+                seat=item.seat,
+                version=item.version,
+                bundle_digest=item.digest,
+                spec_json=item.spec_json,
+                stopping=item.is_stopping,
+            )
+            for item in effect.replicas
+        ],
+    )
+
+
+def checkpoint(row: CheckpointRow) -> wire.Checkpoint:
+    """A stored checkpoint on its way back to a run."""
+    return wire.Checkpoint(
+        thread_id=row.thread_id,
+        namespace=row.namespace,
+        checkpoint_id=row.checkpoint_id,
+        parent_id=row.parent_id,
+        payload=row.payload or b"",
+        writes=[wire.CheckpointWrite(writer_id=w, index=i, payload=p) for w, i, p in row.writes],
+    )
