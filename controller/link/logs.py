@@ -59,6 +59,8 @@ class LogRelay:
                 raise FarmError(f"The node could not read the log: {request.problem}")
         finally:
             del self._requests[number]
+            while not request.chunks.empty():  # lets a node that waits for room go on, and learn that it may stop
+                request.chunks.get_nowait()
             with suppress(FarmError):
                 session.put(wire.ControllerMessage(log_stop=wire.LogStop(request_id=number)))
 

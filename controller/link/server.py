@@ -1,7 +1,8 @@
 """The gRPC server that nodes connect to: one session per stream, and the calls beside it.
 
-A session turns what a node says into commands and the engine's effects into messages. It knows the node by its certificate;
-a Hello cannot claim another name. Sessions hold no state that matters: when one breaks, the next Hello settles everything.
+A session turns what a node says into commands and the engine's effects into messages. It knows the node by its
+certificate; a Hello cannot claim another name. Sessions hold no state that matters: when one breaks, the next Hello
+settles everything.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ class LinkServer(link_pb2_grpc.LinkServicer):
     # -------------------------------------------------------------- effects
 
     def deliver(self, effect: Effect) -> None:
-        """Carry out one effect of a committed turn; one for a session that is gone is dropped: its node will say Hello."""
+        """Carry out one effect of a committed turn. For a session that is gone: nothing, its node will say Hello."""
         session = self._sessions.get(effect.session)
         if session is None:
             return
