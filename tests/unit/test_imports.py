@@ -1,4 +1,4 @@
-"""The house rules that a glance at the imports can check: arrows point one way, big dependencies stay behind one door."""
+"""House rules that the imports show: arrows point one way, big dependencies stay behind one door."""
 
 from __future__ import annotations
 

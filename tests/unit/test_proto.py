@@ -1,7 +1,7 @@
 """The contract only grows: lint, breaking changes against the last release's descriptor, and stale generated code.
 
-`proto/released.binpb` is the descriptor of the last release. A change that adds is accepted as it is; the file is renewed
-when a release is made (see CONTRIBUTING.md).
+`proto/released.binpb` is the descriptor of the last release. A change that adds is accepted as it is; the file is
+renewed when a release is made (see CONTRIBUTING.md).
 """
 
 from __future__ import annotations
