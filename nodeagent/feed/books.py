@@ -101,7 +101,7 @@ MISMATCH_LEVELS_MIN: Final = 20
 
 
 def compare(book: Book, answer: BookSnapshot) -> BookComparison:
-    """Compare level by level with a REST book. Sides are compared as far as the answer reaches (it may be cut short)."""
+    """Compare level by level with a REST book, as far as the answer reaches (it may be cut short)."""
     levels = 0
     differing = 0
     for side in (BID, ASK):

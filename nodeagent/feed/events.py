@@ -181,6 +181,7 @@ class RejectReason(StrEnum):
     SIZE_NOT_POSITIVE = "size_not_positive"
     OFF_TICK = "off_tick"
     OUTSIDE_TIME_WINDOW = "outside_time_window"
+    IMPLAUSIBLE_ID = "implausible_id"
 
 
 class Reject(msgspec.Struct, frozen=True, gc=False):
@@ -208,21 +209,6 @@ class GapKind(StrEnum):
     """A frame came after a later one."""
     DUPLICATE = "duplicate"
     """A frame came twice. Costs nothing, is counted all the same."""
-
-
-class Gap(msgspec.Struct, frozen=True, gc=False):
-    """A hole, or its repair. [first_id, last_id] are trade ids, sequence numbers or update ids, as `kind` says."""
-
-    kind: GapKind
-    product: str
-    """Empty when the connection, not one product, lost something."""
-    first_id: int
-    last_id: int
-    found_at_ns: int
-    """Receipt wall time of the frame that showed it."""
-    repaired_at_ns: int = 0
-    """Receipt wall time of the answer or frame that closed it; 0 while open."""
-    connection_id: int = 0
 
 
 class Parsed(msgspec.Struct, frozen=True, gc=False):

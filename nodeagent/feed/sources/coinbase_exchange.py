@@ -136,6 +136,8 @@ class CoinbaseExchange:
         return TradePage(trades, rejected, older)
 
     def book_request(self, product: str, purpose: Purpose) -> RestRequest | None:
+        if purpose is Purpose.BOOK_REPAIR:
+            return None  # level2_batch has no numbers to join a REST book with: a new subscription brings a snapshot
         level = 3 if purpose is Purpose.ORDERS else 2
         return RestRequest(purpose, f"{self.rest_url}/products/{product}/book?level={level}", product)
 

@@ -1,0 +1,170 @@
+"""What one connection knows: its frame numbers, and a book per product with its state of trust.
+
+A book is *synced* from a snapshot on, until something makes it doubtful: a lost or late frame, an unreadable level, a
+crossed best price, a difference from the venue's own answer. Then it waits for a new snapshot, asked for with backoff.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nodeagent.feed.books import Book
+from nodeagent.feed.books_l3 import OrdersBook
+from nodeagent.feed.events import BookDelta, BookSnapshot
+from nodeagent.feed.ledger import SequenceLedger
+from nodeagent.feed.records import Connected
+from nodeagent.feed.rows import GapRow
+from nodeagent.feed.times import NS
+
+FIRST_SNAPSHOT_WITHIN_NS: Final = 15 * NS
+RESYNC_BACKOFF_NS: Final = 5 * NS
+RESYNC_BACKOFF_MAX_NS: Final = 300 * NS
+STEADY_NS: Final = 60 * NS
+"""A book that stayed synced this long starts again with the shortest backoff."""
+PENDING_MAX: Final = 20_000
+"""Deltas kept while a REST snapshot is awaited (venues with numbered deltas)."""
+
+
+class BookState:
+    """One product's book on one connection."""
+
+    __slots__ = (
+        "_attempts",
+        "_synced_at_ns",
+        "book",
+        "connection_id",
+        "is_changed",
+        "is_synced",
+        "mismatches",
+        "next_ask_ns",
+        "next_check_ns",
+        "open_gap",
+        "orders",
+        "pending",
+        "product",
+        "update_id",
+    )
+
+    def __init__(self, product: str, connection_id: int, opened_at_ns: int) -> None:
+        self.product = product
+        self.connection_id = connection_id
+        self.book = Book()
+        self.orders: OrdersBook | None = None
+        self.is_synced = False
+        self.is_changed = False
+        """Since the last row of it."""
+        self.update_id = -1
+        self.pending: list[BookDelta] = []
+        self.open_gap: GapRow | None = None
+        self.mismatches = 0
+        self.next_ask_ns = opened_at_ns + FIRST_SNAPSHOT_WITHIN_NS
+        self.next_check_ns = 0
+        self._attempts = 0
+        self._synced_at_ns = 0
+
+    @property
+    def levels(self) -> Book:
+        """The L2 book, whether kept as such or added up from orders."""
+        return self.book if self.orders is None else self.orders.levels
+
+    def follow_orders(self) -> OrdersBook:
+        """Keep an L3 book from now on."""
+        if self.orders is None:
+            self.orders = OrdersBook()
+        return self.orders
+
+    def doubt(self, now_ns: int) -> None:
+        """Stop trusting the book. At once if it was steady, else after the backoff, a snapshot is asked for."""
+        if self.is_synced and now_ns - self._synced_at_ns >= STEADY_NS:
+            self._attempts = 0
+        if self.is_synced:
+            self.next_ask_ns = now_ns + self._backoff_ns()
+        self.is_synced = False
+        self.pending.clear()
+        if self.orders is not None:
+            self.orders.doubt()
+
+    def asked(self, now_ns: int) -> None:
+        """A snapshot was asked for."""
+        self._attempts += 1
+        self.next_ask_ns = now_ns + self._backoff_ns()
+
+    def is_ask_due(self, now_ns: int) -> bool:
+        """Whether to ask for a snapshot now. (A wait beyond the longest means that the clock went back.)"""
+        wait_ns = self.next_ask_ns - now_ns
+        return not self.is_synced and (wait_ns <= 0 or wait_ns > RESYNC_BACKOFF_MAX_NS)
+
+    def synced(self, now_ns: int) -> None:
+        """A snapshot was taken."""
+        self.is_synced = True
+        self.is_changed = True
+        self.mismatches = 0
+        self._synced_at_ns = now_ns
+
+    def replace(self, snapshot: BookSnapshot, now_ns: int) -> tuple[int, int] | None:
+        """Take a snapshot and the numbered deltas that waited for it. Returns the hole met, if any."""
+        self.book.replace(snapshot)
+        self.update_id = snapshot.last_update_id
+        self.synced(now_ns)
+        pending, self.pending = self.pending, []
+        for delta in pending:
+            hole = self.apply(delta)
+            if hole is not None:
+                return hole
+        return None
+
+    def apply(self, delta: BookDelta) -> tuple[int, int] | None:
+        """Take a delta. Returns the hole (first, last update id) before it, if it does not follow the last one.
+
+        Numbered deltas wait for their REST snapshot and then join without overlap (rule of Binance: drop `u` <= the
+        snapshot's id; the first taken has `U` <= id + 1 <= `u`; each next `U` is the last `u` + 1).
+        """
+        if delta.last_update_id >= 0:
+            if not self.is_synced:
+                if len(self.pending) >= PENDING_MAX:
+                    self.pending.clear()
+                self.pending.append(delta)
+                return None
+            if delta.last_update_id <= self.update_id:
+                return None
+            if delta.first_update_id > self.update_id + 1:
+                hole = (self.update_id + 1, delta.first_update_id - 1)
+                self.pending.append(delta)
+                return hole
+            self.update_id = delta.last_update_id
+        self.book.apply(delta.changes)
+        self.is_changed = True
+        return None
+
+    def _backoff_ns(self) -> int:
+        """Nothing for the first question, then doubling."""
+        if not self._attempts:
+            return 0
+        return min(RESYNC_BACKOFF_NS << min(self._attempts - 1, 16), RESYNC_BACKOFF_MAX_NS)
+
+
+class Connection:
+    """One connection, from its CONNECT record to its end."""
+
+    __slots__ = ("books", "connection_id", "open_gaps", "opened", "opened_at_ns", "sequence", "unknown_types")
+
+    def __init__(self, connection_id: int, opened_at_ns: int, opened: Connected | None) -> None:
+        self.connection_id = connection_id
+        self.opened = opened
+        """None where a recording begins in the middle: then the first frame's number is taken as it comes."""
+        self.opened_at_ns = opened_at_ns
+        self.sequence = SequenceLedger(None if opened is None else 0)
+        self.books: dict[str, BookState] = {}
+        self.open_gaps: list[GapRow] = []
+        """Losses of unknown content, closed when every book is synced again."""
+
+    def book_of(self, product: str) -> BookState:
+        """The product's book, made at first need."""
+        state = self.books.get(product)
+        if state is None:
+            state = self.books[product] = BookState(product, self.connection_id, self.opened_at_ns)
+        return state
+
+    def is_synced(self) -> bool:
+        """Whether no book here is in doubt."""
+        return all(state.is_synced for state in self.books.values())

@@ -1,0 +1,228 @@
+"""From records to rows: the one path of live data, replay and inspection.
+
+    record ─▶ parse ─▶ frame number ─▶ validate ─▶ ledger, book ─▶ rows, rejects
+                                                       └─────────▶ due(now): questions for the venue
+
+Pure: no clock, no I/O. A record brings its own time, so feeding the same records twice gives equal rows; book rows
+are cut at whole seconds of receipt time, health rows at whole minutes. `due` is for the live shell alone and changes
+no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from agentfarm.errors import InvalidRequest
+from nodeagent.feed import handlers, trust
+from nodeagent.feed.connection import Connection
+from nodeagent.feed.events import (
+    UNKNOWN_TIME_NS,
+    BookDelta,
+    BookSnapshot,
+    GapKind,
+    Heartbeat,
+    Instrument,
+    OrderEvent,
+    Parsed,
+    Reject,
+    RejectReason,
+    Trade,
+)
+from nodeagent.feed.health import health_row
+from nodeagent.feed.ledger import Seen
+from nodeagent.feed.questions import Questions
+from nodeagent.feed.records import Connected, Record, RecordKind, RestAnswer
+from nodeagent.feed.source import Channel, Purpose, Source
+from nodeagent.feed.state import Action, FeedState, Output, PipelineSettings
+from nodeagent.feed.times import MINUTE_NS, NS
+
+BACK_STEP_S: Final = 5
+"""Receipt times further back than this are a new clock, not jitter."""
+HTTP_OK: Final = 200
+_CONNECTED: Final = msgspec.json.Decoder(Connected)
+_TIMED: Final = (BookDelta, Heartbeat, OrderEvent)
+
+
+class Pipeline:
+    """One feed, fed record by record. `state` is open to readers: inspection, metrics, the session."""
+
+    def __init__(
+        self,
+        source: Source,
+        products: Iterable[str] | None,
+        *,
+        settings: PipelineSettings | None = None,
+        instruments: Mapping[str, Instrument] | None = None,
+        last_trade_ids: Mapping[str, int] | None = None,
+    ) -> None:
+        """`products` None: any product is welcome. `last_trade_ids`: the newest trade already stored, per product."""
+        known = last_trade_ids or {}
+        self.state = FeedState(source, products, settings or PipelineSettings(), instruments or {}, known)
+        self._questions = Questions(self.state)
+        self._second = 0
+        self._minute = 0
+
+    def feed(self, record: Record) -> Output:
+        """Take the next record. Never raises for what a venue may send or a damaged file may contain."""
+        out = Output([], [], [])
+        self.state.position = record.position
+        kind = record.kind
+        if kind is RecordKind.RECEIVED:
+            self._frame(record, out)
+            return out
+        if record.received_at_ns:
+            self._advance(record.received_at_ns, out)
+        if kind is RecordKind.CONNECT:
+            self._connect(record)
+        elif kind is RecordKind.DISCONNECT:
+            trust.close_connection(self.state, record.connection_id)
+        elif kind is RecordKind.REST:
+            self._rest(record, out)
+        return out
+
+    def due(self, now_ns: int) -> list[Action]:
+        """What the live shell should ask the venue now; see `questions`."""
+        return self._questions.due(now_ns)
+
+    def finish(self) -> Output:
+        """Close the running second and minute: the end of a file, or of a clean shutdown."""
+        out = Output([], [], [])
+        if self.state.now_ns:
+            self._close_second(out)
+            self._close_minute(out)
+        return out
+
+    def _frame(self, record: Record, out: Output) -> None:
+        feed = self.state
+        parsed = feed.source.parse(record.payload, record.received_at_ns)
+        venue_ns = _time_of(parsed)
+        now_ns = record.received_at_ns or max(feed.now_ns, venue_ns)
+        if now_ns:
+            self._advance(now_ns, out)
+        feed.frames += 1
+        feed.skew.see_clocks(now_ns, record.monotonic_ns)
+        if venue_ns:
+            feed.skew.observe(now_ns, venue_ns)
+        connection = feed.connections.get(record.connection_id)
+        if connection is None:
+            connection = Connection(record.connection_id, now_ns, None)
+            feed.connections[record.connection_id] = connection
+        is_late = False
+        if parsed.sequence >= 0 and feed.source.has_connection_sequence:
+            seen, hole = connection.sequence.observe(parsed.sequence)
+            if hole is not None:
+                trust.lost_frames(feed, connection, hole, out)
+            elif seen is Seen.DUPLICATE:
+                trust.note_frame(feed, GapKind.DUPLICATE, parsed.sequence, connection, out)
+                return
+            elif seen is Seen.FILLS:
+                trust.note_frame(feed, GapKind.OUT_OF_ORDER, parsed.sequence, connection, out)
+                is_late = True
+        if parsed.unknown_type:
+            feed.count_unknown(parsed.unknown_type)
+        for event in parsed.events:
+            # A late frame is older than what the book holds; its hole has put the book in doubt already.
+            if not is_late or not isinstance(event, BookDelta | BookSnapshot):
+                handlers.HANDLERS[type(event)](feed, event, connection, out)
+        for refusal in parsed.rejects:
+            trust.reject(feed, refusal, connection, out)
+
+    def _connect(self, record: Record) -> None:
+        """A new connection: its frame numbers start at 0, its books from nothing."""
+        feed = self.state
+        trust.close_connection(feed, record.connection_id)
+        try:
+            opened = _CONNECTED.decode(record.payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            opened = None
+        connection = Connection(record.connection_id, feed.now_ns, opened)
+        feed.connections[record.connection_id] = connection
+        if opened is None:
+            return
+        has_orders = Channel.FULL.value in opened.channels
+        if has_orders or Channel.BOOK.value in opened.channels:
+            for product in opened.products:
+                state = connection.book_of(product)
+                if has_orders:
+                    state.follow_orders()
+
+    def _rest(self, record: Record, out: Output) -> None:
+        try:
+            answer = RestAnswer.decode(record.payload)
+            if answer.status == HTTP_OK:
+                self._take_answer(answer, out)
+        except InvalidRequest as error:
+            out.rejects.append(Reject(RejectReason.MALFORMED, "", error.problem))
+
+    def _take_answer(self, answer: RestAnswer, out: Output) -> None:
+        feed = self.state
+        request = answer.request
+        connection = feed.connections.get(request.connection_id)
+        if request.purpose is Purpose.INSTRUMENTS:
+            feed.rules.learn(feed.source.parse_instruments(answer.body))
+            feed.has_instruments = True
+        elif request.purpose is Purpose.TRADES:
+            for trade in feed.source.parse_trades(request, answer.body).trades:
+                handlers.on_trade(feed, trade, None, out)
+        elif connection is None:
+            return
+        elif request.purpose is Purpose.ORDERS:
+            handlers.on_orders_book(feed, feed.source.parse_orders(request, answer.body), connection, out)
+        elif request.purpose is Purpose.BOOK_REPAIR:
+            handlers.on_snapshot(feed, feed.source.parse_book(request, answer.body), connection, out)
+        else:
+            handlers.check_book(feed, feed.source.parse_book(request, answer.body), connection, out)
+
+    def _advance(self, now_ns: int, out: Output) -> None:
+        """Move the feed's time to the record's, closing seconds and minutes that are over before it is looked at."""
+        second = now_ns // NS
+        if second != self._second and (second > self._second or second < self._second - BACK_STEP_S):
+            if self._second:
+                self._close_second(out)
+                if second // 60 != self._minute:
+                    self._close_minute(out)
+            self._second = second
+            self._minute = second // 60
+        self.state.now_ns = now_ns
+
+    def _close_second(self, out: Output) -> None:
+        """A row for each trusted book that changed in the second, at the second's end."""
+        feed = self.state
+        ts_ns = (self._second + 1) * NS
+        for product in feed.products.values():
+            connection = feed.synced_connection(product.name)
+            if connection is not None:
+                state = connection.books[product.name]
+                if state.is_changed:
+                    state.is_changed = False
+                    out.rows.append(product.book_row(state.levels, ts_ns, feed.settings.book_depth))
+
+    def _close_minute(self, out: Output) -> None:
+        """A health row for each product."""
+        feed = self.state
+        for product in feed.products.values():
+            out.rows.append(
+                health_row(
+                    product.close_minute(),
+                    minute_ns=self._minute * MINUTE_NS,
+                    venue=product.venue,
+                    product=product.name,
+                    source=product.source,
+                    missing_trades=product.ledger.missing.total(),
+                    skew_ns=-feed.skew.offset_ns,
+                    is_synced=feed.is_synced(product.name),
+                )
+            )
+
+
+def _time_of(parsed: Parsed) -> int:
+    """The venue's time of a frame, for the clock's skew: the envelope's, or the first live event's."""
+    if parsed.sent_at_ns or not parsed.events:
+        return parsed.sent_at_ns
+    event = parsed.events[0]
+    if isinstance(event, _TIMED) or (isinstance(event, Trade) and not event.is_history):
+        return event.time_ns
+    return UNKNOWN_TIME_NS

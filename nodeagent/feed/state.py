@@ -1,0 +1,125 @@
+"""The state of one feed, and what comes out of it. Behaviour lives in `pipeline`, `handlers`, `trust` and
+`questions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeAlias
+
+import msgspec
+
+from nodeagent.feed.connection import Connection
+from nodeagent.feed.events import Instrument, Reject, VenueError
+from nodeagent.feed.product import Product
+from nodeagent.feed.rows import GapRow, Row
+from nodeagent.feed.skew import Skew
+from nodeagent.feed.source import Channel, RestRequest, Source
+from nodeagent.feed.validation import Rules
+
+PRODUCTS_MAX: Final = 10_000
+"""Products followed at once when any is welcome: bounds what hostile input can make us remember."""
+UNKNOWN_TYPES_MAX: Final = 100
+
+
+class PipelineSettings(msgspec.Struct, frozen=True):
+    """What an operator may choose."""
+
+    book_depth: int = 50
+    """Levels a side in book rows."""
+    every_change: bool = False
+    """Also write each level change (table book_change)."""
+    book_check_interval_s: float = 300.0
+    """How often each book is compared with the venue's REST answer; 0: never."""
+
+
+class Resubscribe(msgspec.Struct, frozen=True):
+    """Unsubscribe and subscribe again on a connection: the snapshot that follows repairs books and recent trades."""
+
+    connection_id: int
+    products: tuple[str, ...]
+    channels: tuple[Channel, ...]
+
+
+Action: TypeAlias = RestRequest | Resubscribe
+
+
+class Output(msgspec.Struct, gc=False):
+    """What one record led to."""
+
+    rows: list[Row]
+    rejects: list[Reject]
+    venue_errors: list[VenueError]
+
+
+class FeedState:
+    """One feed: a source, its products, any number of connections."""
+
+    def __init__(
+        self,
+        source: Source,
+        products: Iterable[str] | None,
+        settings: PipelineSettings,
+        instruments: Mapping[str, Instrument],
+        last_trade_ids: Mapping[str, int],
+    ) -> None:
+        self.source = source
+        self.settings = settings
+        self.rules = Rules(products, instruments)
+        self.has_instruments = bool(instruments)
+        self.skew = Skew()
+        self.products: dict[str, Product] = {}
+        self.connections: dict[int, Connection] = {}
+        self.orphan_gaps: list[GapRow] = []
+        """Open gaps of connections that are gone; the next connection's snapshots close them."""
+        self.now_ns = 0
+        """Receipt wall time of the record at hand."""
+        self.position = 0
+        self.frames = 0
+        self.unreadable = 0
+        """Frames refused before any product was known."""
+        self.sequence_gaps = 0
+        self.out_of_order = 0
+        self.duplicate_frames = 0
+        self.unknown_types: dict[str, int] = {}
+        self._last_trade_ids = dict(last_trade_ids)
+
+    @property
+    def venue_now_ns(self) -> int:
+        """The venue's clock at receipt of the record at hand."""
+        return self.now_ns - self.skew.offset_ns
+
+    def product(self, name: str) -> Product | None:
+        """The product, made at first need; None when it is not ours."""
+        product = self.products.get(name)
+        if product is not None:
+            return product
+        if not self.rules.knows(name) or not name or len(self.products) >= PRODUCTS_MAX:
+            return None
+        product = Product(name, self.source.venue, self.source.name, self._last_trade_ids.get(name, -1))
+        self.products[name] = product
+        return product
+
+    def count_unknown(self, name: str) -> None:
+        """A message type we do not know: ignored and counted, under its name as long as there are not too many."""
+        key = name[:40] if name in self.unknown_types or len(self.unknown_types) < UNKNOWN_TYPES_MAX else "other"
+        self.unknown_types[key] = self.unknown_types.get(key, 0) + 1
+        for product in self.products.values():
+            product.counts.unknown_types += 1
+
+    def missing_trades(self) -> int:
+        """Trades known to be missing now, over all products."""
+        return sum(product.ledger.missing.total() for product in self.products.values())
+
+    def synced_connection(self, product: str) -> Connection | None:
+        """The oldest connection with a trusted book of the product: the one whose book becomes rows."""
+        for connection in self.connections.values():
+            state = connection.books.get(product)
+            if state is not None and state.is_synced:
+                return connection
+        return None
+
+    def is_synced(self, product: str) -> bool:
+        """Whether the product's book can be trusted: on some connection if any keeps one."""
+        keepers = [c.books[product] for c in self.connections.values() if product in c.books]
+        return any(state.is_synced for state in keepers) or (not keepers and bool(self.connections))

@@ -1,0 +1,120 @@
+"""Losing trust and winning it back: every gap found, doubted book and repair passes here, and leaves a row."""
+
+from __future__ import annotations
+
+from nodeagent.feed.connection import BookState, Connection
+from nodeagent.feed.events import GapKind, Reject
+from nodeagent.feed.product import repaired
+from nodeagent.feed.rows import GapRow
+from nodeagent.feed.source import TradeHole
+from nodeagent.feed.state import FeedState, Output
+
+
+def lost_frames(feed: FeedState, connection: Connection, hole: tuple[int, int], out: Output) -> None:
+    """Frames of unknown content are gone: any book of the connection may be wrong."""
+    feed.sequence_gaps += 1
+    row = _row(feed, GapKind.CONNECTION_SEQUENCE, "", hole, connection.connection_id)
+    out.rows.append(row)
+    connection.open_gaps.append(row)
+    _doubt_all(feed, connection)
+
+
+def note_frame(feed: FeedState, kind: GapKind, sequence: int, connection: Connection, out: Output) -> None:
+    """A frame came twice or late: a fact, with nothing to repair."""
+    if kind is GapKind.DUPLICATE:
+        feed.duplicate_frames += 1
+    else:
+        feed.out_of_order += 1
+    out.rows.append(repaired(_row(feed, kind, "", (sequence, sequence), connection.connection_id), feed.now_ns))
+
+
+def reject(feed: FeedState, refusal: Reject, connection: Connection | None, out: Output) -> None:
+    """Count a refusal; if a level is unknown because of it, its book is in doubt (every book, if the product is)."""
+    out.rejects.append(refusal)
+    product = feed.product(refusal.product) if refusal.product else None
+    if product is None:
+        feed.unreadable += 1
+    else:
+        product.saw_frame(feed.frames)
+        product.counts.rejected += 1
+    if not refusal.breaks_book or connection is None:
+        return
+    if product is None:
+        _doubt_all(feed, connection)
+        return
+    state = connection.books.get(product.name)
+    if state is not None:
+        doubt(feed, GapKind.REJECTED_LEVEL, state, out)
+
+
+def doubt(feed: FeedState, kind: GapKind, state: BookState, out: Output, hole: tuple[int, int] = (0, 0)) -> None:
+    """A book may be wrong from here on, until its next snapshot."""
+    was_synced = state.is_synced
+    state.doubt(feed.now_ns)
+    if was_synced and state.open_gap is None:
+        feed.products[state.product].counts.gaps += 1
+        state.open_gap = _row(feed, kind, state.product, hole, state.connection_id)
+        out.rows.append(state.open_gap)
+
+
+def resynced(feed: FeedState, state: BookState, connection: Connection, out: Output) -> None:
+    """A book was replaced and is trusted: close its gap, and the connection's when it was the last."""
+    product = feed.products[state.product]
+    product.counts.resyncs += 1
+    if state.open_gap is not None:
+        product.counts.repaired += 1
+        out.rows.append(repaired(state.open_gap, feed.now_ns))
+        state.open_gap = None
+    if (connection.open_gaps or feed.orphan_gaps) and connection.is_synced():
+        out.rows += [repaired(row, feed.now_ns) for row in connection.open_gaps]
+        out.rows += [repaired(row, feed.now_ns) for row in feed.orphan_gaps]
+        connection.open_gaps.clear()
+        feed.orphan_gaps.clear()
+
+
+def open_trade_hole(
+    feed: FeedState,
+    hole: TradeHole,
+    connection: Connection | None,
+    out: Output,
+    *,
+    is_history: bool,
+) -> None:
+    """Trades are missing. Where nothing numbers the book's changes, they may have been lost with the trades.
+
+    A hole shown by history (a first snapshot after a reconnect) says nothing about this connection's book.
+    """
+    connection_id = connection.connection_id if connection is not None else 0
+    product = feed.products[hole.product]
+    out.rows.append(product.open_trade_hole(hole.first_id, hole.last_id, connection_id, feed.now_ns))
+    if connection is None or is_history or feed.source.has_connection_sequence:
+        return
+    state = connection.books.get(product.name)
+    if state is not None and state.update_id < 0 and state.orders is None:
+        doubt(feed, GapKind.TRADE_ID, state, out, (hole.first_id, hole.last_id))
+
+
+def close_connection(feed: FeedState, connection_id: int) -> None:
+    """A connection is gone; its open gaps wait for another's snapshots."""
+    connection = feed.connections.pop(connection_id, None)
+    if connection is not None:
+        feed.orphan_gaps += connection.open_gaps
+        feed.orphan_gaps += [state.open_gap for state in connection.books.values() if state.open_gap is not None]
+
+
+def _doubt_all(feed: FeedState, connection: Connection) -> None:
+    for state in connection.books.values():
+        state.doubt(feed.now_ns)
+
+
+def _row(feed: FeedState, kind: GapKind, product: str, hole: tuple[int, int], connection_id: int) -> GapRow:
+    return GapRow(
+        feed.now_ns,
+        feed.source.venue,
+        product,
+        feed.source.name,
+        kind.value,
+        *hole,
+        None,
+        connection_id,
+    )
