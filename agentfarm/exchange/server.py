@@ -1,0 +1,262 @@
+"""The exchange as a server: one loopback port for the WebSocket and for REST.
+
+Owns time, sockets and the books of record. A pump tells the content at its pace; each session has its own protocol, its
+own queue and its own sender. Rules of the venue kept here: no subscription within 5 s closes; a session without data
+for
+75 s closes; 8 connections a second; a client that does not read is closed with ErrSlowConsume.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+from types import TracebackType
+from typing import Final, Self
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from agentfarm.exchange.advanced import AdvancedSession
+from agentfarm.exchange.clock import VenueClock
+from agentfarm.exchange.coinbase_exchange import ExchangeSession
+from agentfarm.exchange.events import NS, Content, VenueTrade
+from agentfarm.exchange.faults import Fault, FaultKind, FaultPlan, Frame
+from agentfarm.exchange.generated import GeneratedContent
+from agentfarm.exchange.limits import TokenBucket
+from agentfarm.exchange.rest import ADVANCED_BASE, answer
+from agentfarm.exchange.session import Session
+from agentfarm.exchange.venue import Venue
+
+LOOPBACK: Final = "127.0.0.1"
+SUBSCRIBE_WITHIN_S: Final = 5.0
+IDLE_CLOSE_S: Final = 75.0
+CONNECTS_PER_S, CONNECT_BURST = 8.0, 20
+REQUESTS_PER_S, REQUEST_BURST = 10.0, 15
+FIRST_SUBSCRIBER_GRACE_S: Final = 0.3
+"""A recording starts this long after the first subscription, so that the subscriptions that follow it miss nothing."""
+
+
+class Protocol(StrEnum):
+    """Which of Coinbase's feeds to speak."""
+
+    ADVANCED = "advanced"
+    EXCHANGE = "exchange"
+
+
+class ExchangeServer:
+    """Use as an async context manager: it serves inside, on the port it chose."""
+
+    def __init__(
+        self,
+        protocol: Protocol | str = Protocol.ADVANCED,
+        *,
+        products: Sequence[str] = ("BTC-USD", "ETH-USD"),
+        content: Content | None = None,
+        seed: int = 1,
+        speed: float = 1.0,
+        faults: Sequence[Fault] = (),
+        port: int = 0,
+        rest_per_s: float = REQUESTS_PER_S,
+        subscribe_within_s: float = SUBSCRIBE_WITHIN_S,
+        idle_close_s: float = IDLE_CLOSE_S,
+        wait_for_subscriber: bool | None = None,
+    ) -> None:
+        """`speed` 0 tells the content as fast as clients take it; `wait_for_subscriber` defaults to finite content."""
+        self.protocol = Protocol(protocol)
+        self.content = content or GeneratedContent(products, seed, time.time_ns())
+        self.venue = Venue(self.content.openings())
+        self.plan = FaultPlan(seed, list(faults))
+        self.told = Counter[str]()
+        """Frames meant for clients, by channel, before faults."""
+        self.speed = speed
+        self.is_over = asyncio.Event()
+        """Set when finite content has been told to its end."""
+        self._port = port
+        self._subscribe_within_s, self._idle_close_s = subscribe_within_s, idle_close_s
+        self._connects = TokenBucket(CONNECTS_PER_S, CONNECT_BURST)
+        self._requests = TokenBucket(rest_per_s, max(REQUEST_BURST, int(rest_per_s)))
+        self._sessions: set[Session] = set()
+        self._first_told: dict[str, int] = {}
+        self._go = asyncio.Event()
+        self._subscribed = asyncio.Event()
+        must_wait = self.content.is_finite if wait_for_subscriber is None else wait_for_subscriber
+        if not must_wait:
+            self._subscribed.set()
+        self._clock = VenueClock(self.content.start_ns, speed)
+        self._server: Server | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._go.set()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen and begin the story."""
+        self._server = await serve(
+            self._serve_session,
+            LOOPBACK,
+            self._port,
+            process_request=self._process_request,
+            ping_interval=None,
+            max_size=64 * 1024,
+            write_limit=256 * 1024,
+        )
+        self._port = next(iter(self._server.sockets)).getsockname()[1]
+        self._tasks = [asyncio.create_task(self._pump()), asyncio.create_task(self._beat())]
+
+    async def stop(self) -> None:
+        """Close every session and the port. Safe twice."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        if self._server is not None:
+            self._server.close()
+            for session in list(self._sessions):
+                session.cut()
+            await self._server.wait_closed()
+            self._server = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._port
+
+    @property
+    def ws_url(self) -> str:
+        """The feed's address."""
+        return f"ws://{LOOPBACK}:{self._port}"
+
+    @property
+    def rest_url(self) -> str:
+        """The REST base that belongs to the protocol spoken."""
+        return f"http://{LOOPBACK}:{self._port}{ADVANCED_BASE if self.protocol is Protocol.ADVANCED else ''}"
+
+    @property
+    def sent_trades(self) -> dict[str, dict[int, VenueTrade]]:
+        """The truth: per product every trade from the first that any session was told of, delivered or not."""
+        return {
+            name: {trade.trade_id: trade for trade in self.venue.markets[name].trades if trade.trade_id >= first}
+            for name, first in self._first_told.items()
+        }
+
+    @property
+    def sessions(self) -> int:
+        """Connections now open."""
+        return len(self._sessions)
+
+    def inject(self, fault: Fault | FaultKind | str, **settings: object) -> Fault:
+        """Let a fault happen: a kind alone happens once."""
+        if not isinstance(fault, Fault):
+            fault = Fault(FaultKind(fault), **{"count": 1, **settings})  # type: ignore[arg-type]
+        if fault.kind is FaultKind.CLOCK_STEP:
+            self._clock.step(fault.seconds)
+            self.plan.happened[fault.kind] += 1
+        else:
+            self.plan.faults.append(fault)
+        return fault
+
+    def heal(self) -> None:
+        """No more faults from now on."""
+        self.plan.faults.clear()
+
+    def pause(self) -> None:
+        """Let nothing more happen at the venue; heartbeats go on."""
+        self._go.clear()
+        self._clock.pause()
+
+    def resume(self) -> None:
+        """Go on."""
+        self._clock.resume()
+        self._go.set()
+
+    def disconnect_all(self) -> None:
+        """Cut every connection."""
+        for session in list(self._sessions):
+            session.cut()
+
+    def now_ns(self) -> int:
+        """The venue's clock."""
+        return self._clock.now_ns()
+
+    def note(self, frames: Sequence[Frame]) -> list[Frame]:
+        """Enter frames into the books of record."""
+        noted = list(frames)
+        for frame in noted:
+            self.told[frame.channel] += 1
+            if frame.first_trade_id:
+                known = self._first_told.get(frame.product, frame.first_trade_id)
+                self._first_told[frame.product] = min(known, frame.first_trade_id)
+        return noted
+
+    def subscribed(self) -> None:
+        """A session has subscribed: content that waited may start."""
+        self._subscribed.set()
+
+    async def _pump(self) -> None:
+        """Tell the content at its pace."""
+        if not self._subscribed.is_set():
+            await self._subscribed.wait()
+            await asyncio.sleep(FIRST_SUBSCRIBER_GRACE_S)
+        self._clock.start()
+        for batch in self.content.batches():
+            await self._until(batch.sent_at_ns)
+            self.venue.apply(batch)
+            self._clock.told(batch.sent_at_ns)
+            for session in list(self._sessions):
+                await session.tell(batch, is_patient=self.speed == 0)
+        self.is_over.set()
+
+    async def _until(self, sent_at_ns: int) -> None:
+        await self._go.wait()
+        while (wait_s := self._clock.wait_s(sent_at_ns)) > 0:
+            await asyncio.sleep(min(wait_s, 0.5))
+            await self._go.wait()
+        if self.speed == 0:
+            await asyncio.sleep(0)
+
+    async def _beat(self) -> None:
+        """Once a second of the venue's clock, whatever else happens."""
+        while True:
+            await asyncio.sleep(1.0 - (self.now_ns() % NS) / NS if self.speed == 1 else 1.0)
+            for session in list(self._sessions):
+                session.second()
+
+    async def _serve_session(self, connection: ServerConnection) -> None:
+        session = Session(self, connection, ExchangeSession if self.protocol is Protocol.EXCHANGE else AdvancedSession)
+        self._sessions.add(session)
+        try:
+            await session.run(self._subscribe_within_s, self._idle_close_s)
+        finally:
+            self._sessions.discard(session)
+
+    async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Answer plain HTTP; let a WebSocket handshake pass, unless there are too many."""
+        is_handshake = request.headers.get("Upgrade", "").lower() == "websocket"
+        bucket = self._connects if is_handshake else self._requests
+        is_refused = self.plan.draw((FaultKind.TOO_MANY_REQUESTS,)) is not None
+        if is_refused or not bucket.take(time.monotonic()):
+            return connection.respond(429, "Too Many Requests\n")
+        if is_handshake:
+            return None
+        said = answer(self.venue, request.path, self.now_ns())
+        body = said.encode()
+        headers = Headers(
+            {
+                "Content-Type": "application/json",
+                "Content-Length": str(len(body)),
+                "Connection": "close",
+                **said.headers,
+            }
+        )
+        return Response(said.status, "OK" if said.status == 200 else "Refused", headers, body)
