@@ -60,16 +60,21 @@ def _environment(value: dict[str, str]) -> dict[str, str]:
 
 
 def _is_text(value: str) -> bool:
-    return len(value) <= ENVIRONMENT_VALUE_MAX and "\0" not in value
+    """Whether a process can have it in its environment; lone surrogates cannot be written as UTF-8."""
+    if len(value) > ENVIRONMENT_VALUE_MAX or "\0" in value:
+        return False
+    return value.isascii() or not any(0xD800 <= ord(character) <= 0xDFFF for character in value)
 
 
-def _sorted(value: dict[str, str]) -> dict[str, str]:
+def _labels(value: dict[str, str]) -> dict[str, str]:
+    if not all(map(_is_text, (*value, *value.values()))):
+        raise ValueError("must map names to texts")
     return dict(sorted(value.items()))
 
 
 def _unique(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(value):
-        raise ValueError("must not hold an empty text")
+    if not all(text and _is_text(text) for text in value):
+        raise ValueError("must be a list of texts, none empty")
     return tuple(sorted(set(value)))
 
 
@@ -127,7 +132,7 @@ class Placement(_Part):
     """Which nodes may, and should, seat its replicas."""
 
     strategy: Literal["spread", "pack"] = "spread"
-    labels: Annotated[dict[str, str], AfterValidator(_sorted)] = {}
+    labels: Annotated[dict[str, str], AfterValidator(_labels)] = {}
     capabilities: Words = ()
     products: Words = ()
     """Market products it reads: a preference for nodes that hold them."""

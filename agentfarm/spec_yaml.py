@@ -104,10 +104,9 @@ def read_spec(text: str, source: str, name: str | None = None) -> spec.AgentSpec
     """The spec in this YAML text; `name` is used when the text has no key `name`. Raises InvalidRequest."""
     reader = _Reader(source)
     data = reader.document(text)
-    if name is not None:
-        data.setdefault("name", name)
-    elif "name" not in data and not reader.problems:
+    if "name" not in data and name is None and not reader.problems:
         reader.problems.append(f"{source}: the key 'name' is missing")
+    data.setdefault("name", name or "unnamed")
     found = _validated(data, reader)
     if reader.problems or found is None:
         raise InvalidRequest(
