@@ -4,18 +4,23 @@ The functions here know nothing of the farm's state: they see offers (what a nod
 needs), and return a choice or reasons. Not fitting is an answer, not an error. Equal input gives equal output: ties go
 to the lower node name.
 
-Source: worst fit for `spread`, best fit for `pack` (Johnson 1974), taken by priority instead of by size. Wishes of one
-deployment are chosen together from one heap of scored nodes, so k replicas on n nodes cost O(n + k log n).
+Source: worst fit for `spread`, best fit for `pack` (Johnson 1974), taken by priority instead of by size. Wishes that
+ask for the same are chosen from one heap of scored nodes, so k replicas of s different shapes on n nodes cost
+O(s n + k log n), however many deployments they belong to.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from controller.core.model import DeploymentName, NodeName, Policy, ReplicaId, Resources
+
+CROWD_WEIGHT: Final = 8.0  # more than the whole range of base_score
+Shape = tuple[Resources, tuple[tuple[str, str], ...], tuple[str, ...], tuple[str, ...], str]
 
 
 class Reason(StrEnum):
@@ -96,8 +101,13 @@ def place(wishes: Sequence[Wish], offers: Iterable[Offer]) -> Placements:
     """Choose a node for each wish, highest priority first. The offers are used up as nodes are chosen."""
     answer = Placements()
     offers = list(offers)
+    shelves: dict[Shape, Shelf] = {}
     for group in _groups(wishes):
-        _place_group(group, offers, answer)
+        shape = _shape(group[0].policy)
+        shelf = shelves.get(shape)
+        if shelf is None:
+            shelf = shelves[shape] = Shelf(group[0].policy, offers)
+        shelf.seat(group, answer)
     return answer
 
 
@@ -145,45 +155,102 @@ def fits(policy: Policy, offer: Offer) -> bool:
 def score(deployment: DeploymentName, policy: Policy, offer: Offer) -> float:
     """Lower is better.
 
-    Replicas of the same deployment weigh most (a node loss should cost one of them), then data held on the node and
-    recent failures, then how full the node would be: least for `spread`, most for `pack`.
+    For `spread`, replicas of the same deployment on the node weigh more than everything else together: a node loss
+    should cost a deployment as little as can be. See `base_score` for the rest.
     """
+    crowd = offer.seats.get(deployment, 0) if policy.strategy == "spread" else 0
+    return CROWD_WEIGHT * crowd + base_score(policy, offer)
+
+
+def base_score(policy: Policy, offer: Offer) -> float:
+    """The part of the score that is the same for every deployment: between -3 and 3, lower is better.
+
+    Data held on the node, then recent failures, then how full the node would be: least for `spread`, most for `pack`.
+    """
+    need = policy.resources
     fullness = 1.0 - min(
-        _share(offer.memory_mib - policy.resources.memory_mib, offer.memory_total),
-        _share(offer.cpu_millicores - policy.resources.cpu_millicores, offer.cpu_total),
+        (offer.memory_mib - need.memory_mib) / offer.memory_total if offer.memory_total else 0.0,
+        (offer.cpu_millicores - need.cpu_millicores) / offer.cpu_total if offer.cpu_total else 0.0,
     )
     value = fullness if policy.strategy == "spread" else -fullness
-    if policy.strategy == "spread":
-        value += 4.0 * offer.seats.get(deployment, 0)
     if policy.products:
         value -= 2.0 * len(offer.products.intersection(policy.products)) / len(policy.products)
     return value + min(offer.recent_failures, 4) * 0.5
 
 
-def _share(left: int, total: int) -> float:
-    return left / total if total else 0.0
-
-
-def _groups(wishes: Sequence[Wish]) -> Iterator[list[Wish]]:
-    """Wishes that ask for the same, together: by priority, then by the order in which they came."""
-    groups: dict[tuple[DeploymentName, int], list[Wish]] = {}
+def _groups(wishes: Sequence[Wish]) -> list[list[Wish]]:
+    """Wishes of one deployment and version together: by priority, then by the order in which they came."""
+    groups: dict[tuple[DeploymentName, Shape], list[Wish]] = {}
     for wish in wishes:
-        groups.setdefault((wish.deployment, id(wish.policy)), []).append(wish)
-    yield from sorted(groups.values(), key=lambda group: -group[0].policy.priority)
+        groups.setdefault((wish.deployment, _shape(wish.policy)), []).append(wish)
+    return sorted(groups.values(), key=lambda group: -group[0].policy.priority)
 
 
-def _place_group(group: list[Wish], offers: list[Offer], answer: Placements) -> None:
-    deployment, policy = group[0].deployment, group[0].policy
-    heap = [(score(deployment, policy, offer), offer.node, offer) for offer in offers if fits(policy, offer)]
-    heapq.heapify(heap)
-    for wish in group:
-        if not heap:
-            answer.refused.append(wish.replica)
-            continue
-        _, node, offer = heap[0]
-        offer.take(deployment, policy.resources)
-        answer.chosen[wish.replica] = node
-        if fits(policy, offer):
-            heapq.heapreplace(heap, (score(deployment, policy, offer), node, offer))
-        else:
-            heapq.heappop(heap)
+def _shape(policy: Policy) -> Shape:
+    """What decides which nodes fit and how good they are."""
+    return (policy.resources, policy.constraints, policy.capabilities, policy.products, policy.strategy)
+
+
+class Shelf:
+    """The nodes that fit one shape, best first.
+
+    An entry of the heap may be older than its node's last placement. Filling a node makes it worse for `spread`, so an
+    old entry comes up too early and is put back where it belongs; for `pack` it may come up late, which costs a little
+    tightness and nothing else.
+    """
+
+    __slots__ = ("_heap", "_policy")
+
+    def __init__(self, policy: Policy, offers: Sequence[Offer]) -> None:
+        self._policy = policy
+        self._heap = [(base_score(policy, offer), offer.node, offer) for offer in offers if fits(policy, offer)]
+        heapq.heapify(self._heap)
+
+    def seat(self, group: Sequence[Wish], answer: Placements) -> None:
+        """Choose for wishes of one deployment: nodes without it first, then those that seat it least."""
+        policy, deployment = self._policy, group[0].deployment
+        is_spread = policy.strategy == "spread"
+        crowded: list[tuple[int, float, NodeName, Offer]] = []  # nodes that seat this deployment already
+        for wish in group:
+            offer = self._best_empty(deployment, crowded) if is_spread else self._best()
+            if offer is None and crowded:
+                offer = heapq.heappop(crowded)[3]
+            if offer is None:
+                answer.refused.append(wish.replica)
+                continue
+            offer.take(deployment, policy.resources)
+            answer.chosen[wish.replica] = offer.node
+            if not fits(policy, offer):
+                continue
+            if is_spread:
+                entry = (offer.seats[deployment], base_score(policy, offer), offer.node, offer)
+                heapq.heappush(crowded, entry)
+            else:
+                heapq.heappush(self._heap, (base_score(policy, offer), offer.node, offer))
+        for _, value, node, offer in crowded:
+            heapq.heappush(self._heap, (value, node, offer))
+
+    def _best(self) -> Offer | None:
+        """Take the best node that still fits off the heap."""
+        while self._heap:
+            value, node, offer = self._heap[0]
+            if not fits(self._policy, offer):
+                heapq.heappop(self._heap)
+                continue
+            now = base_score(self._policy, offer)
+            if now <= value:
+                heapq.heappop(self._heap)
+                return offer
+            heapq.heapreplace(self._heap, (now, node, offer))
+        return None
+
+    def _best_empty(
+        self, deployment: DeploymentName, crowded: list[tuple[int, float, NodeName, Offer]]
+    ) -> Offer | None:
+        """The best node that seats none of the deployment; the others met on the way are set aside."""
+        while (offer := self._best()) is not None:
+            count = offer.seats.get(deployment, 0)
+            if not count:
+                return offer
+            heapq.heappush(crowded, (count, base_score(self._policy, offer), offer.node, offer))
+        return None
