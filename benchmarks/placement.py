@@ -1,7 +1,7 @@
 """How fast the placement core is, and how its cost grows: `python -m benchmarks.placement`.
 
-Pure core, one core, no I/O. A farm of n nodes is empty; 5 n replicas are placed: half of them in deployments of ten, half
-in deployments of one, of three different shapes, as `place` sees them in one turn. CPU time; the median of five runs.
+Pure core, one core, no I/O. A farm of n nodes is empty; 5 n replicas are placed, half of them in deployments of ten,
+half in deployments of one, of three different shapes, as `place` sees them in one turn. CPU time; the median of five.
 """
 
 from __future__ import annotations
