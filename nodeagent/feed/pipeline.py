@@ -99,7 +99,7 @@ class Pipeline:
         feed = self.state
         parsed = feed.source.parse(record.payload, record.received_at_ns)
         venue_ns = _time_of(parsed)
-        now_ns = record.received_at_ns or max(feed.now_ns, venue_ns)
+        now_ns = record.received_at_ns or max(feed.now_ns, _latest_time(parsed))
         if now_ns:
             self._advance(now_ns, out)
         feed.frames += 1
@@ -226,3 +226,9 @@ def _time_of(parsed: Parsed) -> int:
     if isinstance(event, _TIMED) or (isinstance(event, Trade) and not event.is_history):
         return event.time_ns
     return UNKNOWN_TIME_NS
+
+
+def _latest_time(parsed: Parsed) -> int:
+    """The newest time in a frame: the clock of recordings that kept no receipt times."""
+    times = (getattr(event, "time_ns", UNKNOWN_TIME_NS) for event in parsed.events)
+    return max(parsed.sent_at_ns, max(times, default=UNKNOWN_TIME_NS))

@@ -1,0 +1,389 @@
+"""Rows into QuestDB by the official client, on a thread of its own.
+
+Owns the only import of the QuestDB client. Rows come in order; a `Mark` between them says that everything before it stands
+for the capture up to a position. A batch is built into our own buffer and kept until the server has taken it, however
+long that lasts: the client's own buffer would be emptied by a failed flush. Only then is the mark acknowledged, so that
+what is saved as acknowledged never runs ahead of what is stored. Sending a batch twice is harmless: every table has DEDUP keys.
+
+Limits: `INGEST_QUEUE_MAX` units of rows wait in memory (a book row counts `BOOK_ROW_UNITS`). Beyond that `has_room` is
+false and the feed stops making rows; they are in the capture, from which it makes them later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import numpy as np
+from questdb import QuestDBError, QuestDBErrorCode, Sender, TimestampMicros, TimestampNanos
+
+from agentfarm.errors import FarmError
+from nodeagent.feed.rows import ROW_TYPES, BookRow, Row
+from nodeagent.feed.times import MINUTE_NS
+from nodeagent.questdb.endpoint import Endpoint
+from nodeagent.questdb.migrate import migrate
+
+INGEST_QUEUE_MAX: Final = 20_000
+BOOK_ROW_UNITS: Final = 8
+ROOM_AGAIN_SHARE: Final = 0.5
+"""Once full, rows are made again when the queue has drained to this share: switching has a price."""
+RETRY_MIN_S: Final = 0.1
+RETRY_MAX_S: Final = 2.0
+SYMBOLS: Final = frozenset({"venue", "product", "source", "side", "aggressor_side", "kind", "what"})
+ARRAYS: Final = frozenset({"bids", "asks"})
+AWAY: Final = frozenset(
+    {
+        QuestDBErrorCode.CouldNotResolveAddr,
+        QuestDBErrorCode.SocketError,
+        QuestDBErrorCode.ConnectTimeout,
+        QuestDBErrorCode.HandshakeError,
+        QuestDBErrorCode.TlsError,
+        QuestDBErrorCode.AuthError,
+    }
+)
+"""Errors that say nothing about the rows: the same batch is sent again until it is taken."""
+
+
+class DropRow(msgspec.Struct, frozen=True, gc=False):
+    """Rows left out for want of room on the disk, counted per minute and table (`what`)."""
+
+    ts_ns: int
+    source: str
+    what: str
+    rows: int
+
+
+AnyRow: TypeAlias = Row | DropRow
+TABLES: Final[Mapping[type[AnyRow], str]] = {**{kind: kind.table for kind in ROW_TYPES}, DropRow: "feed_drop"}
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """All rows put before this stand for the capture up to `position`; `state` is what a restart needs besides."""
+
+    position: int
+    state: Any
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSettings:
+    """A flush costs the server, its rows hardly anything: so batches by time, and by size when catching up."""
+
+    flush_interval_s: float = 0.2
+    flush_rows_max: int = 5_000
+    queue_max: int = INGEST_QUEUE_MAX
+
+
+@dataclass(slots=True)
+class WriterCounts:
+    """What happened so far. Written by the writer's thread, read by anyone."""
+
+    stored: Counter[str] = field(default_factory=Counter)
+    """Rows the server has taken, by table; a row sent twice counts twice."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    """Rows the server will not take in any company."""
+    flushes: int = 0
+    retries: int = 0
+    flush_ms: float = 0.0
+    """The last one."""
+    problem: str = ""
+    """Why nothing is being stored now; empty when all is well."""
+
+
+class RowWriter:
+    """The one writer of a feed. `put` and `mark` are called on the event loop, everything else happens on its thread."""
+
+    def __init__(
+        self,
+        endpoint: Callable[[], Endpoint],
+        settings: WriterSettings,
+        *,
+        source: str,
+        on_ack: Callable[[Mark], None],
+        on_refused: Callable[[AnyRow, str], None],
+    ) -> None:
+        """`endpoint` is asked anew at each connection: a restarted server may have moved. The callbacks run on the
+        writer's thread."""
+        self.counts = WriterCounts()
+        self._endpoint = endpoint
+        self._settings = settings
+        self._source = source
+        self._on_ack = on_ack
+        self._on_refused = on_refused
+        self._queue: deque[AnyRow | Mark] = deque()
+        self._units = 0
+        self._is_full = False
+        self._first_at_s = 0.0
+        self._changed = threading.Condition()
+        self._give_up_at_s: float | None = None
+        self._without: frozenset[str] = frozenset()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="row-writer", daemon=True)
+        self._sender: Sender | None = None
+        self._drops: Counter[tuple[int, str]] = Counter()
+
+    def start(self) -> None:
+        """Begin. Needs a running event loop, and no server yet."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def stop(self, within_s: float) -> bool:
+        """Store what waits, for at most so long. True when everything was stored; the rest is in the capture."""
+        if not self._thread.is_alive():
+            return True
+        with self._changed:
+            self._give_up_at_s = time.monotonic() + within_s
+            self._changed.notify()
+        await asyncio.to_thread(self._thread.join)
+        return not self._queue
+
+    @property
+    def has_room(self) -> bool:
+        """Whether rows should be made now."""
+        return not self._is_full
+
+    @property
+    def queued(self) -> int:
+        """Rows and marks waiting."""
+        return len(self._queue)
+
+    async def room(self) -> None:
+        """Return when there is room."""
+        await self._room.wait()
+
+    def leave_out(self, tables: frozenset[str]) -> None:
+        """Drop rows of these tables from now on, and count them."""
+        self._without = tables
+
+    def put(self, rows: Sequence[AnyRow]) -> None:
+        """Take rows. Never refuses: the caller looks at `has_room` before it makes more."""
+        if rows:
+            with self._changed:
+                if not self._queue:
+                    self._first_at_s = time.monotonic()
+                    self._changed.notify()
+                self._queue.extend(rows)
+                self._units += _units(rows)
+                if self._units >= self._settings.queue_max and not self._is_full:
+                    self._is_full = True
+                    self._room.clear()
+                if len(self._queue) >= self._settings.flush_rows_max:
+                    self._changed.notify()
+
+    def mark(self, mark: Mark) -> None:
+        """Everything put so far stands for the capture up to here."""
+        with self._changed:
+            if self._queue and isinstance(self._queue[-1], Mark):
+                self._queue.pop()
+            if not self._queue:
+                self._first_at_s = time.monotonic()
+                self._changed.notify()
+            self._queue.append(mark)
+
+    def _run(self) -> None:
+        while (batch := self._take()) is not None:
+            rows = [item for item in batch if not isinstance(item, Mark)]
+            if not self._store(self._kept(rows)):
+                with self._changed:
+                    self._queue.extendleft(reversed(batch))
+                return
+            for item in reversed(batch):
+                if isinstance(item, Mark):
+                    self._on_ack(item)
+                    break
+            self._drained(rows)
+        self._store(self._drop_rows(now_ns=None))
+
+    def _take(self) -> list[AnyRow | Mark] | None:
+        """The next batch, when it is due; None at the end."""
+        with self._changed:
+            while True:
+                is_ending = self._give_up_at_s is not None
+                if not self._queue:
+                    if is_ending:
+                        return None
+                    self._changed.wait()
+                    continue
+                wait_s = self._first_at_s + self._settings.flush_interval_s - time.monotonic()
+                if is_ending or wait_s <= 0 or len(self._queue) >= self._settings.flush_rows_max:
+                    break
+                self._changed.wait(wait_s)
+            count = min(len(self._queue), self._settings.flush_rows_max)
+            batch = [self._queue.popleft() for _ in range(count)]
+            self._first_at_s = time.monotonic()
+            return batch
+
+    def _kept(self, rows: list[AnyRow]) -> list[AnyRow]:
+        """The rows to store: without those to leave out, with the counts of such as were left out in a past minute."""
+        now_ns = time.time_ns()
+        without = self._without
+        if without:
+            kept = []
+            for row in rows:
+                table = TABLES[type(row)]
+                if table in without:
+                    self.counts.dropped[table] += 1
+                    self._drops[now_ns // MINUTE_NS, table] += 1
+                else:
+                    kept.append(row)
+            rows = kept
+        return [*rows, *self._drop_rows(now_ns)] if self._drops else rows
+
+    def _drop_rows(self, now_ns: int | None) -> list[AnyRow]:
+        """Rows about minutes that are over (None: all)."""
+        over = [key for key in self._drops if now_ns is None or key[0] < now_ns // MINUTE_NS]
+        return [DropRow(key[0] * MINUTE_NS, self._source, key[1], self._drops.pop(key)) for key in over]
+
+    def _drained(self, rows: list[AnyRow]) -> None:
+        with self._changed:
+            self._units -= _units(rows)
+            has_drained = self._is_full and self._units <= self._settings.queue_max * ROOM_AGAIN_SHARE
+            if has_drained:
+                self._is_full = False
+        if has_drained and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._room.set)
+
+    def _store(self, rows: list[AnyRow]) -> bool:
+        """Send a batch until it is taken. False when the time to give up came first."""
+        wait_s = RETRY_MIN_S
+        is_migrated = False
+        while rows:
+            try:
+                self._flush(rows)
+            except QuestDBError as error:
+                self.counts.retries += 1
+                self.counts.problem = f"QuestDB takes no rows: {error}"[:500]
+                self._close()
+                if not _is_about_rows(error):
+                    pass
+                elif is_migrated:
+                    return self._store_singly(rows)
+                else:
+                    is_migrated = self._migrate()
+            except (FarmError, OSError) as error:
+                self.counts.retries += 1
+                self.counts.problem = f"QuestDB cannot be reached: {error}"[:500]
+            else:
+                self.counts.problem = ""
+                self.counts.stored.update(TABLES[type(row)] for row in rows)
+                return True
+            if not self._pause(wait_s):
+                return False
+            wait_s = min(RETRY_MAX_S, wait_s * 2)
+        return True
+
+    def _store_singly(self, rows: list[AnyRow]) -> bool:
+        """One of these rows spoils the batch: find it, hand it out, store the rest."""
+        for number, row in enumerate(rows):
+            try:
+                self._flush([row])
+            except QuestDBError as error:
+                self._close()
+                if not _is_about_rows(error):
+                    return self._store(rows[number:])
+                self.counts.refused += 1
+                self._on_refused(row, str(error))
+            except (FarmError, OSError):
+                return self._store(rows[number:])
+            else:
+                self.counts.stored[TABLES[type(row)]] += 1
+        self.counts.problem = ""
+        return True
+
+    def _flush(self, rows: Iterable[AnyRow]) -> None:
+        """One request. Raises QuestDBError, or FarmError when there is no address yet."""
+        if self._sender is None:
+            sender = Sender.from_conf(self._endpoint().ingest_conf() + "protocol_version=3;")
+            sender.establish()
+            self._sender = sender
+        buffer = self._sender.new_buffer()
+        for row in rows:
+            _ENCODERS[type(row)](buffer, row)
+        began_s = time.perf_counter()
+        self._sender.flush(buffer, clear=False)
+        self.counts.flush_ms = (time.perf_counter() - began_s) * 1000
+        self.counts.flushes += 1
+
+    def _migrate(self) -> bool:
+        """The server refused: perhaps it is new and has no tables."""
+        try:
+            asyncio.run(migrate(self._endpoint()))
+        except (FarmError, OSError):
+            return False
+        return True
+
+    def _pause(self, wait_s: float) -> bool:
+        """Wait before the next try; False when it is time to give up."""
+        wait_s *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
+        with self._changed:
+            if self._give_up_at_s is None:
+                self._changed.wait(wait_s)
+            else:
+                wait_s = min(wait_s, self._give_up_at_s - time.monotonic())
+                if wait_s <= 0:
+                    return False
+                self._changed.wait(wait_s)
+        return True
+
+    def _close(self) -> None:
+        """Forget the connection; the next flush opens another."""
+        if self._sender is not None:
+            try:
+                self._sender.close(False)
+            except QuestDBError as error:
+                self.counts.problem = str(error)
+            self._sender = None
+
+
+def _is_about_rows(error: QuestDBError) -> bool:
+    """Whether sending the same batch again would fail again: the server answered, and named a line."""
+    return error.code not in AWAY and '"line"' in str(error)
+
+
+def _units(rows: Iterable[AnyRow]) -> int:
+    return sum(BOOK_ROW_UNITS if type(row) is BookRow else 1 for row in rows)
+
+
+def _encoder(kind: type[AnyRow]) -> Callable[[Any, Any], None]:
+    """A function that puts a row of this type into a client's buffer: fields to columns, `_ns` to timestamps."""
+    table = TABLES[kind]
+    fields = [name for name in kind.__struct_fields__ if name != "ts_ns"]
+    symbols = [name for name in fields if name in SYMBOLS]
+    columns = [name for name in fields if name not in SYMBOLS]
+    names = [name.removesuffix("_ns") for name in columns]
+    times = [name.removesuffix("_ns") for name in columns if name.endswith("_ns")]
+    arrays = [name for name in columns if name in ARRAYS]
+    symbols_of = _getter(symbols)
+    columns_of = _getter(columns)
+
+    def encode(buffer: Any, row: Any) -> None:
+        values = dict(zip(names, columns_of(row), strict=True))
+        for name in times:
+            if values[name] is not None:
+                values[name] = TimestampMicros(values[name] // 1000)
+        for name in arrays:
+            values[name] = np.array(values[name], dtype=np.float64).reshape(2, -1)
+        words = {name: word or None for name, word in zip(symbols, symbols_of(row), strict=True)}
+        buffer.row(table, symbols=words, columns=values, at=TimestampNanos(row.ts_ns))
+
+    return encode
+
+
+def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """The fields of a row as a tuple, also when there is only one."""
+    get = attrgetter(*names)
+    return get if len(names) > 1 else lambda row: (get(row),)
+
+
+_ENCODERS: Final = {kind: _encoder(kind) for kind in TABLES}
