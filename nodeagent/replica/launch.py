@@ -1,0 +1,52 @@
+"""What a replica is told when it is started: one value, JSON between daemon and zygote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+SOCKET_NAME = "socket"
+LOG_NAME = "log"
+PROCESS_NAME = "process.json"
+EXIT_NAME = "exit.json"
+SLOTS_NAME = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Everything one replica process needs to know. `folder` is its own, `bundle` the agent's unpacked files."""
+
+    replica_id: int
+    deployment: str
+    seat: int
+    version: int
+    node: str
+    folder: str
+    bundle: str
+    entry: str | None = None
+    concurrency: int = 1
+    memory_mib: int = 128
+    environment: Mapping[str, str] = field(default_factory=dict)
+    payload_bytes_max: int = 2**20
+    log_bytes_max: int = 8 * 2**20
+    open_files_max: int = 4_096
+    loads_agent: bool = False
+    """The agent is loaded in the replica itself, because its import starts threads and cannot be forked."""
+
+    @property
+    def home(self) -> Path:
+        """The replica's folder."""
+        return Path(self.folder)
+
+    def to_json(self) -> str:
+        """For the wire."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Unknown keys are left alone: the daemon may be newer than the zygote that it found."""
+        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        return cls(**known)

@@ -1,0 +1,260 @@
+"""The event loop's side of a replica: takes attempts, runs as many at once as the spec allows, reports how they ended.
+
+Each attempt is a task of its own with its own context. A cancelled attempt is reported only when its coroutine has ended
+and no thread works for it any more; one that never ends is the daemon's to kill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+from nodeagent.replica import frames
+from nodeagent.replica.checkpoints import CheckpointClient
+from nodeagent.replica.control import Control
+from nodeagent.replica.frames import Kind, Outcome, Output, Result, Run
+from nodeagent.replica.launch import Launch
+from nodeagent.replica.ledger import Ledger
+from nodeagent.replica.slots import Slots
+from nodeagent.replica.threads import CURRENT_TOKEN, AttemptThreads
+
+TURN_STARTS_MAX: Final = 64
+"""Attempts started in one turn of the loop; more would keep it from answering."""
+OUTPUTS_PER_ATTEMPT_MAX: Final = 100_000
+
+
+class Agent(Protocol):
+    """What we need of `agentfarm.sdk.LoadedAgent`."""
+
+    async def run(self, call: Any) -> object: ...
+
+
+class Runtime:
+    """The orders of the control thread, obeyed on the loop."""
+
+    def __init__(self, agent: Agent, launch: Launch, control: Control, ledger: Ledger, slots: Slots) -> None:
+        from agentfarm.sdk import Call  # noqa: PLC0415 - loaded with the agent, in the zygote
+
+        self._make_call = Call
+        self._agent = agent
+        self._concurrency = launch.concurrency
+        self._payload_max = launch.payload_bytes_max
+        self._control = control
+        self._ledger = ledger
+        self._slots = slots
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._waiting: deque[Run] = deque()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._cancelled: set[int] = set()
+        self._started: list[int] = []
+        self._packed: list[bytes] = []
+        self._pieces: deque[Output] = deque()
+        self._is_flush_due = False
+        self._idle_waits: dict[int, asyncio.Event] = {}
+        self._stopped = asyncio.Event()
+        self._threads = AttemptThreads(max(8, min(64, 2 * launch.concurrency)), self._thread_idle)
+        self._loop.set_default_executor(self._threads)
+        self._checkpoints = CheckpointClient(control, self._loop)
+
+    async def serve(self) -> None:
+        """Until told to stop; then everything in hand is interrupted and reported."""
+        await self._stopped.wait()
+        for run in list(self._waiting):
+            self._end(Result(run.task_id, run.token, Outcome.INTERRUPTED, 0))
+        self._waiting.clear()
+        for token, task in self._tasks.items():
+            self._cancelled.add(token)
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
+        self._flush()
+
+    # -------------------------------------------------------------- orders, on the control thread
+
+    def run(self, runs: list[Run]) -> None:
+        self._loop.call_soon_threadsafe(self._take, runs)
+
+    def cancel(self, tokens: Sequence[int]) -> None:
+        self._loop.call_soon_threadsafe(self._cancel, tokens)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stopped.set)
+
+    def probe(self) -> None:
+        self._loop.call_soon_threadsafe(self._control.loop_turned)
+
+    def answer(self, body: bytes) -> None:
+        self._loop.call_soon_threadsafe(self._checkpoints.answered, body)
+
+    def connected(self) -> None:
+        self._loop.call_soon_threadsafe(self._checkpoints.ask_again)
+
+    # -------------------------------------------------------------- attempts, on the loop
+
+    def _take(self, runs: list[Run]) -> None:
+        if self._stopped.is_set():
+            for run in runs:
+                self._end(Result(run.task_id, run.token, Outcome.INTERRUPTED, 0))
+            return
+        self._waiting.extend(runs)
+        self._start_some()
+
+    def _start_some(self) -> None:
+        waiting, tasks = self._waiting, self._tasks
+        for _ in range(TURN_STARTS_MAX):
+            if not waiting or len(tasks) >= self._concurrency:
+                return
+            run = waiting.popleft()
+            self._ledger.start(run.token)
+            self._slots.take(run.token)
+            self._started.append(run.token)
+            tasks[run.token] = self._loop.create_task(self._attempt(run))
+        self._loop.call_soon(self._start_some)
+
+    def _cancel(self, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            task = self._tasks.get(token)
+            if task is not None:
+                self._cancelled.add(token)
+                task.cancel()
+        named = set(tokens)
+        for run in [run for run in self._waiting if run.token in named]:
+            self._waiting.remove(run)
+            self._end(Result(run.task_id, run.token, Outcome.CANCELLED, 0))
+
+    async def _attempt(self, run: Run) -> None:
+        CURRENT_TOKEN.set(run.token)
+        if not self._is_flush_due:
+            self._due()  # so that STARTED leaves even if the agent runs for hours
+        began = time.perf_counter_ns()
+        result: tuple[int, bytes, str, str, str]
+        try:
+            call = self._make_call(
+                task_id=run.task_id,
+                attempt=run.attempt,
+                thread_id=run.thread_id,
+                input=json.loads(run.input),
+                emit=_Emitter(self, run).emit,
+                checkpoints=self._checkpoints.channel(run) if run.thread_id else None,
+            )
+            result = (Outcome.SUCCEEDED, self._encode(await self._agent.run(call)), "", "", "")
+        except asyncio.CancelledError as error:
+            is_ours = run.token in self._cancelled
+            ended = Outcome.INTERRUPTED if self._stopped.is_set() else Outcome.CANCELLED
+            result = (ended, b"", "", "", "") if is_ours else _failure(error)
+        except BaseException as error:  # noqa: BLE001 - SystemExit of an agent ends the attempt, not the replica
+            result = _failure(error)
+        while self._threads.is_working(run.token) and result[0] != Outcome.SUCCEEDED:
+            await self._threads_end(run.token)
+        self._cancelled.discard(run.token)
+        outcome, output, kind, message, trace = result
+        duration_us = (time.perf_counter_ns() - began) // 1000
+        self._tasks.pop(run.token, None)
+        self._end(Result(run.task_id, run.token, outcome, duration_us, output, kind, message, trace))
+        if self._waiting:
+            self._start_some()
+
+    def _encode(self, value: object) -> bytes:
+        data = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(data) > self._payload_max:
+            raise OutputTooLarge(
+                f"The output has {len(data)} bytes; a task may answer with {self._payload_max}. "
+                "Store what is large and answer with its place."
+            )
+        return data
+
+    async def _threads_end(self, token: int) -> None:
+        event = self._idle_waits.setdefault(token, asyncio.Event())
+        if self._threads.is_working(token):
+            try:
+                await event.wait()
+            except asyncio.CancelledError:
+                return  # asked again to stop; the thread still has to end first
+        self._idle_waits.pop(token, None)
+
+    def _thread_idle(self, token: int) -> None:
+        if token in self._idle_waits:
+            self._loop.call_soon_threadsafe(self._wake_idle, token)
+
+    def _wake_idle(self, token: int) -> None:
+        event = self._idle_waits.get(token)
+        if event is not None:
+            event.set()
+
+    # -------------------------------------------------------------- reporting: once a turn, not once an attempt
+
+    def _end(self, result: Result) -> None:
+        self._packed.append(self._ledger.end(result))
+        self._slots.release(result.token)
+        if not self._is_flush_due:
+            self._due()
+
+    def emit(self, piece: Output) -> None:
+        """A piece of output, from any thread."""
+        self._pieces.append(piece)
+        if threading.get_ident() == self._loop_thread:
+            if not self._is_flush_due:
+                self._due()
+        else:
+            self._loop.call_soon_threadsafe(self._due)
+
+    def _due(self) -> None:
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """One write for all that happened in this turn. An attempt that has ended already needs no STARTED."""
+        self._is_flush_due = False
+        started = [token for token in self._started if token in self._tasks]
+        self._started.clear()
+        data = [frames.frame_tokens(Kind.STARTED, started)] if started else []
+        if data:
+            self._control.send(b"".join(data))
+        while self._pieces:
+            self._control.send(frames.frame_output(self._pieces.popleft()), droppable=True)
+        if self._packed:
+            packed, self._packed = self._packed, []
+            self._control.send(frames.frame_results(packed))
+
+
+class OutputTooLarge(ValueError):
+    """The agent's answer is larger than a payload may be."""
+
+
+class _Emitter:
+    """`Call.emit` of one attempt: numbers its pieces."""
+
+    __slots__ = ("_run", "_runtime", "_seq")
+
+    def __init__(self, runtime: Runtime, run: Run) -> None:
+        self._runtime = runtime
+        self._run = run
+        self._seq = 0
+
+    def emit(self, value: object) -> None:
+        if self._seq >= OUTPUTS_PER_ATTEMPT_MAX:
+            return
+        self._seq += 1
+        data = json.dumps(value, allow_nan=False, ensure_ascii=False, default=str).encode()
+        self._runtime.emit(Output(self._run.task_id, self._run.token, self._seq, data))
+
+
+def _failure(error: BaseException) -> tuple[int, bytes, str, str, str]:
+    """Type, message and traceback of what the agent raised; our own frames are left out."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
+        trace = trace.tb_next
+    text = "".join(traceback.format_exception(type(error), error, trace))
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - an exception whose text cannot be made is still an answer
+        message = "(this exception cannot be printed)"
+    return Outcome.FAILED, b"", type(error).__name__, message, text

@@ -1,0 +1,50 @@
+"""The environment zygote's program: `python -I -c BOOT RUNTIME_FOLDER --folder FOLDER [--preload MODULE ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import gc
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from nodeagent.replica.process import set_name, take_streams
+from nodeagent.zygote.messages import LOCK_NAME, LOG_NAME
+from nodeagent.zygote.roles import LOG_BYTES_MAX, EnvironmentZygote
+
+ALWAYS = ("asyncio", "concurrent.futures.thread", "agentfarm.sdk", "nodeagent.replica.runtime")
+
+
+def main() -> None:
+    """Import what agents of this environment share, freeze it, serve forks."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--preload", nargs="*", default=[])
+    options = parser.parse_args()
+    lock = os.open(options.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process alone: forked children do not hold it
+    except OSError:
+        return  # another one serves this folder already; the daemon will find it
+    take_streams(options.folder / LOG_NAME, LOG_BYTES_MAX)
+    set_name("af-zygote")
+    gc.disable()
+    for name in ALWAYS:
+        importlib.import_module(name)
+    for name in options.preload:
+        _preload(name)
+    gc.collect()
+    gc.freeze()
+    EnvironmentZygote(options.folder).serve()
+
+
+def _preload(name: str) -> None:
+    """An environment may lack it, or hold a broken one: then agents that import it fail by themselves, and say so."""
+    try:
+        importlib.import_module(name)
+    except Exception:  # noqa: BLE001 - see above
+        print(f"preload of {name} failed:", file=sys.stderr)
+        traceback.print_exc()
