@@ -1,0 +1,20 @@
+"""What is true, in PostgreSQL: everything SQL of the farm is in this package.
+
+    journal.py   Journal: the engine's writer. One thread, one connection, one transaction a turn
+    commit.py    what a turn's Changes become: a handful of statements over arrays
+    load.py      the live FarmState, read back
+    reader.py    Reader: queries of the gateway and the link, on a small pool
+    store.py     Store: content that is not the engine's (bundles, invitations, secrets)
+    days.py      day partitions of finished tasks, and retention
+    schema.py    the tables; migrations/ brings a database to them
+
+It decides nothing: what a row means is the core's business.
+"""
+
+from controller.journal.errors import JournalCorrupt, LostLead
+from controller.journal.journal import Journal
+from controller.journal.migrations import migrate
+from controller.journal.reader import Reader
+from controller.journal.store import Store
+
+__all__ = ["Journal", "JournalCorrupt", "LostLead", "Reader", "Store", "migrate"]

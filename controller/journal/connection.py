@@ -1,0 +1,55 @@
+"""Connections for the engine's writer, and what a driver's error means for the farm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names a class in lower case
+
+from agentfarm.errors import Unavailable
+from controller.journal.errors import JournalCorrupt
+
+CONNECT_TIMEOUT_S: Final = 5
+STATEMENT_TIMEOUT_MS: Final = (
+    30_000  # a statement of one turn takes milliseconds; a disk that hangs must not hold us for ever
+)
+
+# Of a connection over TCP: a server that vanished without a word is noticed in about ten seconds.
+KEEPALIVE: Final[dict[str, Any]] = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
+
+
+def connect(dsn: str, name: str, *, settings: str = "") -> Connection:
+    """A connection in autocommit: transactions are begun and ended by our own words. Raises Unavailable."""
+    with translated():
+        connection: Connection = psycopg2.connect(
+            dsn, connect_timeout=CONNECT_TIMEOUT_S, application_name=f"agentfarm {name}",
+            options=f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC {settings}", **KEEPALIVE,
+        )  # fmt: skip
+        connection.autocommit = True
+        return connection
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """psycopg2's errors as ours: away, full or stopping is Unavailable; anything else is our own mistake."""
+    try:
+        yield
+    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+        words = str(error).strip().splitlines() or [type(error).__name__]
+        raise Unavailable(
+            f"PostgreSQL is not available: {words[0]}",
+            remedy="It is tried again; if this stays, look at the database server and its disk.",
+        ) from error
+    except psycopg2.Error as error:
+        raise JournalCorrupt(
+            f"PostgreSQL refused what the farm wanted to store: {str(error).strip()}",
+            remedy="This is a mistake of the farm; please report it with the controller's log.",
+        ) from error

@@ -1,0 +1,207 @@
+"""Values on their way to and from PostgreSQL. Pure.
+
+Text from agents and nodes may hold what PostgreSQL's text and jsonb cannot: NUL and lone surrogates. It is made
+storable here, in one place, by the replacement character; inputs and outputs are bytes and stay what they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, TypeVar, cast
+
+import orjson
+
+from controller.core.model import (
+    Drain,
+    Instant,
+    Policy,
+    Resources,
+    Rollout,
+    Task,
+    TaskOptions,
+)
+
+EPOCH_2000_S: Final = 946_684_800  # PostgreSQL counts microseconds from 2000-01-01 UTC
+REPLACEMENT: Final = "\ufffd"
+T = TypeVar("T")
+
+# ------------------------------------------------------------------ text and JSON
+
+
+def clean(text: str) -> str:
+    """The text as PostgreSQL can hold it."""
+    if "\0" in text:
+        text = text.replace("\0", REPLACEMENT)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-8", "replace").decode()
+    return text
+
+
+def to_json(value: object) -> str:
+    """JSON text that jsonb accepts. Dataclasses become objects."""
+    try:
+        raw = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+    except (
+        TypeError
+    ):  # a lone surrogate, or a value JSON has no word for: an event is worth more than its exact letters
+        raw = orjson.dumps(_plain(value), option=orjson.OPT_NON_STR_KEYS)
+    return raw.replace(rb"\u0000", REPLACEMENT.encode()).decode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {clean(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 1 << 63):
+        return value
+    return clean(str(value))
+
+
+def _fields(kind: type[T], stored: dict[str, Any]) -> dict[str, Any]:
+    """What this release knows of a stored object: another one may have written more, or less."""
+    names = {field.name for field in dataclasses.fields(cast("type[Any]", kind))}
+    return {name: value for name, value in stored.items() if name in names}
+
+
+def options_json(options: TaskOptions | None) -> str | None:
+    """A task's options without what was not set; None if nothing was."""
+    if options is None:
+        return None
+    told = {
+        name: value for name in TaskOptions.__dataclass_fields__ if (value := getattr(options, name)) not in (None, ())
+    }
+    return to_json(told) if told else None
+
+
+def options_of(stored: dict[str, Any] | None) -> TaskOptions | None:
+    """The reverse of `options_json`."""
+    if stored is None:
+        return None
+    known = _fields(TaskOptions, stored)
+    known["labels"] = tuple((key, value) for key, value in known.get("labels", ()))
+    return TaskOptions(**known)
+
+
+def policy_of(stored: dict[str, Any]) -> Policy:
+    """A version's policy from its JSON."""
+    known = _fields(Policy, stored)
+    known["resources"] = Resources(**_fields(Resources, known.get("resources", {})))
+    known["constraints"] = tuple((key, value) for key, value in known.get("constraints", ()))
+    for name in ("capabilities", "products"):
+        known[name] = tuple(known.get(name, ()))
+    return Policy(**known)
+
+
+# ------------------------------------------------------------------ moments
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Clock:
+    """Moments of the monotonic clock, which mean nothing in another process, as wall times and back."""
+
+    offset_s: float  # wall - mono
+
+    @classmethod
+    def at(cls, now: Instant) -> Clock:
+        """The clock on which `now` is both."""
+        return cls(now.wall - now.mono)
+
+    def wall(self, mono: float) -> float | None:
+        """The wall time of a monotonic moment; 0 is "none"."""
+        return mono + self.offset_s if mono else None
+
+    def mono(self, wall: float | None) -> float:
+        """The reverse. A moment before this process began is in the past, and not 0."""
+        return (wall - self.offset_s) or 1e-9 if wall is not None else 0.0
+
+    def rollout_json(self, rollout: Rollout | None) -> str | None:
+        """A rollout with its deadline as wall time."""
+        return None if rollout is None else self._with_deadline(rollout)
+
+    def drain_json(self, drain: Drain | None) -> str | None:
+        """A drain with its deadline as wall time."""
+        return None if drain is None else self._with_deadline(drain)
+
+    def _with_deadline(self, value: Rollout | Drain) -> str:
+        return to_json(dataclasses.asdict(value) | {"deadline": self.wall(value.deadline)})
+
+    def rollout_of(self, stored: dict[str, Any] | None) -> Rollout | None:
+        """The reverse of `rollout_json`."""
+        return None if stored is None else Rollout(**self._from_deadline(Rollout, stored))
+
+    def drain_of(self, stored: dict[str, Any] | None) -> Drain | None:
+        """The reverse of `drain_json`."""
+        return None if stored is None else Drain(**self._from_deadline(Drain, stored))
+
+    def _from_deadline(self, kind: type[Rollout] | type[Drain], stored: dict[str, Any]) -> dict[str, Any]:
+        return _fields(kind, stored) | {"deadline": self.mono(stored["deadline"])}
+
+
+# ------------------------------------------------------------------ array literals
+
+
+def numbers(values: Iterable[object]) -> str:
+    """An array of numbers, booleans or None."""
+    return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
+
+
+def words(values: Iterable[str | None]) -> str:
+    """An array of text."""
+    return "{" + ",".join(["NULL" if value is None else _quoted(value) for value in values]) + "}"
+
+
+def optional_words(values: Sequence[str]) -> str:
+    """An array of text in which "" is NULL. All empty, which is usual, costs nothing: unnest pads with NULL."""
+    return words(value or None for value in values) if any(values) else "{}"
+
+
+def blobs(values: Iterable[bytes]) -> str:
+    """An array of bytea."""
+    return "{" + ",".join(['"\\\\x' + value.hex() + '"' for value in values]) + "}"
+
+
+def _quoted(text: str) -> str:
+    return '"' + clean(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+# ------------------------------------------------------------------ binary COPY, as in PostgreSQL's manual, "COPY"
+
+COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+COPY_TRAILER: Final = struct.pack(">h", -1)
+JSONB_VERSION: Final = b"\x01"
+_NULL: Final = struct.pack(">i", -1)
+_HEAD: Final = struct.Struct(">hiqi").pack  # number of fields, id, length of the deployment's name
+_MIDDLE: Final = struct.Struct(">ihiqi").pack  # priority, submitted_at, length of the input
+_LENGTH: Final = struct.Struct(">i").pack
+TASK_COPY: Final = "COPY task (id, deployment, priority, submitted_at, input, options) FROM STDIN (FORMAT binary)"
+
+
+def task_rows(tasks: Sequence[Task]) -> bytes:
+    """New tasks as TASK_COPY reads them."""
+    parts = [COPY_HEADER]
+    add = parts.append
+    for task in tasks:
+        name = task.deployment.encode()
+        payload = task.input
+        assert payload is not None, "a task is stored before its input may be forgotten"
+        micros = round((task.submitted_at - EPOCH_2000_S) * 1e6)
+        add(_HEAD(6, 8, task.id, len(name)))
+        add(name)
+        add(_MIDDLE(2, task.priority, 8, micros, len(payload)))
+        add(payload)
+        options = options_json(task.options)
+        if options is None:
+            add(_NULL)
+        else:
+            raw = JSONB_VERSION + options.encode()
+            add(_LENGTH(len(raw)))
+            add(raw)
+    add(COPY_TRAILER)
+    return b"".join(parts)

@@ -1,0 +1,69 @@
+"""Alembic revisions, and the one function that applies them.
+
+A revision's name says when it is safe: `pre` only adds, and the release before still runs on it; `post` removes, once
+no old release runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from agentfarm.errors import Conflict, Unavailable
+
+MIGRATION_LOCK: Final = 0x6661726D_0001  # pg_advisory_lock key: "farm", migrations
+
+
+def migrate(dsn: str) -> None:
+    """Bring the database at `dsn` to the newest revision. Blocking; controllers starting together take turns.
+
+    Raises Unavailable when PostgreSQL does not answer, Conflict when a newer release made the schema.
+    """
+    engine = sqlalchemy.create_engine(_sqlalchemy_url(dsn), poolclass=sqlalchemy.pool.NullPool)
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+            connection.commit()
+            try:
+                command.upgrade(_config(connection), "head")
+            finally:
+                connection.rollback()
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
+                connection.commit()
+    except CommandError as error:
+        raise Conflict(
+            f"The database was made by another release of the farm: {error}",
+            remedy="Start the release that made it, or a newer one.",
+        ) from error
+    except DBAPIError as error:
+        if not error.connection_invalidated and not isinstance(error, sqlalchemy.exc.OperationalError):
+            raise
+        raise Unavailable(f"PostgreSQL does not answer: {error.orig}", remedy="Check that it runs.") from error
+    finally:
+        engine.dispose()
+
+
+def newest_revision() -> str:
+    """The revision this release needs."""
+    head = ScriptDirectory.from_config(_config(None)).get_current_head()
+    assert head is not None
+    return head
+
+
+def _config(connection: sqlalchemy.Connection | None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _sqlalchemy_url(dsn: str) -> str:
+    return "postgresql+psycopg2://" + dsn.split("://", 1)[1]

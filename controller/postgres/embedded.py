@@ -1,0 +1,258 @@
+"""The PostgreSQL that comes with the farm, supervised by us: started, healed when it dies, stopped with us.
+
+It is our child process, not a daemon of its own: when the controller is killed the server lives on, and the next
+controller adopts it. One controller at a time supervises a folder; a lock file says which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import psutil
+import psycopg2
+import structlog
+
+from agentfarm.errors import Conflict, Unavailable
+from controller.postgres import cluster as on_disk
+from controller.postgres.cluster import DATABASE, Cluster
+from controller.postgres.external import answer
+
+log = structlog.get_logger(__name__)
+
+RESTART_FIRST_S: Final = 0.05
+RESTART_MAX_S: Final = 5.0
+HEALTHY_AFTER_S: Final = 30.0  # a server that lived this long restarts without waiting
+READY_POLL_S: Final = 0.02
+START_DEADLINE_S: Final = 120.0  # replaying a long log after a power cut takes its time
+
+
+class EmbeddedPostgres:
+    """A private server in `folder`, on a Unix socket only.
+
+    settings: laid over cluster.SETTINGS (tests turn fsync off). progress: told, in words, what takes long.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._folder = folder
+        self._settings = dict(settings or {})
+        self._progress = progress
+        self._cluster: Cluster | None = None
+        self._process: psutil.Process | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._is_ready = asyncio.Event()
+        self._lock: int | None = None
+        self.restarts = 0  # how often it died and was started again
+
+    @property
+    def dsn(self) -> str:
+        """A libpq URL; valid after `start`, and the same after every restart."""
+        return self.cluster.dsn()
+
+    @property
+    def cluster(self) -> Cluster:
+        """The files behind it."""
+        if self._cluster is None:
+            raise Unavailable("The embedded PostgreSQL was not started.", remedy="Call start() first.")
+        return self._cluster
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's process id while one lives."""
+        return self._process.pid if self._process is not None else None
+
+    async def start(self) -> None:
+        """Make the data folder on first use, adopt or start the server, and return once it takes connections.
+
+        Raises Unavailable with a remedy; Conflict when another process supervises the same folder.
+        """
+        if self._supervisor is not None:
+            return
+        self._take_lock()
+        try:
+            self._cluster = await asyncio.to_thread(on_disk.prepare, self._folder, self._settings, self._progress)
+            self._process = await self._adopt() or await self._spawn()
+            self._is_ready.set()
+            await asyncio.to_thread(_make_database, self._cluster)
+        except BaseException:
+            await self.stop()
+            raise
+        self._supervisor = asyncio.create_task(self._supervise(), name="postgres")
+
+    async def wait_ready(self, deadline_s: float) -> None:
+        """Return once it takes connections, also in the middle of a restart; Unavailable after `deadline_s`."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._is_ready.wait()
+                await answer(self.dsn, deadline_s)
+        except TimeoutError:
+            raise Unavailable(
+                f"The embedded PostgreSQL is not ready after {deadline_s:g} s.",
+                remedy=f"See {self.cluster.log_path}",
+            ) from None
+
+    async def stop(self, deadline_s: float = 15.0) -> None:
+        """Stop the server: fast, at the deadline immediately. Safe twice, safe unstarted."""
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
+            supervisor.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await supervisor
+        self._is_ready.clear()
+        process, self._process = self._process, None
+        if process is not None:
+            await asyncio.to_thread(on_disk.end, process, deadline_s)
+        if self._cluster is not None and self._lock is not None:
+            await asyncio.to_thread(on_disk.clear, self._cluster)
+        if self._lock is not None:
+            os.close(self._lock)  # which releases it
+            self._lock = None
+
+    # -------------------------------------------------------------- one supervisor
+
+    def _take_lock(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise Conflict(
+                f"Another controller (process {holder or 'unknown'}) uses {self._folder}.",
+                remedy="Stop it, or give this one a data_dir of its own.",
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._lock = descriptor
+
+    # -------------------------------------------------------------- one server
+
+    async def _adopt(self) -> psutil.Process | None:
+        """The server an earlier controller left running, if it is sound; else None, and nothing of it remains."""
+        found = on_disk.read_postmaster(self.cluster)
+        alive = {process.pid: process for process in await asyncio.to_thread(on_disk.servers_on, self.cluster)}
+        process = alive.get(found.pid) if found is not None else None
+        if found is None or process is None:
+            await asyncio.to_thread(on_disk.clear, self.cluster)
+            return None
+        if found.status not in {"ready", "starting"} or found.socket_folder != self.cluster.socket_folder:
+            await asyncio.to_thread(on_disk.end, process, START_DEADLINE_S)
+            await asyncio.to_thread(on_disk.clear, self.cluster)
+            return None
+        log.info("postgres.adopted", pid=process.pid)
+        await self._until_ready(process)
+        return process
+
+    async def _spawn(self) -> psutil.Process:
+        self._progress("starting PostgreSQL")
+        try:
+            child = await asyncio.to_thread(on_disk.spawn, self.cluster)
+            process = psutil.Process(child.pid)
+        except (OSError, psutil.NoSuchProcess) as error:
+            raise Unavailable(f"PostgreSQL did not start: {error}", remedy=f"See {self.cluster.log_path}") from error
+        threading.Thread(target=child.wait, name="postgres-reaper", daemon=True).start()
+        try:
+            await self._until_ready(process)
+        except BaseException:
+            await asyncio.to_thread(on_disk.end, process, 1.0)
+            raise
+        log.info("postgres.started", pid=process.pid)
+        return process
+
+    async def _until_ready(self, process: psutil.Process) -> None:
+        try:
+            async with asyncio.timeout(START_DEADLINE_S):
+                while not on_disk.is_ready(self.cluster, process.pid):
+                    if not _is_alive(process):
+                        raise Unavailable(
+                            f"PostgreSQL ended at start: {_last_words(self.cluster)}",
+                            remedy=f"See {self.cluster.log_path}",
+                        )
+                    await asyncio.sleep(READY_POLL_S)
+        except TimeoutError:
+            raise Unavailable(
+                f"PostgreSQL was not ready within {START_DEADLINE_S:g} s.", remedy=f"See {self.cluster.log_path}"
+            ) from None
+
+    # -------------------------------------------------------------- healing
+
+    async def _supervise(self) -> None:
+        """Wait for the server's death; start it again, more slowly each time it dies young."""
+        loop = asyncio.get_running_loop()
+        wait_s = 0.0
+        while True:
+            assert self._process is not None
+            born = loop.time()
+            await _exit_of(self._process)
+            self._is_ready.clear()
+            self._process = None
+            self.restarts += 1
+            wait_s = 0.0 if loop.time() - born > HEALTHY_AFTER_S else max(RESTART_FIRST_S, wait_s)
+            log.warning("postgres.died", restarts=self.restarts, restart_after_s=wait_s)
+            while self._process is None:
+                await asyncio.sleep(wait_s)
+                wait_s = min(RESTART_MAX_S, max(RESTART_FIRST_S, wait_s * 2))
+                try:
+                    await asyncio.to_thread(on_disk.clear, self.cluster)
+                    self._process = await self._spawn()
+                except Unavailable as error:
+                    log.error("postgres.restart_failed", problem=str(error), next_try_s=wait_s)
+            self._is_ready.set()
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def _exit_of(process: psutil.Process) -> None:
+    """Return when the process has ended, child of ours or not."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+
+    def wait() -> None:
+        while _is_alive(process):
+            psutil.wait_procs([process], timeout=1.0)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=wait, name="postgres-exit", daemon=True).start()
+    await ended.wait()
+
+
+def _last_words(cluster: Cluster) -> str:
+    """The last line of its log that tells why."""
+    lines = cluster.log_path.read_text(errors="replace").splitlines()[-20:]
+    told = [line for line in lines if "FATAL" in line or "PANIC" in line] or lines or ["it said nothing"]
+    return told[-1]
+
+
+def _make_database(cluster: Cluster) -> None:
+    """CREATE DATABASE on first use."""
+    try:
+        connection = psycopg2.connect(cluster.dsn("postgres"), connect_timeout=10)
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,))
+                if cursor.fetchone() is None:
+                    cursor.execute(f"CREATE DATABASE {DATABASE}")
+        finally:
+            connection.close()
+    except psycopg2.Error as error:
+        raise Unavailable(f"PostgreSQL refused: {error}", remedy=f"See {cluster.log_path}") from error
