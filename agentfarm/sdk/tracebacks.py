@@ -1,0 +1,45 @@
+"""Tracebacks as an agent's author wants them: the agent's own lines, under the names the author knows."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Final
+
+TRACEBACK_CHARACTERS_MAX: Final = 20_000
+
+
+def agent_traceback(error: BaseException, folder: Path) -> str:
+    """The traceback with the agent's own frames only, files named relative to its folder; causes are kept.
+
+    The last frame is shown too where it is in a library: it says what the agent's line ran into. Long texts lose
+    their middle.
+    """
+    summary = traceback.TracebackException.from_exception(error, compact=True)
+    _trim(summary, f"{folder.resolve()}/", set())
+    text = "".join(summary.format()).rstrip().replace(f"{folder.resolve()}/", "")
+    if len(text) <= TRACEBACK_CHARACTERS_MAX:
+        return text
+    half = TRACEBACK_CHARACTERS_MAX // 2
+    return f"{text[:half]}\n  … {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+
+
+def _trim(summary: traceback.TracebackException | None, prefix: str, seen: set[int]) -> None:
+    if summary is None or id(summary) in seen:
+        return
+    seen.add(id(summary))
+    frames = list(summary.stack)
+    own = [index for index, frame in enumerate(frames) if frame.filename.startswith(prefix) or _is_shown(frame)]
+    kept = [frames[index] for index in own]
+    if own and own[-1] != len(frames) - 1:
+        kept.append(frames[-1])
+    summary.stack = traceback.StackSummary.from_list(kept)
+    _trim(summary.__cause__, prefix, seen)
+    _trim(summary.__context__, prefix, seen)
+    for inner in summary.exceptions or ():
+        _trim(inner, prefix, seen)
+
+
+def _is_shown(frame: traceback.FrameSummary) -> bool:
+    """Frames of a notebook or of exec have no file and are the author's."""
+    return frame.filename.startswith("<ipython")
