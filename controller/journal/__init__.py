@@ -13,7 +13,7 @@ It decides nothing: what a row means is the core's business.
 
 from controller.journal.errors import JournalCorrupt, LostLead
 from controller.journal.journal import Journal
-from controller.journal.migrations import migrate
+from controller.journal.migrate import migrate
 from controller.journal.reader import Reader
 from controller.journal.store import Store
 

@@ -10,7 +10,7 @@ The order inside: tasks come, change, go; then leases, nodes, deployments, repli
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names a class in lower case
@@ -83,11 +83,11 @@ PREPARED: Final = ";".join((FENCE, FINISH, REQUEUE, LEASE))
 
 
 class Committer:
-    """Writes Changes on a cursor whose connection has run PREPARED. Knows which versions are stored already."""
+    """Writes Changes on a cursor whose connection has run PREPARED. Knows which versions are stored, and as what."""
 
-    def __init__(self, clock: Clock, versions: Iterable[tuple[str, int]], replica_floor: int) -> None:
+    def __init__(self, clock: Clock, versions: Mapping[tuple[str, int], bool], replica_floor: int) -> None:
         self._clock = clock
-        self._versions = set(versions)
+        self._versions = dict(versions)
         self._replica_floor = replica_floor
 
     def write(self, cursor: Cursor, changes: Changes, epoch: int) -> None:
@@ -179,7 +179,7 @@ class Committer:
         if changes.forgotten_deployments:
             gone = set(changes.forgotten_deployments)
             cursor.execute("DELETE FROM deployment WHERE name = ANY(%s)", (list(gone),))  # and its versions
-            self._versions = {key for key in self._versions if key[0] not in gone}
+            self._versions = {key: it for key, it in self._versions.items() if key[0] not in gone}
         if not changes.deployments:
             return
         rows = [self._deployment(it) for it in changes.deployments.values()]
@@ -188,12 +188,12 @@ class Committer:
             (it.name, version)
             for it in changes.deployments.values()
             for version in it.versions.values()
-            if (it.name, version.number) not in self._versions
+            if self._versions.get((it.name, version.number)) is not version.has_run
         ]
         if new:
             rows = [_version(name, version) for name, version in new]
             _upsert(cursor, "version", VERSION_COLUMNS, ("deployment", "number"), rows)
-            self._versions.update((name, version.number) for name, version in new)
+            self._versions.update({(name, version.number): version.has_run for name, version in new})
 
     def _deployment(self, it: Deployment) -> tuple[Any, ...]:
         return (
@@ -292,7 +292,7 @@ def _attempts(cursor: Cursor, changes: Changes) -> None:
 
 
 def _version(name: str, it: Version) -> tuple[Any, ...]:
-    return name, it.number, it.digest, clean(it.spec_json), to_json(it.policy), it.created_at
+    return name, it.number, it.digest, clean(it.spec_json), to_json(it.policy), it.created_at, it.has_run
 
 
 def _checkpoints(cursor: Cursor, changes: Changes) -> None:
@@ -347,7 +347,7 @@ DEPLOYMENT_COLUMNS: Final = {
 }  # fmt: skip
 VERSION_COLUMNS: Final = {
     "deployment": "%s", "number": "%s", "digest": "%s", "spec": "%s", "policy": "%s::jsonb",
-    "created_at": "to_timestamp(%s)",
+    "created_at": "to_timestamp(%s)", "has_run": "%s",
 }  # fmt: skip
 REPLICA_COLUMNS: Final = {
     "id": "%s", "deployment": "%s", "seat": "%s", "version": "%s", "state": "%s", "node": "%s", "is_retiring": "%s",

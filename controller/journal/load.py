@@ -18,7 +18,6 @@ from psycopg2.extras import NamedTupleCursor
 from controller.core.lives import NodeState, ReplicaState, TaskState
 from controller.core.model import (
     Deployment,
-    DeploymentName,
     FarmState,
     Instant,
     Limits,
@@ -112,12 +111,12 @@ def _deployments(cursor: Any, state: FarmState, clock: Clock) -> None:
             seat_failures={int(seat): count for seat, count in row.seat_failures.items()},
         )
     cursor.execute(
-        "SELECT deployment, number, digest, spec, policy, extract(epoch from created_at)::float AS created_at"
-        " FROM version ORDER BY deployment, number"
+        "SELECT deployment, number, digest, spec, policy, extract(epoch from created_at)::float AS created_at,"
+        " has_run FROM version ORDER BY deployment, number"
     )
     for row in cursor:
         state.deployments[row.deployment].versions[row.number] = Version(
-            row.number, row.digest, row.spec, policy_of(row.policy), row.created_at
+            row.number, row.digest, row.spec, policy_of(row.policy), row.created_at, row.has_run
         )
 
 
@@ -257,9 +256,9 @@ def _timers(state: FarmState, now: Instant) -> None:
     heapq.heapify(state.timers)
 
 
-def versions_of(state: FarmState) -> list[tuple[DeploymentName, int]]:
-    """Every stored version."""
-    return [(it.name, number) for it in state.deployments.values() for number in it.versions]
+def versions_of(state: FarmState) -> dict[tuple[str, int], bool]:
+    """Every stored version, and whether it ever ran."""
+    return {(it.name, n): version.has_run for it in state.deployments.values() for n, version in it.versions.items()}
 
 
 def inputs_of(cursor: Cursor, ids: list[TaskId]) -> dict[TaskId, bytes]:

@@ -183,12 +183,12 @@ class Reader:
         """Every stored version of a deployment, newest first."""
         it = schema.version.c
         query = (
-            select(it.number, it.digest, it.spec, it.policy, _seconds(it.created_at))
+            select(it.number, it.digest, it.spec, it.policy, _seconds(it.created_at), it.has_run)
             .where(it.deployment == deployment).order_by(it.number.desc())
         )  # fmt: skip
 
         def read(connection: Connection) -> list[Version]:
-            return [Version(row[0], row[1], row[2], policy_of(row[3]), row[4]) for row in connection.execute(query)]
+            return [Version(row[0], row[1], row[2], policy_of(row[3]), row[4], row[5]) for row in connection.execute(query)]
 
         return self._read(read)
 

@@ -118,6 +118,7 @@ version = Table(
     Column("spec", Text, nullable=False),
     Column("policy", JSONB, nullable=False),
     _time("created_at"),
+    _flag("has_run"),
     PrimaryKeyConstraint("deployment", "number", name="version_pkey"),
     CheckConstraint("number > 0", name="version_number"),
 )

@@ -217,6 +217,7 @@ CREATE TABLE version (
     spec TEXT NOT NULL,
     policy JSONB NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    has_run BOOLEAN DEFAULT false NOT NULL,
     CONSTRAINT version_pkey PRIMARY KEY (deployment, number),
     CONSTRAINT version_number CHECK (number > 0),
     FOREIGN KEY(deployment) REFERENCES deployment (name) ON DELETE CASCADE

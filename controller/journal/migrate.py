@@ -1,4 +1,4 @@
-"""Alembic revisions, and the one function that applies them.
+"""Bring a database to the newest schema with the Alembic revisions of migrations/.
 
 A revision's name says when it is safe: `pre` only adds, and the release before still runs on it; `post` removes, once
 no old release runs.
@@ -60,7 +60,7 @@ def newest_revision() -> str:
 
 def _config(connection: sqlalchemy.Connection | None) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
 
