@@ -1,0 +1,1 @@
+"""The HTTP border of the controller. See README.md for its flow."""

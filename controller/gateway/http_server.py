@@ -1,0 +1,82 @@
+"""The HTTP server inside the controller's event loop: listens, serves, and stops without leaving a stream behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from agentfarm.errors import Conflict
+
+DRAIN_S: Final = 3  # what answers in progress get when the server stops; streams are cut then
+BACKLOG: Final = 512
+KEEPALIVE_S: Final = 75
+
+
+class HttpServer:
+    """Serves an application on one address. `port` is known once `start` has returned."""
+
+    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+        self._app = app
+        self._host, self._wanted_port = host, port
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self.port = port
+
+    async def start(self) -> None:
+        """Listen. Raises Conflict when the address is taken, by name and port."""
+        listener = self._bind()
+        self.port = int(listener.getsockname()[1])
+        config = uvicorn.Config(
+            self._app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=DRAIN_S,
+            timeout_keep_alive=KEEPALIVE_S, server_header=False, date_header=True, ws="none",
+        )  # fmt: skip
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway")
+        while not self._server.started:  # no await of ours inside: it has bound already, this takes a turn or two
+            if self._serving.done():
+                self._serving.result()
+            await asyncio.sleep(0)
+
+    async def stop(self) -> None:
+        """Take no more, let answers in progress finish for DRAIN_S, cut the rest. Safe twice, safe unstarted."""
+        if self._server is None or self._serving is None:
+            return
+        self._server.should_exit = True
+        serving, self._serving = self._serving, None
+        await serving
+
+    async def wait(self) -> None:
+        """Return when the server has ended, for whatever reason."""
+        if self._serving is not None:
+            await asyncio.shield(self._serving)
+
+    def _bind(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((self._host, self._wanted_port))
+            listener.listen(BACKLOG)
+            listener.setblocking(False)
+        except OSError as error:
+            listener.close()
+            raise Conflict(
+                f"The gateway cannot listen on {self._host}:{self._wanted_port}: {error.strerror}.",
+                remedy="Stop what listens there, or set gateway_port to another port (0 takes a free one).",
+                port=self._wanted_port,
+            ) from error
+        return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its hands on the process's signals: the controller stops it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,29 @@
+"""What the gateway must be told. Made by the controller's main from its settings and passed down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from controller.gateway.limits import PAYLOAD_MAX_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """Where to listen, whom to believe, and what to write into invitations.
+
+    operator_token: the bearer token of operators; at least 16 characters.
+    gateway_address / link_address: `host:port` as a node reaches them; a port of 0 is replaced by the one bound.
+    """
+
+    operator_token: str = field(repr=False)
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = 8600
+    link_address: str = "127.0.0.1:8601"
+    public_host: str = ""  # the name nodes use for the gateway; default: gateway_host
+    payload_max_bytes: int = PAYLOAD_MAX_BYTES
+
+    def __post_init__(self) -> None:
+        if len(self.operator_token) < 16:
+            raise ValueError("operator_token must have at least 16 characters")
+        if self.payload_max_bytes < 1024:
+            raise ValueError("payload_max_bytes must be at least 1024")

@@ -1,0 +1,329 @@
+"""A farm in memory: the real core behind a small engine, and one node that does what its agents' names say.
+
+Agents: `echo` answers with its input; `fail` raises each time; `slow` never ends until `release`d; `stream` gives
+three pieces of output first. Used by the tests of the gateway and of farmctl.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from agentfarm.bundle import digest_of
+from agentfarm.errors import FarmError, NotFound, Unavailable
+from agentfarm.spec import AgentSpec
+from controller.core.commands import (
+    AddNode,
+    AttemptResult,
+    AttemptsEnded,
+    AttemptsStarted,
+    Command,
+    Deploy,
+    NewTask,
+    NodeJoined,
+    ReplicaNews,
+    ReplicasReported,
+    SubmitTasks,
+)
+from controller.core.decide import decide
+from controller.core.lives import Outcome, ReplicaState
+from controller.core.model import DeploymentName, FarmState, Instant, Limits, Measured, NodeName, Replica, TaskId
+from controller.core.transition import Assign, CancelAttempts, FinishedTask, Lease, SetDesired, Transition
+from controller.engine import EngineMetrics, EventBus
+from controller.gateway.app import app_of
+from controller.gateway.farm import Farm
+from controller.gateway.models.nodes import InviteAnswer, JoinAnswer, JoinBody
+from controller.gateway.policies import policy_of
+from controller.gateway.settings import GatewaySettings
+from controller.gateway.views.tasks import error_view, finished_view, live_view
+from controller.watching import StateChange, TaskWatch, Watchers
+
+TOKEN = "operator-token-of-the-tests"
+DIGEST = digest_of(b"a bundle")
+
+
+class SmallEngine:
+    """Commands are decided at once, in order; nodes answer in the next step of the loop."""
+
+    def __init__(self) -> None:
+        self.live: FarmState | None = FarmState(epoch=1, limits=Limits())
+        self.watchers = Watchers()
+        self.events = EventBus()
+        self.metrics = EngineMetrics()
+        self.memory = MemoryHistory(self)
+        self.nodes: dict[str, SmallNode] = {}
+        self.refusal: FarmError | None = None  # what every ask raises, when PostgreSQL is "away"
+        self.commands: list[Command] = []
+
+    @property
+    def state(self) -> FarmState:
+        if self.live is None:
+            raise Unavailable("This controller does not lead now.", remedy="Try again.")
+        return self.live
+
+    async def ask(self, command: Command, *, deadline_s: float = 10.0) -> Any:
+        await asyncio.sleep(0)
+        if self.refusal is not None:
+            raise self.refusal
+        answer = self.do(command)
+        if isinstance(answer, FarmError):
+            raise answer
+        return answer
+
+    def do(self, command: Command) -> Any:
+        """Decide one command and let everything that follows happen."""
+        if isinstance(command, SubmitTasks):
+            command = replace(command, known_keys=dict(self.memory.keys))
+        self.commands.append(command)
+        out = decide(self.state, [command], Instant(time.monotonic(), time.time()))
+        self._store(out)
+        for effect in out.effects:
+            node = self.nodes.get(getattr(effect, "node", ""))
+            if node is not None:
+                asyncio.get_running_loop().call_soon(node.receive, effect)
+        return out.answers[0]
+
+    def watch_task(self, task: TaskId, after: int = 0) -> TaskWatch | None:
+        return self.watchers.watch(task, after) if task in self.state.tasks else None
+
+    def _store(self, out: Transition) -> None:
+        self.memory.keep(out)
+        self.metrics.turns += 1
+        self.metrics.commits += 1
+        self.metrics.tasks_submitted += len(out.changes.inserted_tasks)
+        for task_id in out.started:
+            live = self.state.tasks[task_id]
+            self.watchers.changed(task_id, StateChange(live.state, live.attempt))
+        self.watchers.finished(out.finished)
+        self.events.publish(out.changes.events)
+
+
+class SmallNode:
+    """A daemon that starts every replica and runs every attempt at once."""
+
+    def __init__(self, engine: SmallEngine, name: str) -> None:
+        self.engine, self.name, self.session = engine, NodeName(name), 1
+        self.held: dict[int, Lease] = {}
+        self.replicas: set[int] = set()
+        self.import_error = ""
+        self.stays_silent = False  # about replicas that should stop: a drain then waits
+
+    def join(self, memory_mib: int = 4096) -> None:
+        self.engine.nodes[self.name] = self
+        self.engine.do(AddNode(self.name))
+        self.engine.do(NodeJoined(
+            self.name, self.session, "0.1.0", 4000, memory_mib, 0, {"metrics": "127.0.0.1:9601"}, frozenset(),
+            frozenset({"BTC-USD"}), Measured(memory_mib, 10, 1000, 120, 5, "simulated"), (), frozenset(), frozenset(),
+        ))  # fmt: skip
+
+    def receive(self, effect: object) -> None:
+        if isinstance(effect, SetDesired):
+            self._settle(effect)
+        elif isinstance(effect, Assign):
+            for lease in effect.leases:
+                self._run(lease)
+        elif isinstance(effect, CancelAttempts):
+            for token in effect.tokens:
+                self._end(token, Outcome.CANCELLED if effect.reason == "requested" else Outcome.INTERRUPTED)
+
+    def _settle(self, desired: SetDesired) -> None:
+        news = []
+        for item in desired.replicas:
+            if item.is_stopping:
+                if self.stays_silent:
+                    continue
+                news.append(ReplicaNews(item.replica, ReplicaState.STOPPED))
+                self.replicas.discard(item.replica)
+            elif item.replica not in self.replicas:
+                self.replicas.add(item.replica)
+                if self.import_error:
+                    news.append(ReplicaNews(item.replica, ReplicaState.FAILED, "import_failed", self.import_error))
+                else:
+                    news.append(ReplicaNews(item.replica, ReplicaState.RUNNING, pid=4000 + item.replica, ready_ms=12))
+        if news:
+            self.engine.do(ReplicasReported(self.name, self.session, tuple(news)))
+
+    def _run(self, lease: Lease) -> None:
+        self.engine.do(AttemptsStarted(self.name, self.session, (lease.token,)))
+        self.held[lease.token] = lease
+        agent = self.engine.state.tasks[lease.task].deployment
+        if agent == "slow":
+            return
+        if agent == "stream":
+            for piece in (b'"one"', b'"two"', b'"three"'):
+                self.engine.watchers.piece(lease.task, piece)
+        self._end(lease.token, Outcome.FAILED if agent == "fail" else Outcome.SUCCEEDED)
+
+    def release(self) -> None:
+        """End everything that runs, well."""
+        for token in list(self.held):
+            self._end(token, Outcome.SUCCEEDED)
+
+    def _end(self, token: int, outcome: Outcome) -> None:
+        lease = self.held.pop(token, None)
+        if lease is None:
+            return
+        error = ("ValueError", "it fails", "Traceback: it fails") if outcome is Outcome.FAILED else ("", "", "")
+        output = lease.input or b"null"
+        result = AttemptResult(lease.task, lease.token, outcome, output, *error, duration_s=0.001)
+        self.engine.do(AttemptsEnded(self.name, self.session, (result,)))
+
+
+class MemoryHistory:
+    """What PostgreSQL would hold."""
+
+    def __init__(self, engine: SmallEngine) -> None:
+        self.engine = engine
+        self.inputs: dict[int, NewTask] = {}
+        self.ended: dict[int, FinishedTask] = {}
+        self.tries: dict[int, list[dict[str, Any]]] = {}
+        self.keys: dict[str, TaskId] = {}
+        self.stored_events: list[dict[str, Any]] = []
+        self.bundles: dict[str, bytes] = {DIGEST: b"a bundle"}
+        self.is_away = False
+
+    def keep(self, out: Transition) -> None:
+        for task in out.changes.inserted_tasks:
+            self.inputs[task.id] = NewTask(task.deployment, task.input or b"null", task.priority, task.options)
+            if task.options is not None and task.options.idempotency_key is not None:
+                self.keys[task.options.idempotency_key] = task.id
+        for ended in out.changes.ended_attempts:
+            row = {"attempt": ended.attempt, "outcome": ended.outcome, "node": ended.node, "replica": ended.replica}
+            row["error"] = error_view(ended.error_type, ended.error_message)
+            self.tries.setdefault(ended.task, []).append(row)
+        for item in out.changes.finished_tasks:
+            self.ended[item.task.id] = item
+        for event in out.changes.events:
+            row = {"id": len(self.stored_events) + 1, "at": datetime.fromtimestamp(event.at, UTC), "kind": event.kind}
+            row |= {"severity": event.severity, "message": event.message, "node": event.node, "data": event.data}
+            row |= {"deployment": event.deployment, "replica": event.replica, "task": event.task}
+            self.stored_events.append(row)
+
+    def _reach(self) -> None:
+        if self.is_away:
+            raise Unavailable("PostgreSQL cannot be reached.", remedy="Start it.")
+
+    async def task(self, task: TaskId) -> dict[str, Any] | None:
+        self._reach()
+        if task in self.ended:
+            return finished_view(self.ended[task])
+        live = self.engine.state.tasks.get(task)
+        return live_view(live) if live is not None else None
+
+    async def tasks(
+        self, states: Sequence[str], agent: str | None, after: int | None, limit: int
+    ) -> list[dict[str, Any]]:
+        self._reach()
+        views = [await self.task(TaskId(task)) for task in sorted(self.inputs, reverse=True)]
+        kept = [
+            view | {"input": None, "output": None}
+            for view in views
+            if view is not None
+            and (not states or view["state"] in states)
+            and agent in (None, view["agent"])
+            and (after is None or view["id"] < after)
+        ]
+        return kept[:limit]
+
+    async def attempts(self, task: TaskId) -> list[dict[str, Any]]:
+        self._reach()
+        last = self.ended.get(task)
+        rows = list(self.tries.get(task, []))
+        if last is not None and last.task.token is not None:
+            error = error_view(last.error_type, last.error_message)
+            rows.append({"attempt": last.task.attempt, "outcome": last.state.value, "node": last.task.node,
+                         "error": error, "replica": last.task.replica})  # fmt: skip
+        return rows
+
+    async def submission(self, task: TaskId) -> NewTask:
+        self._reach()
+        if task not in self.inputs:
+            raise NotFound(f"There is no task {task}.")
+        return self.inputs[task]
+
+    async def events(self, after: int | None, limit: int, filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        self._reach()
+        kept = [row for row in self.stored_events if all(row[key] == value for key, value in filters.items())]
+        return kept[-limit:] if after is None else [row for row in kept if row["id"] > after][:limit]
+
+    async def ended_counts(self) -> dict[str, int]:
+        self._reach()
+        states = [item.state.value for item in self.ended.values()]
+        return {state: states.count(state) for state in set(states)}
+
+    async def has_bundle(self, digest: str) -> bool:
+        self._reach()
+        return digest in self.bundles
+
+    async def put_bundle(self, digest: str, data: bytes) -> None:
+        self._reach()
+        self.bundles.setdefault(digest, data)
+
+
+class MemoryJoining:
+    """Invitations without certificates."""
+
+    def __init__(self) -> None:
+        self.invited: list[str] = []
+
+    async def invite(self, name: str) -> InviteAnswer:
+        self.invited.append(name)
+        soon = datetime.now(UTC) + timedelta(minutes=15)
+        return InviteAnswer(name=name, token=f"token-of-{name}", expires_at=soon)
+
+    async def join(self, body: JoinBody) -> JoinAnswer:
+        return JoinAnswer(certificate_pem="cert", ca_pem="ca", proof="proof")
+
+    async def forget(self, node: NodeName) -> None:
+        self.invited = [name for name in self.invited if name != node]
+
+
+class MemoryLogs:
+    """Two lines of log for every replica; a third comes when it is followed."""
+
+    async def read(self, replica: Replica, *, tail_lines: int, follow: bool) -> AsyncIterator[bytes]:
+        lines = [b"first line\n", b"second line of %d\n" % replica.id][-tail_lines:]
+        yield b"".join(lines)
+        if follow:
+            yield b"third line\n"
+
+
+class SmallFarm:
+    """The engine, its node, its history, and the application over them."""
+
+    def __init__(self, *nodes: str, payload_max_bytes: int = 64 * 1024) -> None:
+        self.engine = SmallEngine()
+        self.memory = self.engine.memory
+        self.joining = MemoryJoining()
+        self.nodes = {name: SmallNode(self.engine, name) for name in nodes or ("node-1",)}
+        self.settings = GatewaySettings(operator_token=TOKEN, payload_max_bytes=payload_max_bytes)
+        self.app = app_of(Farm(self.engine, self.memory, self.joining, MemoryLogs(), self.settings))
+
+    async def start(self, *agents: str) -> None:
+        """Join the nodes, deploy the agents, and let them come up."""
+        for node in self.nodes.values():
+            node.join()
+        for agent in agents or ("echo", "fail", "slow", "stream"):
+            self.deploy(agent)
+        await self.settle()
+
+    def deploy(self, agent: str, digest: str = DIGEST, replicas: int | None = None) -> None:
+        spec = AgentSpec(name=agent, retries={"max_attempts": 2, "backoff_s": 0.0})
+        self.engine.do(Deploy(DeploymentName(agent), digest, spec.canonical_json(), policy_of(spec), replicas))
+
+    async def settle(self, steps: int = 20) -> None:
+        """Let what was set off happen."""
+        for _ in range(steps):
+            await asyncio.sleep(0)
+
+
+def spec_json(name: str, **more: object) -> dict[str, Any]:
+    """A spec as farmctl sends it."""
+    spec: dict[str, Any] = orjson.loads(AgentSpec(name=name).canonical_json())
+    return spec | more
