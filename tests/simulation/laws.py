@@ -1,0 +1,235 @@
+"""What must hold of a farm's state at every moment between turns, and between the state and the journal.
+
+Each law raises Broken with what it found. They read the state only and know nothing of how it came about.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from controller.core.lives import LIVE_REPLICA_STATES, NodeState, ReplicaState, TaskState
+from controller.core.model import Deployment, FarmState, Instant, Node, Replica, Task
+from controller.journal.memory import Tables
+
+
+class Broken(AssertionError):
+    """A law does not hold. `law` is its name."""
+
+    def __init__(self, law: str, found: str) -> None:
+        super().__init__(f"{law}: {found}")
+        self.law = law
+
+
+def check_state(state: FarmState) -> None:
+    """Every law of one state."""
+    _tasks_and_leases(state)
+    _counters(state)
+    _queues(state)
+    _seats(state)
+    _capacity(state)
+
+
+def _tasks_and_leases(state: FarmState) -> None:
+    """One holder per lease: task, token index, replica and node agree, and each lease row counts its own."""
+    batches: Counter[int] = Counter()
+    for task in state.tasks.values():
+        if task.state is TaskState.QUEUED:
+            if task.token is not None or task.replica is not None or task.node is not None:
+                raise Broken("a queued task holds no lease", f"{task}")
+            continue
+        if task.state not in (TaskState.LEASED, TaskState.RUNNING):
+            raise Broken("what is live has not ended", f"{task}")
+        if task.token is None or state.by_token.get(task.token) != task.id:
+            raise Broken("a leased task is found by its token", f"{task}")
+        replica = state.replicas.get(task.replica) if task.replica is not None else None
+        if replica is None or task.token not in replica.tokens or replica.node != task.node:
+            raise Broken("a lease has one live holder", f"{task} at {replica}")
+        batches[task.lease_batch] += 1
+    if len(state.by_token) != sum(batches.values()):
+        raise Broken("every token is one task's", f"{len(state.by_token)} tokens, {sum(batches.values())} leases")
+    held = sum(len(replica.tokens) for replica in state.replicas.values())
+    if held != len(state.by_token):
+        raise Broken("every token is one replica's", f"{held} held, {len(state.by_token)} known")
+    if dict(batches) != state.lease_batches:
+        raise Broken("lease rows count their leases", f"{dict(batches)} != {state.lease_batches}")
+
+
+def _counters(state: FarmState) -> None:
+    queued: Counter[str] = Counter()
+    leased: Counter[str] = Counter()
+    input_bytes = 0
+    for task in state.tasks.values():
+        if task.state is TaskState.QUEUED:
+            queued[task.deployment] += 1
+            input_bytes += len(task.input or b"")
+        else:
+            leased[task.deployment] += 1
+    for deployment in state.deployments.values():
+        name = deployment.name
+        if (deployment.queued, deployment.leased) != (queued[name], leased[name]):
+            raise Broken(
+                "counters count",
+                f"{name}: {deployment.queued}/{deployment.leased}, really {queued[name]}/{leased[name]}",
+            )
+    if state.queued_input_bytes != input_bytes:
+        raise Broken("bytes of queued inputs are counted", f"{state.queued_input_bytes}, really {input_bytes}")
+
+
+def _queues(state: FarmState) -> None:
+    """A queued task stands in exactly one line, once, unless it waits out its backoff: then in none."""
+    stands: Counter[int] = Counter()
+    for deployment in state.deployments.values():
+        for priority, queue in deployment.queues.items():
+            for task_id in queue:
+                task = state.tasks.get(task_id)
+                if task is None or task.state is not TaskState.QUEUED:
+                    continue  # cancelled meanwhile: skipped at dispatch
+                stands[task_id] += 1
+                if task.deployment != deployment.name or task.priority != priority:
+                    raise Broken("a task stands in its own line", f"{task} in {deployment.name} at {priority}")
+    for task in state.tasks.values():
+        if task.state is TaskState.QUEUED and stands[task.id] != (0 if task.not_before else 1):
+            raise Broken("a queued task stands in line once", f"{task} stands {stands[task.id]} times")
+        if task.state is TaskState.QUEUED and state.deployments[task.deployment].is_removed:
+            raise Broken("nothing waits for what was removed", f"{task}")
+
+
+def _seats(state: FarmState) -> None:
+    for replica in state.replicas.values():
+        deployment = state.deployments.get(replica.deployment)
+        if deployment is None or replica.id not in deployment.replicas or replica.version not in deployment.versions:
+            raise Broken("a replica is its deployment's", f"{replica}")
+        if (replica.state is ReplicaState.PENDING) != (replica.id in state.pending):
+            raise Broken("what is pending wants a node", f"{replica}")
+        if replica.state is ReplicaState.PENDING:
+            if replica.node is not None:
+                raise Broken("a pending replica has no node", f"{replica}")
+            continue
+        if replica.state not in LIVE_REPLICA_STATES:
+            raise Broken("an ended replica is forgotten", f"{replica}")
+        node = state.nodes.get(replica.node) if replica.node is not None else None
+        if node is None or replica.id not in node.replicas:
+            raise Broken("a placed replica sits on its node", f"{replica} on {node}")
+        if node.state in (NodeState.LOST, NodeState.JOINING):
+            raise Broken("nothing sits on a lost node", f"{replica} on {node.name}, {node.state}")
+    for deployment in state.deployments.values():
+        if missing := deployment.replicas - state.replicas.keys():
+            raise Broken("a deployment's replicas are live", f"{deployment.name}: {missing}")
+    for node in state.nodes.values():
+        if missing := node.replicas - state.replicas.keys():
+            raise Broken("a node's replicas are live", f"{node.name}: {missing}")
+
+
+def _capacity(state: FarmState) -> None:
+    for node in state.nodes.values():
+        cpu, memory, gpus = promised(state, node)
+        if (
+            cpu > int(node.cpu_millicores * state.limits.cpu_overcommit)
+            or memory > node.memory_mib
+            or gpus > node.gpus
+        ):
+            raise Broken("no node is promised beyond what it has", f"{node.name}: {cpu}m {memory} MiB {gpus} GPUs")
+
+
+def promised(state: FarmState, node: Node) -> tuple[int, int, int]:
+    """What the replicas on a node were promised: CPU in millicores, memory in MiB, GPUs."""
+    needs = [
+        state.deployments[it.deployment].versions[it.version].policy.resources
+        for it in (state.replicas[replica] for replica in node.replicas)
+    ]
+    return sum(n.cpu_millicores for n in needs), sum(n.memory_mib for n in needs), sum(n.gpus for n in needs)
+
+
+# ------------------------------------------------------------------ memory and journal
+
+
+def check_same(state: FarmState, loaded: FarmState, now: Instant) -> None:
+    """What the journal reads back is what memory holds, but for what only memory knows."""
+    for mine, theirs in zip(durable(state, now), durable(loaded, now), strict=True):
+        if mine != theirs:
+            raise Broken("memory and journal say the same", f"memory {mine}\njournal {theirs}")
+
+
+def durable(state: FarmState, now: Instant) -> Iterator[tuple[Any, ...]]:
+    """Everything of a state that must survive its controller, in an order of its own."""
+    yield "ids", state.epoch, state.next_task, state.next_replica
+    yield ("tasks", sorted(_task(task, now) for task in state.tasks.values()))
+    yield ("replicas", sorted(_replica(replica, now) for replica in state.replicas.values()))
+    yield ("deployments", sorted(_deployment(it) for it in state.deployments.values()))
+    yield ("nodes", sorted(_node(node) for node in state.nodes.values()))
+    yield ("pending", sorted(state.pending))
+    yield ("leases", sorted(state.lease_batches.items()))
+
+
+def _task(task: Task, now: Instant) -> tuple[Any, ...]:
+    is_held = task.token is not None
+    return (
+        task.id, task.deployment, task.priority, task.input_size, repr(task.options), task.attempt, task.failures,
+        task.crashes, is_held, task.is_cancelling, task.token or 0, task.replica or 0, task.node or "",
+        task.lease_batch if is_held else 0, 0.0 if is_held else _ahead(task.not_before, now),
+    )  # fmt: skip
+
+
+def _replica(it: Replica, now: Instant) -> tuple[Any, ...]:
+    return (
+        it.id, it.deployment, it.seat, it.version, it.state.value, it.node or "", it.is_retiring, it.reason, it.detail,
+        it.restarts, it.pid, sorted(it.tokens), _ahead(it.not_before, now),
+    )  # fmt: skip
+
+
+def _deployment(it: Deployment) -> tuple[Any, ...]:
+    rollout = it.rollout
+    step = rollout and (rollout.from_version or 0, rollout.to_version, rollout.state, rollout.reason,
+                        rollout.seats_done, round(rollout.deadline, 3))  # fmt: skip
+    return (
+        it.name, it.replicas_wanted, it.version, it.generation, it.is_removed, it.is_halted, repr(step),
+        sorted(it.replicas), it.queued, it.leased,
+        [(v.number, v.digest, v.has_run) for v in sorted(it.versions.values(), key=lambda v: v.number)],
+    )  # fmt: skip
+
+
+def _node(node: Node) -> tuple[Any, ...]:
+    drain = node.drain
+    state = NodeState.READY if node.state is NodeState.UNREACHABLE else node.state
+    return (
+        node.name, state.value, node.is_cordoned, node.cordon_reason, node.cpu_millicores, node.memory_mib,
+        drain and (round(drain.deadline, 3), drain.is_forced, drain.is_complete), sorted(node.replicas),
+    )  # fmt: skip
+
+
+def _ahead(mono: float, now: Instant) -> float:
+    """A moment still to come; what is past is all the same."""
+    return round(mono, 3) if mono > now.mono + 0.01 else 0.0
+
+
+# ------------------------------------------------------------------ what is durable, over time
+
+
+class Ledger:
+    """Watches the tables grow: what is final stays, what was acknowledged stays known, tokens only grow."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._final: dict[int, tuple[Any, ...]] = {}
+        self._newest_token = 0
+
+    def check(self) -> None:
+        """Compare with what was seen before. Cheap: only what is new is looked at in depth."""
+        tables = self._tables
+        for task_id in self._final.keys() - tables.finished.keys():
+            raise Broken("a final state never changes", f"task {task_id} was {self._final[task_id]}, now forgotten")
+        for task_id in tables.finished.keys() & tables.tasks.keys():
+            raise Broken("a final state never changes", f"task {task_id} has ended and is live")
+        for task_id, item in tables.finished.items():
+            word = (item.state, item.output, item.task.token, item.error_type)
+            if self._final.setdefault(task_id, word) != word:
+                raise Broken("a final state never changes", f"task {task_id}: {self._final[task_id]} -> {word}")
+
+    def committed(self, tokens: list[int]) -> None:
+        """These tokens were just leased, in one turn."""
+        for token in sorted(tokens):
+            if token <= self._newest_token:
+                raise Broken("tokens only grow", f"{token} after {self._newest_token}")
+            self._newest_token = token
