@@ -145,6 +145,7 @@ def joined(turn: Turn, command: NodeJoined) -> FarmError | None:
     _settle_replicas(turn, node, command.replicas)
     turn.desired.add(node.name)
     turn.is_placing = True
+    _touch_queues(turn, node)
     return None
 
 
@@ -184,8 +185,7 @@ def beat(turn: Turn, command: NodeBeat) -> None:
         node.state = move_node(node.state, "beat")
         turn.out.changes.nodes[node.name] = node
         turn.is_placing = True
-        for replica in _replicas(turn, node):
-            turn.dispatch.add(replica.deployment)
+        _touch_queues(turn, node)
         turn.tell("node.ready", f"node {node.name} is heard again", node=node.name, was="unreachable")
 
 
@@ -294,6 +294,12 @@ def _touch_seats(turn: Turn, node: Node) -> None:
     for replica in _replicas(turn, node):
         if replica.state in LIVE_REPLICA_STATES:
             turn.seats.add(replica.deployment)
+
+
+def _touch_queues(turn: Turn, node: Node) -> None:
+    """The node can be given work again: look at what waits for its replicas."""
+    for replica in _replicas(turn, node):
+        turn.dispatch.add(replica.deployment)
 
 
 def _unknown(turn: Turn, name: NodeName) -> NotFound:
