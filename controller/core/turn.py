@@ -159,8 +159,14 @@ class Turn:
     def requeue(
         self, task: Task, outcome: Outcome, *, error_type: str = "", error_message: str = "", wait_s: float = 0.0
     ) -> None:
-        """Give a leased task back to its queue, after `wait_s`. Its old token is void from now on."""
+        """Give a leased task back to its queue, after `wait_s`. Its old token is void from now on.
+
+        Of a removed deployment nothing will take it from there: its task ends instead.
+        """
         deployment = self.state.deployments[task.deployment]
+        if deployment.is_removed:
+            self.finish(task, "cancelled", error=("Cancelled", f"{deployment.name} was removed.", ""))
+            return
         assert task.token is not None
         self.out.changes.ended_attempts.append(
             EndedAttempt(
