@@ -153,7 +153,7 @@ def _settle_attempts(turn: Turn, node: Node, command: NodeJoined) -> None:
     state = turn.state
     held = {token for replica in _replicas(turn, node) for token in replica.tokens}
     turn.cancel(node, sorted(command.running - held), "stale")
-    for token in sorted(held - command.running - command.finished):
+    for token in sorted(held - command.running - command.finished, reverse=True):  # each goes to the front
         turn.give_back(state.tasks[state.by_token[token]], Outcome.LOST, "never_arrived")
     cancelling = [t for t in sorted(held & command.running) if state.tasks[state.by_token[t]].is_cancelling]
     turn.cancel(node, cancelling, "requested")

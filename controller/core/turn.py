@@ -224,7 +224,7 @@ class Turn:
 
     def end_replica(self, replica: Replica, event: str, *, reason: str, detail: str = "") -> None:
         """A replica is no more: its attempts go back to the queue and it is forgotten."""
-        for task in self.attempts_of(replica):
+        for task in reversed(self.attempts_of(replica)):  # each goes to the front: the oldest last
             self.give_back(task, Outcome.LOST if reason == "node_lost" else Outcome.INTERRUPTED, reason)
         if replica.state not in (ReplicaState.STOPPED, ReplicaState.FAILED):
             self.move(replica, event, reason=reason, detail=detail)
