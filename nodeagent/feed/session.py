@@ -1,7 +1,9 @@
 """A WebSocket to a venue, kept open for ever, and its REST questions.
 
-Owns sockets and nothing else: every frame, and every fact about the connection, goes to the `Sink` as it comes, in order.
-Polite: one attempt at a time, waits that grow, are jittered and have a cap; never more than the venue allows. A connection
+Owns sockets and nothing else: every frame, and every fact about the connection, goes to the `Sink` as it comes, in
+order.
+Polite: one attempt at a time, waits that grow, are jittered and have a cap; never more than the venue allows. A
+connection
 that is silent for longer than the source promises is a stall, and is cut.
 """
 

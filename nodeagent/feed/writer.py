@@ -1,9 +1,11 @@
 """Rows into QuestDB by the official client, on a thread of its own.
 
-Owns the only import of the QuestDB client. Rows come in order; a `Mark` between them says that everything before it stands
+Owns the only import of the QuestDB client. Rows come in order; a `Mark` between them says that everything before it
+stands
 for the capture up to a position. A batch is built into our own buffer and kept until the server has taken it, however
 long that lasts: the client's own buffer would be emptied by a failed flush. Only then is the mark acknowledged, so that
-what is saved as acknowledged never runs ahead of what is stored. Sending a batch twice is harmless: every table has DEDUP keys.
+what is saved as acknowledged never runs ahead of what is stored. Sending a batch twice is harmless: every table has
+DEDUP keys.
 
 Limits: `INGEST_QUEUE_MAX` units of rows wait in memory (a book row counts `BOOK_ROW_UNITS`). Beyond that `has_room` is
 false and the feed stops making rows; they are in the capture, from which it makes them later.
@@ -100,7 +102,8 @@ class WriterCounts:
 
 
 class RowWriter:
-    """The one writer of a feed. `put` and `mark` are called on the event loop, everything else happens on its thread."""
+    """The one writer of a feed. `put` and `mark` are called on the event loop, everything else happens on its
+    thread."""
 
     def __init__(
         self,
@@ -305,7 +308,7 @@ class RowWriter:
         """One request. Raises QuestDBError, or FarmError when there is no address yet."""
         if self._sender is None:
             sender = Sender.from_conf(self._endpoint().ingest_conf() + "protocol_version=3;")
-            sender.establish()
+            sender.establish()  # type: ignore[no-untyped-call]  # the client's stubs leave it untyped
             self._sender = sender
         buffer = self._sender.new_buffer()
         for row in rows:

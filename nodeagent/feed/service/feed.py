@@ -1,0 +1,354 @@
+"""The feed: everything put together, and the order in which it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import IO, Final
+
+import structlog
+
+from agentfarm.errors import Conflict
+from nodeagent.feed.capture import CaptureWriter
+from nodeagent.feed.capture_reader import Damage, segments
+from nodeagent.feed.events import VenueError
+from nodeagent.feed.pipeline import Pipeline
+from nodeagent.feed.records import RecordKind, segment_of
+from nodeagent.feed.service import progress as progress_file
+from nodeagent.feed.service.intake import Intake
+from nodeagent.feed.service.metrics import serve_metrics
+from nodeagent.feed.service.progress import Progress, State
+from nodeagent.feed.service.quarantine import Quarantine
+from nodeagent.feed.service.retention import Room, expendable, left_out
+from nodeagent.feed.service.settings import FeedSettings
+from nodeagent.feed.service.status import FeedStatus, ProductStatus
+from nodeagent.feed.session import FeedSession, RestClient, SessionSettings
+from nodeagent.feed.source import Channel, RestRequest, Source, load_source
+from nodeagent.feed.state import PipelineSettings, Resubscribe
+from nodeagent.feed.times import MS_NS, NS
+from nodeagent.feed.writer import AnyRow, Mark, RowWriter, WriterSettings
+from nodeagent.questdb.endpoint import Endpoint
+from nodeagent.questdb.health import disk_room
+
+MARK_EVERY_S: Final = 0.1
+QUESTIONS_EVERY_S: Final = 0.5
+ROOM_EVERY_S: Final = 5.0
+REST_AT_ONCE: Final = 4
+
+log = structlog.get_logger("feed")
+
+
+class Feed:
+    """One feed process's work. `start`, then `stop`; both once."""
+
+    def __init__(self, settings: FeedSettings) -> None:
+        self.settings = settings
+        self._source = _source(settings)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._asked: set[asyncio.Task[None]] = set()
+        self._asking = asyncio.Semaphore(REST_AT_ONCE)
+        self._started_at_ns = time.time_ns()
+        self._is_stopping = False
+        self._rate = _Rate()
+        self._lock: IO[str] | None = None
+        self._metrics_port = 0
+        self._loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[BaseException] = self._loop.create_future()
+        """Done when a part of the feed has died: the process should end, loudly."""
+
+    async def start(self) -> None:
+        """Open the capture, go on from the acknowledged position, connect. Raises Conflict, OSError."""
+        settings, folder = self.settings, self.settings.capture_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(folder)
+        self._progress, state = progress_file.load(folder).resumed(progress_file.boot_id())
+        self._saved: Progress | None = None
+        self._capture = CaptureWriter(folder, on_damage=self._damaged)
+        self._quarantine = Quarantine(folder)
+        self._pipeline = Pipeline(
+            self._source,
+            settings.products,
+            settings=PipelineSettings(settings.book_depth, settings.every_change, settings.book_check_interval_s),
+            last_trade_ids=state.last_trade_ids,
+        )
+        self._writer = RowWriter(
+            lambda: Endpoint.load(settings.endpoint_file),
+            WriterSettings(settings.flush_interval_s, settings.flush_rows_max, settings.queue_max),
+            source=self._source.name,
+            on_ack=self._acknowledged,
+            on_refused=self._refused,
+        )
+        self._intake = Intake(
+            self._capture,
+            self._pipeline,
+            self._writer,
+            state,
+            capture_dir=folder,
+            quarantine=self._quarantine,
+            on_damage=self._damaged,
+            on_venue_error=self._venue_error,
+        )
+        self._end_old_connections(state.first_open_connection)
+        self._rest = RestClient(self._source, self._intake)
+        self._sessions = [self._session() for _ in range(settings.connections)]
+        self._metrics_port = serve_metrics(self.status, settings.metrics_port)
+        self._writer.start()
+        log.info("feed.started", source=self._source.name, products=len(settings.products), after=state.position)
+        self._run(self._intake.keep_up)
+        for session in self._sessions:
+            self._run(session.run)
+        self._run(self._every(MARK_EVERY_S, self._mark))
+        self._run(self._every(QUESTIONS_EVERY_S, self._ask))
+        self._run(self._every(settings.fsync_interval_s, self._sync))
+        self._run(self._every(1.0, self._second))
+        self._run(self._every(ROOM_EVERY_S, self._make_room))
+
+    async def stop(self) -> None:
+        """Take nothing new, store what is here, save how far, leave."""
+        self._is_stopping = True
+        for task in (*self._tasks, *self._asked):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._asked, return_exceptions=True)
+        await self._rest.close()
+        self._intake.mark()
+        is_stored = await self._writer.stop(self.settings.stop_within_s)
+        try:
+            self._capture.close()
+            progress_file.save(self.settings.capture_dir, self._progress)
+        except OSError as error:
+            log.error("feed.not_saved", problem=str(error))
+        await self._second()
+        if self._lock is not None:
+            self._lock.close()
+        log.info("feed.stopped", is_stored=is_stored, position=self._progress.state.position)
+
+    def status(self) -> FeedStatus:
+        """The feed now."""
+        intake, writer, feed = self._intake, self._writer, self._pipeline.state
+        connected = [session for session in self._sessions if session.is_connected]
+        problems = [session.problem for session in self._sessions if session.problem]
+        problems += [text for text in (intake.problem, writer.counts.problem, self._rest.problem) if text]
+        state = "stopping" if self._is_stopping else "live" if intake.is_live else "behind"
+        return FeedStatus(
+            pid=os.getpid(),
+            source=self._source.name,
+            updated_at_ns=time.time_ns(),
+            started_at_ns=self._started_at_ns,
+            state=state,
+            is_connected=bool(connected),
+            connections=len(connected),
+            connects=sum(session.connects for session in self._sessions),
+            frames=intake.counts.frames,
+            frames_per_s=self._rate.per_s,
+            rows_stored=writer.counts.stored.total(),
+            rows_by_table=dict(writer.counts.stored),
+            rows_queued=writer.queued,
+            rows_dropped=writer.counts.dropped.total(),
+            rows_refused=writer.counts.refused,
+            gaps=intake.counts.gaps,
+            repaired=intake.counts.repaired,
+            missing_trades=feed.missing_trades(),
+            rejected=intake.counts.rejected,
+            lag_ms=self._rate.lag_ms,
+            skew_ms=-feed.skew.offset_ns / MS_NS,
+            behind_s=intake.behind_s,
+            capture_bytes=self._capture.stored_bytes,
+            capture_raw_bytes=self._capture.raw_bytes,
+            rest_requests=self._rest.requests,
+            rest_failures=self._rest.failures,
+            metrics_port=self._metrics_port,
+            products={name: self._product_status(name) for name in list(feed.products)},
+            problems=problems,
+        )
+
+    def _product_status(self, name: str) -> ProductStatus:
+        feed = self._pipeline.state
+        product = feed.products[name]
+        connection = feed.synced_connection(name)
+        book = connection.books[name].levels if connection is not None else None
+        return ProductStatus(
+            last_trade_id=product.ledger.last_id,
+            trades=product.all_counts().trades,
+            missing_trades=product.ledger.missing.total(),
+            is_synced=feed.is_synced(name),
+            book_levels=len(book.bids) + len(book.asks) if book is not None else 0,
+        )
+
+    def _session(self) -> FeedSession:
+        settings = self.settings
+        channels = tuple(Channel(name) for name in settings.channels) or self._source.default_channels
+        return FeedSession(
+            self._source,
+            SessionSettings(
+                settings.products,
+                channels,
+                settings.reconnect_min_s,
+                settings.reconnect_max_s,
+                settings.silence_max_s or None,
+            ),
+            self._intake,
+            self._next_connection_id,
+        )
+
+    def _next_connection_id(self) -> int:
+        """A number never used in this capture. Saved before it is used, so that a restart can end what we leave
+        open."""
+        self._progress = self._progress.connected(self._progress.last_connection_id + 1)
+        self._save()
+        return self._progress.last_connection_id
+
+    def _end_old_connections(self, first_open: int) -> None:
+        """Write into the capture that the connections of the process before us are gone."""
+        last = self._progress.last_connection_id
+        for connection_id in range(first_open or max(1, last), last + 1):
+            self._intake.take(RecordKind.DISCONNECT, connection_id, b"the process ended")
+
+    async def _mark(self) -> None:
+        self._intake.mark()
+
+    async def _ask(self) -> None:
+        """Put the pipeline's questions to the venue. Only when it is up to date: old holes may be filled already."""
+        if not self._intake.is_live:
+            return
+        for action in self._pipeline.due(time.time_ns()):
+            if isinstance(action, Resubscribe):
+                for session in self._sessions:
+                    self._start(session.resubscribe(action.connection_id, action.products, action.channels))
+            else:
+                self._start(self._put_question(action))
+
+    async def _put_question(self, request: RestRequest) -> None:
+        async with self._asking:
+            await self._rest.ask(request)
+
+    async def _sync(self) -> None:
+        try:
+            self._capture.flush()
+            await asyncio.to_thread(self._capture.sync)
+        except OSError as error:
+            self._intake.problem = f"the capture cannot be written: {error}"
+
+    async def _second(self) -> None:
+        """Once a second: tell time to a silent pipeline, save how far, tell the world."""
+        now_ns = time.time_ns()
+        if not self._is_stopping and now_ns - self._intake.taken_at_ns > NS:
+            self._intake.take(RecordKind.TICK, 0, b"")
+        self._rate.tick(self._intake.counts.frames, self._pipeline)
+        self._save()
+        try:
+            self.status().save(self.settings.status_file)
+        except OSError as error:
+            log.warning("feed.status_not_written", problem=str(error))
+
+    async def _make_room(self) -> None:
+        """Give up what may be given up when a disk runs full."""
+        settings = self.settings
+        folders = [settings.capture_dir, *([settings.questdb_dir] if settings.questdb_dir else [])]
+        rooms = [Room(*disk_room(folder)) for folder in folders if folder.exists()]
+        room = min(rooms, key=lambda room: room.free_bytes)
+        self._writer.leave_out(left_out(room, settings.disk_low_bytes))
+        state = self._progress.state
+        keep_from = segment_of(min(state.replay_after() or state.position, self._progress.older.position))
+        for segment in expendable(
+            segments(settings.capture_dir), keep_from, settings.capture_max_bytes, room, settings.disk_low_bytes
+        ):
+            log.info("feed.capture_deleted", segment=segment.number, bytes=segment.size_bytes)
+            segment.path.unlink(missing_ok=True)
+
+    def _acknowledged(self, mark: Mark) -> None:
+        """On the writer's thread: rows up to here are stored."""
+        self._loop.call_soon_threadsafe(self._advance, mark.state)
+
+    def _advance(self, state: State) -> None:
+        self._progress = self._progress.advanced(state)
+
+    def _save(self) -> None:
+        if self._progress is self._saved:
+            return
+        try:
+            progress_file.save(self.settings.capture_dir, self._progress)
+            self._saved = self._progress
+        except OSError as error:
+            log.warning("feed.progress_not_saved", problem=str(error))
+
+    def _refused(self, row: AnyRow, problem: str) -> None:
+        log.error("feed.row_refused", table=type(row).__name__, problem=problem)
+        self._quarantine.keep_row(row, problem)
+
+    def _damaged(self, damage: Damage) -> None:
+        log.warning("feed.capture_damaged", path=damage.path, problem=damage.problem, offset=damage.offset)
+
+    def _venue_error(self, error: VenueError) -> None:
+        log.warning("feed.venue_error", message=error.message)
+
+    def _run(self, work: Callable[[], Awaitable[None]]) -> None:
+        task = asyncio.create_task(_as_task(work))
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _start(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A part that dies takes the process with it: a supervisor starts it again, and nothing is lost by that."""
+        if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
+            self.failed.set_result(error)
+
+    def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        async def run() -> None:
+            while True:
+                await asyncio.sleep(seconds)
+                await work()
+
+        return run
+
+
+class _Rate:
+    """Frames a second, and the mean lag, over the last second."""
+
+    def __init__(self) -> None:
+        self.per_s = 0.0
+        self.lag_ms = 0.0
+        self._frames = 0
+        self._at_s = time.monotonic()
+        self._lag = (0, 0)
+
+    def tick(self, frames: int, pipeline: Pipeline) -> None:
+        """A second has passed."""
+        now_s = time.monotonic()
+        self.per_s = (frames - self._frames) / max(0.001, now_s - self._at_s)
+        self._frames, self._at_s = frames, now_s
+        counts = [product.all_counts() for product in pipeline.state.products.values()]
+        total = (sum(count.lag_sum_ns for count in counts), sum(count.lag_count for count in counts))
+        if total[1] > self._lag[1]:
+            self.lag_ms = (total[0] - self._lag[0]) / (total[1] - self._lag[1]) / MS_NS
+        self._lag = total
+
+
+async def _as_task(work: Callable[[], Awaitable[None]]) -> None:
+    await work()
+
+
+def _source(settings: FeedSettings) -> Source:
+    """The source, at the addresses we were told."""
+    source = load_source(settings.source)
+    source.websocket_url = settings.ws_url or source.websocket_url
+    source.rest_url = settings.rest_url or source.rest_url
+    return source
+
+
+def _lock(folder: os.PathLike[str]) -> IO[str]:
+    """One feed a folder. Raises Conflict."""
+    file = open(os.path.join(folder, "feed.lock"), "w")  # noqa: SIM115 - held for the process's life
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise Conflict(f"Another feed process writes to {folder}.", remedy="Stop it first.") from error
+    return file

@@ -1,0 +1,204 @@
+"""The one way in: capture first, then rows.
+
+`take` appends each fact to the capture and, while the writer has room, turns it into rows at once. When QuestDB is away
+and
+the writer is full, nothing more is kept in memory: the intake falls *behind*, and the capture is read from where the
+rows
+stopped as soon as there is room again, until the end of the capture is met. A start is the same, from the
+acknowledged position. So there is one order of records and one pipeline, and memory does not grow with an outage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from nodeagent.feed.capture import CaptureWriter
+from nodeagent.feed.capture_reader import Damage, read_capture
+from nodeagent.feed.events import VenueError
+from nodeagent.feed.pipeline import Pipeline
+from nodeagent.feed.records import START, Position, Record, RecordKind
+from nodeagent.feed.rows import GapRow
+from nodeagent.feed.service.progress import State, resume_ids
+from nodeagent.feed.service.quarantine import Quarantine
+from nodeagent.feed.state import Output
+from nodeagent.feed.writer import Mark, RowWriter
+
+YIELD_EVERY: Final = 100
+"""Records read back between two looks at the world."""
+
+
+@dataclass(slots=True)
+class IntakeCounts:
+    """What happened since the process started."""
+
+    records: int = 0
+    frames: int = 0
+    bytes: int = 0
+    gaps: int = 0
+    repaired: int = 0
+    rejected: int = 0
+    uncaptured: int = 0
+    """Records that the disk did not take."""
+    lost_behind: int = 0
+    """Of those, such as came while rows could not be made either: their trades are asked for again over REST."""
+    venue_errors: int = 0
+
+
+class Intake:
+    """Implements `session.Sink`."""
+
+    def __init__(
+        self,
+        capture: CaptureWriter,
+        pipeline: Pipeline,
+        writer: RowWriter,
+        start: State,
+        *,
+        capture_dir: Path,
+        quarantine: Quarantine,
+        on_damage: Callable[[Damage], None],
+        on_venue_error: Callable[[VenueError], None],
+    ) -> None:
+        """Rows of records up to `start.position` are stored already and not made again."""
+        self.counts = IntakeCounts()
+        self.problem = ""
+        """Why the capture cannot be written; empty when it can."""
+        self.taken_at_ns = 0
+        """Receipt time of the newest record."""
+        self._behind = asyncio.Event()
+        self._behind.set()
+        self._capture = capture
+        self._capture_dir = capture_dir
+        self._pipeline = pipeline
+        self._writer = writer
+        self._quarantine = quarantine
+        self._stored_until = start.position
+        self._read_after = start.replay_after()
+        self._done = start.position
+        self._done_ns = start.at_ns
+        self._marked = start.position
+        self._last: Position = START
+        self._anchors: dict[int, tuple[Position, int]] = {}
+        self._on_damage = on_damage
+        self._on_venue_error = on_venue_error
+
+    def take(self, kind: RecordKind, connection_id: int, payload: bytes) -> None:
+        """Capture a fact, and make its rows if that is possible now."""
+        self.taken_at_ns = time.time_ns()
+        record = Record(kind, connection_id, self.taken_at_ns, time.monotonic_ns(), payload)
+        self.counts.records += 1
+        if kind is RecordKind.RECEIVED:
+            self.counts.frames += 1
+            self.counts.bytes += len(payload)
+        try:
+            position = self._capture.append(record)
+        except OSError as error:
+            self._without_capture(record, error)
+            return
+        self.problem = ""
+        self._last = position
+        if self.is_live and self._writer.has_room:
+            self._process(msgspec.structs.replace(record, position=position))
+        else:
+            self._behind.set()
+
+    @property
+    def is_live(self) -> bool:
+        """Each record becomes rows as it comes; else they are read back from the capture."""
+        return not self._behind.is_set()
+
+    async def keep_up(self) -> None:
+        """Read back what could not become rows when it came; for ever."""
+        while True:
+            await self._behind.wait()
+            await self._writer.room()
+            await self._read_back()
+
+    def state(self) -> State:
+        """What a restart needs, as of the last record that became rows."""
+        anchor = min(self._anchors.values(), default=(self._done, self._done_ns))
+        products = self._pipeline.state.products
+        return State(
+            position=self._done,
+            at_ns=self._done_ns,
+            anchor=anchor[0],
+            anchor_ns=anchor[1],
+            first_open_connection=min(self._anchors, default=0),
+            last_trade_ids=resume_ids({name: product.ledger for name, product in products.items()}),
+        )
+
+    @property
+    def behind_s(self) -> float:
+        """Age of the newest record that became rows, against the newest taken."""
+        return 0.0 if self.is_live else max(0.0, (self.taken_at_ns - self._done_ns) / 1e9)
+
+    def finish(self) -> None:
+        """The clean end: close the running second and minute. Only after everything else has stopped."""
+        if self.is_live:
+            self._put(self._pipeline.finish(), None)
+
+    async def _read_back(self) -> None:
+        """One pass over the capture, up to what is in it now. Live when nothing came meanwhile."""
+        try:
+            self._capture.flush()
+        except OSError as error:
+            self.problem = f"the capture cannot be written: {error}"
+            await asyncio.sleep(1.0)
+            return
+        until = self._last
+        for seen, record in enumerate(read_capture(self._capture_dir, self._read_after, self._on_damage), 1):
+            if until != START and record.position > until:
+                break  # it came during this pass, and may still move between the files
+            self._process(record)
+            if seen % YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+                await self._writer.room()
+        if self._last == until and self._writer.has_room:
+            self._behind.clear()
+
+    def _process(self, record: Record) -> None:
+        out = self._pipeline.feed(record)
+        if record.kind is RecordKind.CONNECT:
+            self._anchors[record.connection_id] = (record.position, record.received_at_ns)
+        elif record.kind is RecordKind.DISCONNECT:
+            self._anchors.pop(record.connection_id, None)
+        self._read_after = record.position
+        if record.position > self._stored_until:
+            self._done = record.position
+            self._done_ns = record.received_at_ns
+            self._put(out, record)
+
+    def _without_capture(self, record: Record, error: OSError) -> None:
+        """The disk does not take it. Its rows may still find a way."""
+        self.problem = f"the capture cannot be written: {error}"
+        self.counts.uncaptured += 1
+        if self.is_live and self._writer.has_room:
+            self._put(self._pipeline.feed(record), record)
+        else:
+            self.counts.lost_behind += 1
+
+    def _put(self, out: Output, record: Record | None) -> None:
+        self._writer.put(out.rows)
+        for row in out.rows:
+            if type(row) is GapRow:
+                self.counts.gaps += row.repaired_at_ns is None
+                self.counts.repaired += row.repaired_at_ns is not None
+        if out.rejects:
+            self.counts.rejected += len(out.rejects)
+            self._quarantine.keep(out.rejects, record)
+        for said in out.venue_errors:
+            self.counts.venue_errors += 1
+            self._on_venue_error(said)
+
+    def mark(self) -> None:
+        """Tell the writer how far the rows put so far reach."""
+        if self._done != self._marked:
+            self._marked = self._done
+            self._writer.mark(Mark(self._done, self.state()))

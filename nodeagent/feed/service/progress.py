@@ -1,0 +1,112 @@
+"""How far the capture is stored, and what a restart needs to go on from there.
+
+Saved atomically and durably, and only after QuestDB has taken the rows, so it may be old and is never ahead: what is
+replayed twice is stored once. After a power cut QuestDB may have lost rows that it had taken (it does not wait for
+the disk), so the file also holds an older state, from before the system's write-back could have been pending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from nodeagent.feed.ledger import TradeLedger
+from nodeagent.feed.records import START, Position
+from nodeagent.questdb.endpoint import write_private
+
+FILE_NAME: Final = "progress.json"
+POWER_CUT_REWIND_S: Final = 120
+"""Linux writes dirty pages back after 30 s; four times that is safe and costs a second of replay."""
+REWIND_MAX_S: Final = 900
+"""A replay begins at the connection's beginning, so that books are whole, if that is not further back than this."""
+RESUME_HOLE_MAX: Final = 50_000
+"""An open hole further back than so many trades is a fact in feed_gap, and not asked for again by a restart."""
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+class State(msgspec.Struct, frozen=True):
+    """What was true when everything up to `position` had become rows."""
+
+    position: Position = START
+    at_ns: int = 0
+    """Receipt time of that record."""
+    anchor: Position = START
+    """The CONNECT record of the oldest connection then open; `position` itself when there was none."""
+    anchor_ns: int = 0
+    first_open_connection: int = 0
+    last_trade_ids: dict[str, int] = {}
+    """Per product, the trade after which to look for holes: the newest, or the one before the oldest open hole."""
+
+    def replay_after(self) -> Position | None:
+        """Where to begin reading; None: at the very beginning."""
+        if self.position == START:
+            return None
+        is_near = self.anchor != START and self.at_ns - self.anchor_ns <= REWIND_MAX_S * 1_000_000_000
+        start = self.anchor if is_near else self.position
+        return Position(start - 1) if is_near and start > 0 else start
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """The file."""
+
+    state: State = State()
+    older: State = State()
+    """At least POWER_CUT_REWIND_S before `state`, or the very beginning."""
+    middle: State = State()
+    """On its way to become `older`."""
+    last_connection_id: int = 0
+    boot_id: str = ""
+
+    def advanced(self, state: State) -> Progress:
+        """With a newer state."""
+        older, middle = self.older, self.middle
+        if state.at_ns - middle.at_ns >= POWER_CUT_REWIND_S * 1_000_000_000:
+            older, middle = middle, state
+        return Progress(state, older, middle, self.last_connection_id, self.boot_id)
+
+    def connected(self, connection_id: int) -> Progress:
+        """With a connection id given out: it is never given out again."""
+        return Progress(self.state, self.older, self.middle, connection_id, self.boot_id)
+
+    def resumed(self, boot_id: str) -> tuple[Progress, State]:
+        """The progress of a new process, and the state to go on from: the older one when the machine was restarted."""
+        state = self.state if boot_id == self.boot_id or not self.boot_id else self.older
+        return Progress(state, self.older, self.middle, self.last_connection_id, boot_id), state
+
+
+def load(folder: Path) -> Progress:
+    """The saved progress; the beginning when there is none. A damaged file is set aside: replaying all is safe."""
+    path = folder / FILE_NAME
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Progress)
+    except FileNotFoundError:
+        return Progress()
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        path.replace(path.with_suffix(".damaged"))
+        return Progress()
+
+
+def save(folder: Path, progress: Progress) -> None:
+    """Replace the file, durably. Raises OSError when the disk does."""
+    write_private(folder / FILE_NAME, msgspec.json.encode(progress).decode())
+
+
+def boot_id() -> str:
+    """Changes when the machine starts; empty where the system does not say."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def resume_ids(ledgers: Mapping[str, TradeLedger]) -> dict[str, int]:
+    """Per product, the trade after which a restart must look for holes."""
+    found = {}
+    for product, ledger in ledgers.items():
+        if ledger.last_id >= 0:
+            open_ids = [first for first, _ in ledger.missing if first > ledger.last_id - RESUME_HOLE_MAX]
+            found[product] = min([ledger.last_id, *(first - 1 for first in open_ids)])
+    return found

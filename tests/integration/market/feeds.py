@@ -1,0 +1,133 @@
+"""A feed in a process of its own, and what to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from agentfarm.exchange import ExchangeServer
+from nodeagent.feed.service.settings import FeedSettings
+from nodeagent.questdb.endpoint import Endpoint
+from nodeagent.questdb.server import QuestDBServer
+from nodeagent.questdb.sql import query
+
+SOURCES = {"advanced": "coinbase-advanced", "exchange": "coinbase-exchange"}
+
+
+class FeedProcess:
+    """`python -m nodeagent.feed.service`, started, killed and started again."""
+
+    def __init__(self, folder: Path, settings: FeedSettings) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.process: asyncio.subprocess.Process | None = None
+        self.config = folder / "feed.json"
+        self.log = folder / "feed.log"
+
+    async def start(self) -> None:
+        """Begin, or begin again."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.config.write_text(self.settings.to_json())
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "nodeagent.feed.service",
+                "--config",
+                str(self.config),
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+
+    async def kill(self) -> None:
+        """kill -9."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        await self._end(signal.SIGTERM)
+        assert self.process is not None
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+    def status(self) -> dict[str, Any]:
+        """What it last said of itself; nothing before its first word."""
+        try:
+            said: dict[str, Any] = json.loads(self.settings.status_file.read_text())
+        except FileNotFoundError:
+            return {}
+        return said
+
+    async def _end(self, number: signal.Signals) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.send_signal(number)
+            async with asyncio.timeout(30):
+                await self.process.wait()
+
+
+def feed_for(folder: Path, exchange: ExchangeServer, server: QuestDBServer, **settings: Any) -> FeedProcess:
+    """A feed from this exchange into this QuestDB."""
+    chosen: dict[str, Any] = {
+        "source": SOURCES[exchange.protocol],
+        "products": tuple(product.id for product in exchange.venue.products),
+        "capture_dir": folder / "capture",
+        "endpoint_file": server.endpoint_file,
+        "status_file": folder / "status.json",
+        "ws_url": exchange.ws_url,
+        "rest_url": exchange.rest_url,
+        "flush_interval_s": 0.1,
+        "book_check_interval_s": 0.0,
+    }
+    return FeedProcess(folder, FeedSettings(**{**chosen, **settings}))
+
+
+async def until(what: str, holds: Callable[[], Awaitable[bool] | bool], within_s: float = 20.0) -> None:
+    """Wait until something holds; fail with its name when it does not in time."""
+    deadline_s = time.monotonic() + within_s
+    while True:
+        answer = holds()
+        if answer if isinstance(answer, bool) else await answer:
+            return
+        assert time.monotonic() < deadline_s, f"not within {within_s:g} s: {what}"
+        await asyncio.sleep(0.05)
+
+
+async def stored_trades(endpoint: Endpoint) -> dict[str, list[int]]:
+    """Per product every stored trade id, in order, duplicates and all."""
+    answer = await query(endpoint, "SELECT product, trade_id FROM trades ORDER BY product, trade_id")
+    found: dict[str, list[int]] = {}
+    for product, trade_id in answer.rows:
+        found.setdefault(product, []).append(trade_id)
+    return found
+
+
+def sent_trades(exchange: ExchangeServer) -> dict[str, list[int]]:
+    """The same, as the exchange knows it."""
+    return {product: sorted(trades) for product, trades in exchange.sent_trades.items()}
+
+
+async def until_all_stored(exchange: ExchangeServer, endpoint: Endpoint, within_s: float = 20.0) -> None:
+    """Wait until the stored trades are exactly the sent ones: none missing, none twice, none invented."""
+
+    async def are_equal() -> bool:
+        return await stored_trades(endpoint) == sent_trades(exchange)
+
+    try:
+        await until("every trade is stored once", are_equal, within_s)
+    except AssertionError:
+        stored, sent = await stored_trades(endpoint), sent_trades(exchange)
+        for product, ids in sent.items():
+            have = stored.get(product, [])
+            missing = sorted(set(ids) - set(have))
+            extra = sorted(set(have) - set(ids))
+            twice = len(have) - len(set(have))
+            print(f"{product}: sent {len(ids)}, missing {missing[:20]}, extra {extra[:20]}, twice {twice}")
+        raise
