@@ -1,4 +1,7 @@
-"""The shapes of Coinbase Advanced Trade messages, as msgspec types. Fields we do not use are skipped unread."""
+"""The shapes of Coinbase Advanced Trade messages, as msgspec types. Fields we do not use are skipped unread.
+
+What a frame is about has no default: a damaged key must not pass for an empty list.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class LevelEntry(msgspec.Struct, gc=False):
 class BookEvent(msgspec.Struct, gc=False):
     type: str
     product_id: str
-    updates: list[LevelEntry] = []
+    updates: list[LevelEntry]
 
 
 class TradeEntry(msgspec.Struct, gc=False):
@@ -34,7 +37,7 @@ class TradeEntry(msgspec.Struct, gc=False):
 
 class TradesEvent(msgspec.Struct, gc=False):
     type: str
-    trades: list[TradeEntry] = []
+    trades: list[TradeEntry]
 
 
 class TickerEntry(msgspec.Struct, gc=False):
@@ -48,7 +51,7 @@ class TickerEntry(msgspec.Struct, gc=False):
 
 
 class TickersEvent(msgspec.Struct, gc=False):
-    tickers: list[TickerEntry] = []
+    tickers: list[TickerEntry]
 
 
 class HeartbeatEvent(msgspec.Struct, gc=False):
@@ -65,7 +68,7 @@ class CandleEntry(msgspec.Struct, gc=False):
 
 
 class CandlesEvent(msgspec.Struct, gc=False):
-    candles: list[CandleEntry] = []
+    candles: list[CandleEntry]
 
 
 class StatusEntry(msgspec.Struct, gc=False):
@@ -76,7 +79,7 @@ class StatusEntry(msgspec.Struct, gc=False):
 
 
 class StatusEvent(msgspec.Struct, gc=False):
-    products: list[StatusEntry] = []
+    products: list[StatusEntry]
 
 
 class _Frame(msgspec.Struct, tag_field="channel", gc=False):

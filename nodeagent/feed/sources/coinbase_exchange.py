@@ -36,6 +36,7 @@ from nodeagent.feed.sources.reading import (
     DECODE_ERRORS,
     READ_ERRORS,
     UnknownSide,
+    decode_frame,
     optional_number,
     read_answer,
     read_instruments,
@@ -68,7 +69,7 @@ class CoinbaseExchange:
     rest_url = "https://api.exchange.coinbase.com"
     has_connection_sequence = False
     trade_ids_contiguous = True
-    default_channels = (Channel.HEARTBEAT, Channel.TRADES, Channel.TICKER, Channel.BOOK)
+    default_channels: tuple[Channel, ...] = (Channel.HEARTBEAT, Channel.TRADES, Channel.TICKER, Channel.BOOK)
     max_frame_bytes = 16 * 1024 * 1024
     subscribe_within_s = 5.0
     max_connects_per_s = 8.0
@@ -93,7 +94,7 @@ class CoinbaseExchange:
     def parse(self, frame: bytes, received_at_ns: int) -> Parsed:
         """Read one frame; never raises."""
         try:
-            message = wire.FRAME.decode(frame)
+            message = decode_frame(wire.FRAME, frame)
         except DECODE_ERRORS as error:
             return _parse_other(frame, error)
         try:

@@ -47,6 +47,16 @@ def unreadable(error: Exception, sequence: int = -1) -> Parsed:
     return Parsed([], [Reject(reason, "", str(error)[:DETAIL_MAX], breaks_book=True)], sequence)
 
 
+def decode_frame(decoder: msgspec.json.Decoder[_Answer], frame: bytes) -> _Answer:
+    """Typed decoding that also looks at fields it skips: bytes that are no UTF-8 are damage wherever they stand.
+
+    Raises one of DECODE_ERRORS.
+    """
+    if not frame.isascii():
+        frame.decode()
+    return decoder.decode(frame)
+
+
 def optional_number(text: str | None) -> int:
     """The scaled number, or -1 for a field that is absent or empty. Raises BadNumber."""
     return scaled(text) if text else -1
