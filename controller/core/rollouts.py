@@ -174,6 +174,7 @@ def _check_rollout(turn: Turn, deployment: Deployment, by_seat: dict[int, list[R
 def _extend(turn: Turn, deployment: Deployment) -> None:
     assert deployment.rollout is not None
     deployment.rollout.deadline = turn.now.mono + turn.policy(deployment).healthy_deadline_s
+    turn.out.changes.deployments[deployment.name] = deployment
 
 
 def _take_back(turn: Turn, deployment: Deployment, reason: str, detail: str) -> None:
