@@ -82,7 +82,7 @@ class Turn:
         """Turn collected acknowledgements and cancellations into one effect per node each."""
         nodes = self.state.nodes
         for name, tokens in self.acks.items():
-            if nodes[name].session:
+            if name in nodes and nodes[name].session:
                 self.out.effects.append(AckResults(name, nodes[name].session, tokens))
         for (name, reason), tokens in self.cancels.items():
             if name in nodes and nodes[name].session:
