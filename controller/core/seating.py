@@ -8,6 +8,7 @@ from controller.core.placement import Offer, Reason, Refusal, Wish, place
 from controller.core.transition import DesiredReplica, SetDesired
 from controller.core.turn import Turn
 
+GENERATION_EPOCH_SHIFT = 32  # a node's list has the generation epoch << 32 | counter
 PLACE_AGAIN_S = 1.0  # measured memory changes silently: look again this often while something waits for a node
 
 
@@ -38,7 +39,8 @@ def send_desired(turn: Turn) -> None:
         node = turn.state.nodes.get(name)
         if node is None:
             continue
-        node.desired_generation += 1
+        # Not stored at each step: the epoch makes it grow across controllers, whose nodes remember the last one.
+        node.desired_generation = max(node.desired_generation, turn.state.epoch << GENERATION_EPOCH_SHIFT) + 1
         if node.session:
             listed = [_desired(turn.state, turn.state.replicas[r]) for r in sorted(node.replicas)]
             turn.out.effects.append(
