@@ -261,4 +261,5 @@ class FarmState:
     undispatched: set[DeploymentName] = field(default_factory=set)  # held back by a turn's byte limit
     last_turn: float = 0.0  # mono
     last_placement: float = 0.0  # mono
+    failures_halved_at: float = 0.0  # mono; of every node's recent_failures
     seed: int = 0  # of the jitter; given by the shell at start

@@ -21,7 +21,7 @@ from controller.core.rollouts import replica_failed
 from controller.core.transition import AckBeat
 from controller.core.turn import Turn
 
-SILENCE_CHECK_S = 0.1  # the longest the core goes without looking for silent nodes, with a node list at hand
+FAILURES_HALVED_EACH_S = 60.0
 STALL_S = 1.0  # the controller itself was away for this long: nobody's silence counts for that time
 
 
@@ -250,6 +250,8 @@ def check_silence(turn: Turn) -> None:
     state, limits = turn.state, turn.state.limits
     gap = turn.now.mono - state.last_turn if state.last_turn else 0.0
     state.last_turn = turn.now.mono
+    if turn.now.mono - state.failures_halved_at >= FAILURES_HALVED_EACH_S:
+        _halve_failures(turn)
     for node in list(state.nodes.values()):
         if node.state not in (NodeState.READY, NodeState.UNREACHABLE):
             continue
@@ -263,6 +265,12 @@ def check_silence(turn: Turn) -> None:
                       severity="warning", node=node.name)  # fmt: skip
         if node.state is NodeState.UNREACHABLE and silent_s >= limits.reissue_after_s:
             _lose(turn, node, silent_s)
+
+
+def _halve_failures(turn: Turn) -> None:
+    turn.state.failures_halved_at = turn.now.mono
+    for node in turn.state.nodes.values():
+        node.recent_failures //= 2
 
 
 def _lose(turn: Turn, node: Node, silent_s: float) -> None:
