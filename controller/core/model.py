@@ -116,6 +116,7 @@ class Node:
     daemon_version: str = ""
     measured: Measured | None = None
     replicas: set[ReplicaId] = field(default_factory=set)
+    strays: set[ReplicaId] = field(default_factory=set)  # its processes that are not ours any more, until they are gone
     desired_generation: int = 0
     recent_failures: int = 0  # of replicas, halved each minute; a score, not a verdict
 

@@ -15,7 +15,7 @@ from controller.core.commands import (
     StartDrain,
     Uncordon,
 )
-from controller.core.lives import LIVE_REPLICA_STATES, NodeState, Outcome, ReplicaState, move_node
+from controller.core.lives import ENDED_REPLICA_STATES, LIVE_REPLICA_STATES, NodeState, Outcome, ReplicaState, move_node
 from controller.core.model import Drain, Node, NodeName, Replica
 from controller.core.rollouts import replica_failed
 from controller.core.transition import AckBeat
@@ -112,7 +112,7 @@ def drain_deadline(turn: Turn, name: NodeName) -> None:
 
 def check_drained(turn: Turn, node: Node) -> None:
     """Say so once nothing is left on a draining node."""
-    if node.drain is None or node.drain.is_complete or node.replicas:
+    if node.drain is None or node.drain.is_complete or node.replicas or node.strays:
         return
     if node.state in (NodeState.READY, NodeState.JOINING):  # of a silent node nobody knows
         node.drain.is_complete = True
@@ -161,6 +161,8 @@ def _settle_attempts(turn: Turn, node: Node, command: NodeJoined) -> None:
 
 def _settle_replicas(turn: Turn, node: Node, news: tuple[ReplicaNews, ...]) -> None:
     known = {item.replica for item in news}
+    ended = {item.replica for item in news if item.state in ENDED_REPLICA_STATES}
+    node.strays = known - ended - node.replicas  # written off while it was away; its list will stop them
     for item in news:
         _apply_news(turn, node, item)
     for replica in _replicas(turn, node):
@@ -186,6 +188,7 @@ def beat(turn: Turn, command: NodeBeat) -> None:
         turn.out.changes.nodes[node.name] = node
         turn.is_placing = True
         _touch_queues(turn, node)
+        check_drained(turn, node)
         turn.tell("node.ready", f"node {node.name} is heard again", node=node.name, was="unreachable")
 
 
@@ -208,6 +211,9 @@ def replicas_reported(turn: Turn, command: ReplicasReported) -> None:
 def _apply_news(turn: Turn, node: Node, news: ReplicaNews) -> None:
     replica = turn.replica_of(news.replica, node.name)
     if replica is None:
+        if news.state in ENDED_REPLICA_STATES and news.replica in node.strays:
+            node.strays.discard(news.replica)
+            check_drained(turn, node)
         return
     changed = (replica.pid, replica.restarts) != (news.pid, news.restarts)
     replica.pid, replica.restarts = news.pid, news.restarts

@@ -165,6 +165,11 @@ class Farm:
             ReplicasReported(node.name, node.session, (ReplicaNews(replica.id, state, reason, detail),))
         )
 
+    def report_stray(self, name: str, replica: ReplicaId, state: ReplicaState) -> Transition:
+        """A node says how a process is that the controller has written off."""
+        node = self.state.nodes[NodeName(name)]
+        return self.turn(ReplicasReported(node.name, node.session, (ReplicaNews(replica, state),)))
+
     # -------------------------------------------------------------- deployments
 
     def deploy(self, name: str = "echo", *, replicas: int = 1, digest: str = "sha256:1", **policy: Any) -> Deployment:
