@@ -32,6 +32,9 @@ def replica_failed(turn: Turn, replica: Replica, reason: str, detail: str) -> No
     turn.tell("replica.failed", f"{deployment.name}/{replica.seat} failed on {replica.node}: {reason}",
               severity="error", node=replica.node, deployment=deployment.name, replica=replica.id,
               version=replica.version, reason=reason, detail=detail[-4000:])  # fmt: skip
+    if replica.is_retiring:  # nobody wanted it any more
+        turn.end_replica(replica, "failed", reason=reason, detail=detail)
+        return
     failures = deployment.seat_failures.get(replica.seat, 0) + 1
     deployment.seat_failures[replica.seat] = failures
     turn.end_replica(replica, "failed", reason=reason, detail=detail)

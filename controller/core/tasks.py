@@ -190,6 +190,7 @@ def _end_attempt(turn: Turn, task: Task, result: AttemptResult) -> None:
         replica = turn.state.replicas.get(task.replica) if task.replica is not None else None
         if replica is not None:
             replica.served += 1
+            deployment.seat_failures.pop(replica.seat, None)
         turn.finish(task, "succeeded", result.output)
     elif task.is_cancelling or result.outcome is Outcome.CANCELLED:
         turn.finish(task, "cancelled", error=("Cancelled", "Cancelled while it ran.", ""))
