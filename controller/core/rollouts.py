@@ -72,21 +72,20 @@ def _reconcile(turn: Turn, deployment: Deployment) -> None:
     by_seat: dict[int, list[Replica]] = {seat: [] for seat in range(deployment.replicas_wanted)}
     for replica in _occupants(turn, deployment):
         by_seat.setdefault(replica.seat, []).append(replica)
-    taking_over = 0
+    taking_over = sum(_is_taken_over(turn, deployment, by_seat[seat]) for seat in range(deployment.replicas_wanted))
     surge = max(1, deployment.replicas_wanted // 4)
     for seat in sorted(by_seat):
         occupants = by_seat[seat]
         if seat >= deployment.replicas_wanted:
             _retire(turn, occupants)
             continue
-        good = [r for r in occupants if not r.is_retiring and _is_wanted(turn, deployment, r)]
-        old = [r for r in occupants if not r.is_retiring and not _is_wanted(turn, deployment, r)]
+        good, old = _sorted_out(turn, deployment, occupants)
+        _retire(turn, [r for r in old if r.state is ReplicaState.PENDING])  # it serves nobody and would take room
+        old = [r for r in old if r.state is not ReplicaState.STOPPED]
         if good:
             _retire(turn, good[1:])
             if good[0].state is ReplicaState.RUNNING:
                 _retire(turn, old)
-            elif old:
-                taking_over += 1
         elif not deployment.is_halted and (not old or taking_over < surge):
             taking_over += bool(old)
             _seat(turn, deployment, seat)
@@ -97,6 +96,22 @@ def _reconcile(turn: Turn, deployment: Deployment) -> None:
 
 def _occupants(turn: Turn, deployment: Deployment) -> list[Replica]:
     return [turn.state.replicas[replica] for replica in sorted(deployment.replicas)]
+
+
+def _sorted_out(
+    turn: Turn, deployment: Deployment, occupants: list[Replica]
+) -> tuple[list[Replica], list[Replica]]:
+    """Those of a seat's occupants that may stay, the one that runs first, and those to be relieved."""
+    staying = [r for r in occupants if not r.is_retiring]
+    good = [r for r in staying if _is_wanted(turn, deployment, r)]
+    good.sort(key=lambda r: r.state is not ReplicaState.RUNNING)
+    return good, [r for r in staying if not _is_wanted(turn, deployment, r)]
+
+
+def _is_taken_over(turn: Turn, deployment: Deployment, occupants: list[Replica]) -> bool:
+    """Whether a newcomer gets ready beside an occupant that still serves."""
+    good, old = _sorted_out(turn, deployment, occupants)
+    return bool(good and old) and good[0].state is not ReplicaState.RUNNING
 
 
 def _is_wanted(turn: Turn, deployment: Deployment, replica: Replica) -> bool:
