@@ -49,7 +49,7 @@ def replica_failed(turn: Turn, replica: Replica, reason: str, detail: str) -> No
 
 
 def rollout_deadline(turn: Turn, name: DeploymentName) -> None:
-    """A step of the rollout took too long: take it back, unless it only waits for room."""
+    """A step of the rollout took too long: take it back, unless it only waits for room or for a silent node."""
     deployment = turn.state.deployments.get(name)
     if deployment is None or deployment.rollout is None or deployment.rollout.state != "progressing":
         return
@@ -58,11 +58,23 @@ def rollout_deadline(turn: Turn, name: DeploymentName) -> None:
         turn.at(rollout.deadline, ("rollout_deadline", name))
         return
     newcomers = [r for r in _occupants(turn, deployment) if r.version == rollout.to_version and not r.is_retiring]
-    if any(r.state in (ReplicaState.STARTING, ReplicaState.UNHEALTHY) for r in newcomers):
+    if any(r.state in (ReplicaState.STARTING, ReplicaState.UNHEALTHY) and _is_heard(turn, r) for r in newcomers):
         _take_back(turn, deployment, "not_healthy_in_time", "A new replica did not run before its deadline.")
         return
     _extend(turn, deployment)
     turn.at(rollout.deadline, ("rollout_deadline", name))
+
+
+def replica_placed(turn: Turn, replica: Replica) -> None:
+    """A newcomer has a node: it has the whole time from here."""
+    deployment = turn.state.deployments[replica.deployment]
+    rollout = deployment.rollout
+    if rollout is not None and rollout.state == "progressing" and replica.version == rollout.to_version:
+        _extend(turn, deployment)
+
+
+def _is_heard(turn: Turn, replica: Replica) -> bool:
+    return replica.node is not None and bool(turn.state.nodes[replica.node].session)
 
 
 # ------------------------------------------------------------------ one deployment

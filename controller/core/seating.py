@@ -5,6 +5,7 @@ from __future__ import annotations
 from controller.core.lives import NodeState, ReplicaState
 from controller.core.model import FarmState, Node, Replica
 from controller.core.placement import Offer, Reason, Refusal, Wish, place
+from controller.core.rollouts import replica_placed
 from controller.core.transition import DesiredReplica, SetDesired
 from controller.core.turn import Turn
 
@@ -28,6 +29,7 @@ def place_pending(turn: Turn) -> None:
         replica.node = name
         node.replicas.add(replica_id)
         turn.move(replica, "placed")
+        replica_placed(turn, replica)
         turn.desired.add(name)
         turn.tell("replica.placed", f"{replica.deployment}/{replica.seat} is placed on {name}", node=name,
                   deployment=replica.deployment, replica=replica_id, version=replica.version)  # fmt: skip
