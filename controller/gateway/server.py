@@ -1,0 +1,59 @@
+"""The gateway put together: its parts over the controller's, and the server that listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import FastAPI
+
+from controller.authority import Authority
+from controller.gateway.app import app_of
+from controller.gateway.farm import EngineLike, Farm, LogSource
+from controller.gateway.http_server import HttpServer
+from controller.gateway.joining import AuthorityJoining
+from controller.gateway.journal_history import JournalHistory
+from controller.gateway.settings import GatewaySettings
+from controller.journal.reader import Reader
+from controller.journal.store import Store
+
+
+def build_app(
+    engine: EngineLike,
+    reader: Reader,
+    store: Store,
+    authority: Authority,
+    settings: GatewaySettings,
+    *,
+    logs: LogSource | None = None,
+    addresses: Callable[[], tuple[str, str]] | None = None,
+) -> FastAPI:
+    """The application over a controller's parts. addresses: as AuthorityJoining takes them."""
+
+    def told() -> tuple[str, str]:
+        return f"http://{settings.public_host or settings.gateway_host}:{settings.gateway_port}", settings.link_address
+
+    history = JournalHistory(reader, store, lambda: engine.state)
+    joining = AuthorityJoining(authority, store, addresses or told)
+    return app_of(Farm(engine, history, joining, logs, settings))
+
+
+class GatewayServer(HttpServer):
+    """The gateway as one service: `start`, `stop`, and `port` once it has started."""
+
+    def __init__(
+        self,
+        engine: EngineLike,
+        reader: Reader,
+        store: Store,
+        authority: Authority,
+        settings: GatewaySettings,
+        *,
+        logs: LogSource | None = None,
+    ) -> None:
+        app = build_app(engine, reader, store, authority, settings, logs=logs, addresses=self._addresses)
+        super().__init__(app, settings.gateway_host, settings.gateway_port)
+        self._settings = settings
+
+    def _addresses(self) -> tuple[str, str]:
+        host = self._settings.public_host or self._settings.gateway_host
+        return f"http://{host}:{self.port}", self._settings.link_address
