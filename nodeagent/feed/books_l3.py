@@ -63,18 +63,16 @@ class OrdersBook:
         if event.sequence <= self.sequence:
             return None
         if event.sequence > self.sequence + 1:
-            hole = (self.sequence + 1, event.sequence - 1)
             self.doubt()
             self._pending.append(event)
-            return hole
+            return (self.sequence + 1, event.sequence - 1)
         self.sequence = event.sequence
         self._carry_out(event)
         return None
 
     def doubt(self) -> None:
-        """The book may be wrong: wait for a new one."""
+        """The book may be wrong: wait for a new one, keeping the messages from here on."""
         self.is_synced = False
-        self._pending.clear()
 
     def _carry_out(self, event: FullEvent) -> None:
         if isinstance(event, Trade):

@@ -80,7 +80,6 @@ class BookState:
         if self.is_synced:
             self.next_ask_ns = now_ns + self._backoff_ns()
         self.is_synced = False
-        self.pending.clear()
         if self.orders is not None:
             self.orders.doubt()
 

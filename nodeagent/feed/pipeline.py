@@ -148,6 +148,8 @@ class Pipeline:
                 state = connection.book_of(product)
                 if has_orders:
                     state.follow_orders()
+                if has_orders or feed.source.book_from_rest:
+                    state.next_ask_ns = feed.now_ns
 
     def _rest(self, record: Record, out: Output) -> None:
         try:

@@ -75,7 +75,7 @@ class RestRequest(msgspec.Struct, frozen=True):
 
 
 class TradePage(msgspec.Struct, frozen=True):
-    """One page of past trades, oldest first, and the request for the next older page if the hole needs one."""
+    """One page of past trades, oldest first, and the request for the next page if the hole needs one."""
 
     trades: list[Trade]
     rejected: int
@@ -103,6 +103,8 @@ class Source(Protocol):
     """`Parsed.sequence` counts every frame of a connection from 0."""
     trade_ids_contiguous: bool
     """Trade ids rise by exactly one per product, so that a jump is a hole."""
+    book_from_rest: bool
+    """A book starts from a REST snapshot; otherwise the subscription brings one."""
     default_channels: tuple[Channel, ...]
     max_frame_bytes: int
     subscribe_within_s: float
@@ -136,7 +138,7 @@ class Source(Protocol):
         """Read that answer. Raises InvalidRequest when it is not what the venue documents."""
 
     def trades_request(self, hole: TradeHole) -> RestRequest | None:
-        """Ask for the past trades of a hole, newest page first; None where the venue has no such question."""
+        """Ask for the past trades of a hole, by its first page; None where the venue has no such question."""
 
     def parse_trades(self, request: RestRequest, body: bytes) -> TradePage:
         """Read a page. Raises InvalidRequest when it is not what the venue documents."""

@@ -70,6 +70,7 @@ class CoinbaseAdvanced:
     rest_url = "https://api.coinbase.com/api/v3/brokerage/market"
     has_connection_sequence = True
     trade_ids_contiguous = True
+    book_from_rest = False
     default_channels: tuple[Channel, ...] = (Channel.HEARTBEAT, Channel.TRADES, Channel.TICKER, Channel.BOOK)
     max_frame_bytes = 16 * 1024 * 1024
     subscribe_within_s = 5.0

@@ -69,6 +69,7 @@ class CoinbaseExchange:
     rest_url = "https://api.exchange.coinbase.com"
     has_connection_sequence = False
     trade_ids_contiguous = True
+    book_from_rest = False
     default_channels: tuple[Channel, ...] = (Channel.HEARTBEAT, Channel.TRADES, Channel.TICKER, Channel.BOOK)
     max_frame_bytes = 16 * 1024 * 1024
     subscribe_within_s = 5.0
