@@ -110,9 +110,7 @@ def _occupants(turn: Turn, deployment: Deployment) -> list[Replica]:
     return [turn.state.replicas[replica] for replica in sorted(deployment.replicas)]
 
 
-def _sorted_out(
-    turn: Turn, deployment: Deployment, occupants: list[Replica]
-) -> tuple[list[Replica], list[Replica]]:
+def _sorted_out(turn: Turn, deployment: Deployment, occupants: list[Replica]) -> tuple[list[Replica], list[Replica]]:
     """Those of a seat's occupants that may stay, the one that runs first, and those to be relieved."""
     staying = [r for r in occupants if not r.is_retiring]
     good = [r for r in staying if _is_wanted(turn, deployment, r)]

@@ -125,11 +125,7 @@ def _seats(state: FarmState) -> None:
 def _capacity(state: FarmState) -> None:
     for node in state.nodes.values():
         cpu, memory, gpus = promised(state, node)
-        if (
-            cpu > int(node.cpu_millicores * state.limits.cpu_overcommit)
-            or memory > node.memory_mib
-            or gpus > node.gpus
-        ):
+        if cpu > int(node.cpu_millicores * state.limits.cpu_overcommit) or memory > node.memory_mib or gpus > node.gpus:
             raise Broken("no node is promised beyond what it has", f"{node.name}: {cpu}m {memory} MiB {gpus} GPUs")
 
 

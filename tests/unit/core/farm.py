@@ -110,7 +110,7 @@ class Farm:
         end = self.mono + seconds
         while self.mono < end - 1e-9:
             self.mono = min(end, self.mono + TICK_S)
-            beats = [
+            beats: list[Command] = [
                 NodeBeat(node.name, node.session)
                 for node in self.state.nodes.values()
                 if node.session and node.name not in self.silent
@@ -161,9 +161,7 @@ class Farm:
         """The node of a replica says how it is."""
         assert replica.node is not None
         node = self.state.nodes[replica.node]
-        return self.turn(
-            ReplicasReported(node.name, node.session, (ReplicaNews(replica.id, state, reason, detail),))
-        )
+        return self.turn(ReplicasReported(node.name, node.session, (ReplicaNews(replica.id, state, reason, detail),)))
 
     def report_stray(self, name: str, replica: ReplicaId, state: ReplicaState) -> Transition:
         """A node says how a process is that the controller has written off."""
@@ -233,7 +231,7 @@ class Farm:
 
     def end_as(
         self, node: str, task: TaskId, token: Token, outcome: Outcome = Outcome.SUCCEEDED, error_type: str = "",
-        output: bytes = b'"done"', duration_s: float = 1.0,
+        *, output: bytes = b'"done"', duration_s: float = 1.0,
     ) -> Transition:  # fmt: skip
         """Any node reports any token as ended."""
         result = AttemptResult(task, token, outcome, output if outcome is Outcome.SUCCEEDED else b"", error_type,

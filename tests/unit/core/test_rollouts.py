@@ -57,7 +57,7 @@ def test_surge_counts_takeovers_wherever_their_seats_are(farm: Farm) -> None:
     farm.service("n1", "n2", "n3", "n4", replicas=4)
     homes = {replica.seat: replica.node for replica in farm.replicas()}
     farm.ask(StartDrain(NodeName(str(homes[3])), 60.0))
-    farm.ask(StartDrain(NodeName(str(homes[0])), 60.0))
+    farm.ask(StartDrain(NodeName(str(homes[1])), 60.0))
     starting = [replica.seat for replica in farm.replicas() if replica.state is ReplicaState.STARTING]
     assert starting == [3], "one of four at once"
 
