@@ -28,6 +28,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from agentfarm.sdk.call import Call
 from agentfarm.sdk.jsonable import message_json, to_json
 from agentfarm.sdk.running import Reject, Run, run_of
+from agentfarm.sdk.signatures import schema_of
 
 TASK_KEY: Final = "agentfarm_task"
 """In a checkpoint's metadata: the id of the task that wrote it."""
@@ -55,11 +56,15 @@ class GraphAgent:
     def __init__(self, name: str, graph: Any) -> None:
         self.name = name
         self._graph = graph
-        self._wants_object = _schemas(graph)["input"].get("type") == "object"
+        self._wants_object = self.schemas()["input"].get("type") == "object"
 
     def schemas(self) -> dict[str, Any]:
         """JSON schemas of input and output; an empty one is not known."""
-        return _schemas(self._graph)
+        found = _schemas(self._graph)
+        builder = getattr(self._graph, "builder", None)
+        for name in ("input", "output"):
+            found[name] = found[name] or schema_of(getattr(builder, f"{name}_schema", Any))
+        return found
 
     async def run(self, call: Call) -> object:
         """Run the graph to its end, or to an interrupt; its output state as JSON values."""

@@ -147,6 +147,8 @@ def checker(annotation: Any) -> Callable[[Any], Any]:
         return _as_is
     if annotation in _JSON_TYPES:
         return _plain_checker(annotation)
+    if typing.is_typeddict(annotation):
+        return _typed_dict_checker(annotation)
     if importlib.util.find_spec("pydantic") is None:
         return _as_is
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - only for annotations that need it
@@ -167,6 +169,8 @@ def schema_of(annotation: Any) -> dict[str, Any]:
     """JSON schema of a type; empty when nothing is known of it."""
     if annotation in _JSON_TYPES:
         return {"type": _JSON_TYPES[annotation]}
+    if typing.is_typeddict(annotation):
+        return _typed_dict_schema(annotation)
     if annotation is inspect.Parameter.empty or annotation is Any or importlib.util.find_spec("pydantic") is None:
         return {}
     from pydantic import TypeAdapter  # noqa: PLC0415 - only for annotations that need it
@@ -176,6 +180,41 @@ def schema_of(annotation: Any) -> dict[str, Any]:
         return TypeAdapter(annotation).json_schema()
     except PydanticUserError:
         return {}
+
+
+def _typed_dict_schema(annotation: Any) -> dict[str, Any]:
+    """Of a TypedDict, by its fields: pydantic refuses those of `typing` before Python 3.12."""
+    schema: dict[str, Any] = {
+        "title": annotation.__name__,
+        "type": "object",
+        "properties": {name: schema_of(_bare(kind)) for name, kind in typing.get_type_hints(annotation).items()},
+    }
+    if annotation.__required_keys__:
+        schema["required"] = sorted(annotation.__required_keys__)
+    return schema
+
+
+def _typed_dict_checker(annotation: Any) -> Callable[[Any], Any]:
+    fields = {name: checker(_bare(kind)) for name, kind in typing.get_type_hints(annotation).items()}
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"must be object, not {_kind(value)}")
+        if missing := sorted(annotation.__required_keys__ - value.keys()):
+            raise ValueError(f"it lacks {_names(missing)}")
+        return {key: fields[key](item) if key in fields else item for key, item in value.items()}
+
+    return check
+
+
+def _bare(kind: Any) -> Any:
+    """The type inside Required, NotRequired or ReadOnly."""
+    is_mark = getattr(typing.get_origin(kind), "__name__", str(typing.get_origin(kind))).rpartition(".")[2] in (
+        "Required",
+        "NotRequired",
+        "ReadOnly",
+    )
+    return typing.get_args(kind)[0] if is_mark else kind
 
 
 def _as_is(value: Any) -> Any:
