@@ -85,13 +85,14 @@ PREPARED: Final = ";".join((FENCE, FINISH, REQUEUE, LEASE))
 class Committer:
     """Writes Changes on a cursor whose connection has run PREPARED. Knows which versions are stored, and as what."""
 
-    def __init__(self, clock: Clock, versions: Mapping[tuple[str, int], bool], replica_floor: int) -> None:
-        self._clock = clock
+    def __init__(self, versions: Mapping[tuple[str, int], bool], replica_floor: int) -> None:
+        self._clock = Clock(0.0)  # that of the turn in progress
         self._versions = dict(versions)
         self._replica_floor = replica_floor
 
-    def write(self, cursor: Cursor, changes: Changes, epoch: int) -> None:
+    def write(self, cursor: Cursor, changes: Changes, epoch: int, clock: Clock) -> None:
         """One transaction. Raises LostLead if `epoch` is over, JournalCorrupt if rows are not as expected."""
+        self._clock = clock
         cursor.execute("BEGIN; EXECUTE fence(%s)", (epoch,))
         if cursor.fetchone() is None:
             raise LostLead(

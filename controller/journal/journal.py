@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import date
 from typing import Final, TypeVar
@@ -29,22 +30,30 @@ LEADER_LOCK: Final = 0x6661726D_0002  # pg_advisory_lock key: "farm", leader
 LEAD_POLL_S: Final = 0.25  # how often a standby asks for the lead
 
 
+def _this_moment() -> Instant:
+    return Instant(time.monotonic(), time.time())
+
+
 class Journal:
     """One controller's way to write. Every call blocks and belongs on one thread, never on the event loop; only
     `close` may come from another.
 
     A call that finds the connection broken raises Unavailable, and the next one connects again. After any error the
     state in memory is worth nothing: `take_lead`, then `load`.
+
+    clock: the moment on the engine's two clocks; monotonic moments are stored as wall times by it.
     """
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, *, clock: Callable[[], Instant] = _this_moment) -> None:
         self._dsn = dsn
+        self._clock = clock
         self._connection: Connection | None = None
         self._lock_connection: Connection | None = None
         self._committer: Committer | None = None
         self._epoch = 0
         self._days_made_on: date | None = None
         self._is_closing = threading.Event()
+        self._is_closed = False
 
     # -------------------------------------------------------------- leading
 
@@ -94,7 +103,7 @@ class Journal:
         except FarmError:
             self._connection = _closed(self._connection)
             raise
-        self._committer = Committer(Clock.at(now), versions_of(state), state.next_replica)
+        self._committer = Committer(versions_of(state), state.next_replica)
         return state
 
     def find_keys(self, keys: Sequence[str]) -> dict[str, TaskId]:
@@ -132,7 +141,7 @@ class Journal:
                 if changes.finished_tasks:
                     self._make_days(connection, changes.finished_tasks[-1].finished_at)
                 with connection.cursor() as cursor:
-                    self._committer.write(cursor, changes, epoch)
+                    self._committer.write(cursor, changes, epoch, Clock.at(self._clock()))
         except BaseException:
             self._committer = None
             self._connection = _closed(self._connection)  # which rolls back what was begun
@@ -147,9 +156,14 @@ class Journal:
         finally:
             self._connection = _closed(self._connection)
 
+    def stop_waiting(self) -> None:
+        """End a `take_lead` that waits; a leader may go on to write. From any thread, safe twice."""
+        self._is_closing.set()
+
     def close(self) -> None:
         """Give up the lead and every connection; end a waiting `take_lead`. From any thread, safe twice."""
         self._is_closing.set()
+        self._is_closed = True
         self._committer = None
         self._connection = _closed(self._connection)
         self._lock_connection = _closed(self._lock_connection)
@@ -157,7 +171,7 @@ class Journal:
     # -------------------------------------------------------------- the connection
 
     def _connected(self) -> Connection:
-        if self._is_closing.is_set():
+        if self._is_closed:
             raise Unavailable("The journal is closed.")
         if self._connection is None or self._connection.closed:
             connection = connect(self._dsn, "journal", settings=SESSION_SETTINGS)

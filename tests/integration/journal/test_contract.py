@@ -1,0 +1,34 @@
+"""Both journals keep the shared contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from controller.journal import Journal
+from controller.journal.memory import MemoryJournal, Tables
+from tests.integration.journal.contract import Clock, JournalContract, OpenJournal
+
+
+class TestMemoryJournal(JournalContract):
+    @pytest.fixture
+    def open_journal(self, clock: Clock) -> OpenJournal:
+        tables = Tables()
+        return lambda: MemoryJournal(tables, clock)
+
+
+class TestPostgresJournal(JournalContract):
+    @pytest.fixture
+    def open_journal(self, database_url: str, clock: Clock) -> Iterator[OpenJournal]:
+        opened: list[Journal] = []
+
+        def open_one() -> Journal:
+            for earlier in opened:
+                earlier.close()
+            opened.append(Journal(database_url, clock=clock))
+            return opened[-1]
+
+        yield open_one
+        for journal in opened:
+            journal.close()
