@@ -261,6 +261,7 @@ class FarmState:
     pending: dict[ReplicaId, None] = field(default_factory=dict)  # replicas that want a node, oldest first
     undispatched: set[DeploymentName] = field(default_factory=set)  # held back by a turn's byte limit
     last_turn: float = 0.0  # mono
+    next_silence_check: float = 0.0  # mono
     last_placement: float = 0.0  # mono
     failures_halved_at: float = 0.0  # mono; of every node's recent_failures
     seed: int = 0  # of the jitter; given by the shell at start

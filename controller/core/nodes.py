@@ -22,6 +22,7 @@ from controller.core.transition import AckBeat
 from controller.core.turn import Turn
 
 FAILURES_HALVED_EACH_S = 60.0
+SILENCE_CHECK_S = 0.1  # with hundreds of nodes there are hundreds of turns a second: not each looks at every node
 STALL_S = 1.0  # the controller itself was away for this long: nobody's silence counts for that time
 
 
@@ -258,6 +259,9 @@ def check_silence(turn: Turn) -> None:
     state.last_turn = turn.now.mono
     if turn.now.mono - state.failures_halved_at >= FAILURES_HALVED_EACH_S:
         _halve_failures(turn)
+    if gap <= STALL_S and turn.now.mono < state.next_silence_check:
+        return
+    state.next_silence_check = turn.now.mono + SILENCE_CHECK_S
     for node in list(state.nodes.values()):
         if node.state not in (NodeState.READY, NodeState.UNREACHABLE):
             continue
