@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 from agentfarm.sdk import Call, CheckpointRecord, LeaseLost, LoadedAgent, load_agent
+from agentfarm.sdk.testing import MemoryCheckpoints
 
 
 def agent(folder: Path, source: str, entry: str = "agent.py", **others: str) -> LoadedAgent:
@@ -34,10 +35,9 @@ def call(
 
 
 @dataclass
-class MemoryChannel:
-    """The farm's checkpoint store by its contract: keyed upserts, newest first; can die after some puts."""
+class MemoryChannel(MemoryCheckpoints):
+    """The checkpoint store of `agentfarm.sdk.testing`, which takes the lease away at the put it is told to."""
 
-    records: dict[tuple[str, str, str], CheckpointRecord] = field(default_factory=dict)
     puts: int = 0
     lose_lease_at: int | None = None
 
@@ -46,23 +46,4 @@ class MemoryChannel:
         self.puts += 1
         if self.lose_lease_at is not None and self.puts >= self.lose_lease_at:
             raise LeaseLost("another attempt holds the task")
-        key = (checkpoint.thread_id, checkpoint.namespace, checkpoint.checkpoint_id)
-        old = self.records.get(key)
-        writes = {(w.writer_id, w.index): w for w in (*(old.writes if old else ()), *checkpoint.writes)}
-        payload = checkpoint.payload or (old.payload if old else b"")
-        parent = checkpoint.parent_id if checkpoint.payload or old is None else old.parent_id
-        self.records[key] = CheckpointRecord(*key, parent, payload, tuple(writes.values()))
-
-    async def get(
-        self, thread_id: str, namespace: str, checkpoint_id: str = "", before_id: str = "", limit: int = 1
-    ) -> list[CheckpointRecord]:
-        await asyncio.sleep(0)
-        found = [
-            record
-            for (thread, space, name), record in self.records.items()
-            if (thread, space) == (thread_id, namespace)
-            and (not checkpoint_id or name == checkpoint_id)
-            and (not before_id or name < before_id)
-            and record.payload
-        ]
-        return sorted(found, key=lambda record: record.checkpoint_id, reverse=True)[: limit or 1]
+        await super().put(checkpoint)
