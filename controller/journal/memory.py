@@ -12,10 +12,11 @@ from __future__ import annotations
 import dataclasses
 import heapq
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from agentfarm.errors import Unavailable
 from controller.core.lives import NodeState, ReplicaState, TaskState
 from controller.core.model import (
     Deployment,
@@ -81,26 +82,31 @@ class Tables:
 
 
 class MemoryJournal:
-    """One controller's view of the tables. `clock` tells the moment on that controller's two clocks."""
+    """One controller's view of the tables."""
 
-    def __init__(self, tables: Tables, clock: Callable[[], Instant]) -> None:
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._clock = clock
+        self._epoch = tables.epoch
+        self._clock: Clock | None = None
 
     def take_lead(self) -> int:
         """Become the leader; every earlier leader's commits are refused from now on."""
         self._tables.epoch += 1
-        return self._tables.epoch
+        self._epoch = self._tables.epoch
+        return self._epoch
 
     def commit(self, changes: Changes, epoch: int) -> None:
         """Store one turn, all or nothing. Raises LostLead if another leads."""
         if epoch != self._tables.epoch:
             raise LostLead(f"Another controller leads now: epoch {epoch} is over.", epoch=epoch)
-        Commit(self._tables, Clock.at(self._clock())).write(changes)
+        if self._clock is None:
+            raise Unavailable("The state was not read since the last error.", remedy="Call take_lead, then load.")
+        Commit(self._tables, self._clock).write(changes)
 
     def load(self, limits: Limits, now: Instant) -> FarmState:
         """The live farm, with leases that hold for reissue_after_s from `now`."""
-        return Load(self._tables, limits, now).state()
+        self._clock = Clock.at(now)
+        return Load(self._tables, limits, now, self._epoch).state()
 
     def find_keys(self, keys: Sequence[str]) -> dict[str, TaskId]:
         """Tasks stored under these idempotency keys."""
@@ -231,12 +237,12 @@ class Commit:
 class Load:
     """Reads the live farm back, giving careful values to what only memory knew: see controller/journal/load.py."""
 
-    def __init__(self, tables: Tables, limits: Limits, now: Instant) -> None:
+    def __init__(self, tables: Tables, limits: Limits, now: Instant, epoch: int) -> None:
         self._tables = tables
         self._clock = Clock.at(now)
         self._now = now
         self._state = FarmState(
-            epoch=tables.epoch, limits=limits, next_token=tables.epoch << TOKEN_EPOCH_SHIFT, last_turn=now.mono,
+            epoch=epoch, limits=limits, next_token=epoch << TOKEN_EPOCH_SHIFT, last_turn=now.mono,
             next_task=tables.task_floor, next_replica=tables.replica_floor,
             next_batch=max(tables.leases, default=0) + 1,
         )  # fmt: skip

@@ -68,7 +68,7 @@ class Farm:
         self.limits = limits or Limits()
         self.tables = Tables()
         self.mono = 1_000.0
-        self.journal = MemoryJournal(self.tables, lambda: self.now)
+        self.journal = MemoryJournal(self.tables)
         self.ledger = Ledger(self.tables)
         self.silent: set[str] = set()
         self.effects: list[Effect] = []
@@ -94,7 +94,7 @@ class Farm:
         self.ledger.committed([token for batch in out.changes.lease_batches for token in batch.tokens])
         self.ledger.check()
         check_state(self.state)
-        check_same(self.state, MemoryJournal(self.tables, lambda: self.now).load(self.limits, self.now), self.now)
+        check_same(self.state, MemoryJournal(self.tables).load(self.limits, self.now), self.now)
         self.effects += out.effects
         return out
 
