@@ -41,6 +41,7 @@ class _PayloadLine(msgspec.Struct):
 
 _LINE: Final = msgspec.json.Decoder(_Line)
 _PAYLOAD_LINE: Final = msgspec.json.Decoder(_PayloadLine)
+_CONNECTION_LINES: Final = frozenset({"recv", "send", "connect"})
 _ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError)
 
 
@@ -56,12 +57,14 @@ def read_cryptofeed(lines: Iterator[bytes]) -> Iterator[Record]:
         if entry.t == "http":
             yield _rest(entry.url, at_ns, entry.data.encode())
             continue
+        if entry.t not in _CONNECTION_LINES:
+            continue
         number = numbers.setdefault(entry.conn, len(numbers) + 1)
         if entry.t == "recv":
             yield Record(RecordKind.RECEIVED, number, at_ns, 0, entry.data.encode())
         elif entry.t == "send":
             yield Record(RecordKind.SENT, number, at_ns, 0, entry.data.encode())
-        elif entry.t == "connect":
+        else:
             yield _connect(number, at_ns, entry.addr)
 
 
