@@ -110,7 +110,7 @@ def _sentences_about(question: str, context: str) -> list[str]:
             if shared:
                 ranked.append((-shared, place, sentence))
     best = sorted(ranked)[:SENTENCES_MAX]
-    enough = [item for item in best if -item[0] * 2 >= -best[0][0]]
+    enough = [item for item in best if item is best[0] or item[0] * 2 < best[0][0]]
     return [sentence for _, _, sentence in sorted(enough, key=lambda item: item[1])]
 
 
