@@ -1,7 +1,8 @@
 """The attempts in hand on this node: which, where, since when, and what has been decided about each.
 
 Pure: time is an argument, and what follows is returned. Owns nothing but its table; the supervisor does what it says.
-An attempt is here from Assign until its result is handed to the outbox, or until it is known that nothing is to be told.
+An attempt is here from Assign until its result is handed to the outbox, or until it is known that nothing is to be
+told.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class Attempts:
         return fresh, due_at
 
     def end(self, tokens: Iterable[int], ending: Ending, kill_at: float) -> list[Attempt]:
-        """Decide that these end; what was decided before about one stays, unless nobody wants to hear of it any more."""
+        """Decide that these end; what was decided before about one stays, unless nobody wants to hear of it now."""
         ended = []
         for token in tokens:
             attempt = self._by_token.get(token)
@@ -194,8 +195,8 @@ def report_gone(
 ) -> list[wire.AttemptResult]:
     """What the controller is told of the attempts of a replica that is gone.
 
-    working_on: what it worked on at its end; None: as far as we had heard. was_ours: we killed it, so that only attempts
-    about which we had decided something end by that; the rest were bystanders.
+    working_on: what it worked on at its end; None: as far as we had heard. was_ours: we killed it, so that only
+    attempts about which we had decided something end by that; the rest were bystanders.
     """
     results = []
     for attempt in attempts:

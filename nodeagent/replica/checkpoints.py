@@ -1,6 +1,7 @@
 """Checkpoints of a run, asked of the daemon over the replica's socket.
 
-A request is parts with lengths; the first is its header in JSON, the rest are opaque. The answer bears the request's number.
+A request is parts with lengths; the first is its header in JSON, the rest are opaque. The answer bears the request's
+number.
 """
 
 from __future__ import annotations

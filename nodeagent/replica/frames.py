@@ -1,8 +1,8 @@
 """What a replica and the daemon say to each other over the replica's socket: bytes to values and back.
 
-A frame is `length u32 | kind u8 | body`, little-endian; `length` counts the body alone. Bodies that a task passes through
-are packed structs followed by raw payloads, many attempts in one frame, so that neither side parses or copies JSON
-that is not its own. Rare ones (HELLO, CHECKPOINT_*) favour plainness. No I/O here; both sides use this module.
+A frame is `length u32 | kind u8 | body`, little-endian; `length` counts the body alone. Bodies that a task passes
+through are packed structs followed by raw payloads, many attempts in one frame, so that neither side parses or copies
+JSON that is not its own. Rare ones (HELLO, CHECKPOINT_*) favour plainness. No I/O here; both sides use this module.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def frame_json(kind: Kind, value: dict[str, Any]) -> bytes:
 
 def frame_runs(runs: Iterable[Run]) -> bytes:
     """One RUN frame for all of these."""
-    parts = []
+    parts: list[bytes] = []
     for task_id, attempt, token, thread_id, payload in runs:
         thread = thread_id.encode()
         parts += (_RUN.pack(task_id, attempt, token, len(thread), len(payload)), thread, payload)

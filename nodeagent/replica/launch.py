@@ -30,6 +30,9 @@ class Launch:
     concurrency: int = 1
     memory_mib: int = 128
     environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables that are set before the agent is imported: equal for all replicas of a version."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Variables that only the replica has."""
     payload_bytes_max: int = 2**20
     log_bytes_max: int = 8 * 2**20
     open_files_max: int = 4_096

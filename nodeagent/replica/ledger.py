@@ -1,7 +1,7 @@
 """What a replica holds: attempts in hand, and results that the daemon does not keep yet.
 
-An attempt leaves only when the daemon says KEPT: its result is on the node's disk or acknowledged by the controller. Until
-then every daemon that connects gets it again, so a daemon that dies with results in its memory loses nothing.
+An attempt leaves only when the daemon says KEPT: its result is on the node's disk or acknowledged by the controller.
+Until then every daemon that connects gets it again, so a daemon that dies with results in its memory loses nothing.
 Used by the event loop and the control thread; each method holds the lock.
 """
 

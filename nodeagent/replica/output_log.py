@@ -1,8 +1,8 @@
 """The file that a replica's standard output and error go to.
 
-Processes write to the file itself, not to a pipe: nothing is lost when the replica is killed, native code and children need
-no help, and no reader has to keep up. So rotation replaces the file under the descriptors, from the control thread. A
-child that was started before a rotation goes on in the rotated file; the daemon keeps that one bounded.
+Processes write to the file itself, not to a pipe: nothing is lost when the replica is killed, native code and children
+need no help, and no reader has to keep up. So rotation replaces the file under the descriptors, from the control
+thread. A child that was started before a rotation goes on in the rotated file; the daemon keeps that one bounded.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def become_replica(launch: Launch, agent: Any | None, forked_at_ns: int) -> NoRe
         log = take_streams(launch.home / LOG_NAME, launch.log_bytes_max)
         listener = _take_place(launch)
         _limit(launch)
-        os.environ.update(launch.environment)
+        os.environ.update({**launch.environment, **launch.variables})
         os.chdir(launch.bundle)
         gc.freeze()
         gc.enable()
@@ -59,7 +59,7 @@ def become_replica(launch: Launch, agent: Any | None, forked_at_ns: int) -> NoRe
             agent = load_agent(Path(launch.bundle), launch.entry)
         asyncio.run(_serve(launch, agent, listener, log, forked_at_ns))
         code = 0
-    except BaseException:  # noqa: BLE001 - the last frame of a process: say why, then end
+    except BaseException:
         traceback.print_exc()
     finally:
         with suppress(Exception):
@@ -127,7 +127,7 @@ def become_subreaper() -> None:
 
 
 def start_ticks(pid: int) -> int:
-    """When a process started, in clock ticks since boot: with the pid it names a process for ever. 0: no such process."""
+    """When a process started, in clock ticks since boot: with the pid it names a process for ever. 0: none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:

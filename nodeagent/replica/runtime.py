@@ -1,7 +1,7 @@
 """The event loop's side of a replica: takes attempts, runs as many at once as the spec allows, reports how they ended.
 
-Each attempt is a task of its own with its own context. A cancelled attempt is reported only when its coroutine has ended
-and no thread works for it any more; one that never ends is the daemon's to kill.
+Each attempt is a task of its own with its own context. A cancelled attempt is reported only when its coroutine has
+ended and no thread works for it any more; one that never ends is the daemon's to kill.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Runtime:
             is_ours = run.token in self._cancelled
             ended = Outcome.INTERRUPTED if self._stopped.is_set() else Outcome.CANCELLED
             result = (ended, b"", "", "", "") if is_ours else _failure(error)
-        except BaseException as error:  # noqa: BLE001 - SystemExit of an agent ends the attempt, not the replica
+        except BaseException as error:
             result = _failure(error)
         while self._threads.is_working(run.token) and result[0] != Outcome.SUCCEEDED:
             await self._threads_end(run.token)
@@ -255,6 +255,6 @@ def _failure(error: BaseException) -> tuple[int, bytes, str, str, str]:
     text = "".join(traceback.format_exception(type(error), error, trace))
     try:
         message = str(error)
-    except Exception:  # noqa: BLE001 - an exception whose text cannot be made is still an answer
+    except Exception:
         message = "(this exception cannot be printed)"
     return Outcome.FAILED, b"", type(error).__name__, message, text

@@ -1,7 +1,7 @@
 """The tokens being worked on right now, in a small file mapped into memory.
 
-When a replica dies, somebody has to know which attempts it was working on: they may have killed it. Messages that were on
-their way are gone with it; what was written to a mapped file is not. It costs one store to memory an attempt.
+When a replica dies, somebody has to know which attempts it was working on: they may have killed it. Messages that were
+on their way are gone with it; what was written to a mapped file is not. It costs one store to memory an attempt.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Unix sockets in folders of any depth.
 
-The kernel takes at most 107 bytes for a socket's path; data folders may be deeper. So the folder is opened and the socket
-named through `/proc/self/fd`, which is always short.
+The kernel takes at most 107 bytes for a socket's path; data folders may be deeper. So the folder is opened and the
+socket named through `/proc/self/fd`, which is always short.
 """
 
 from __future__ import annotations

@@ -45,6 +45,6 @@ def _preload(name: str) -> None:
     """An environment may lack it, or hold a broken one: then agents that import it fail by themselves, and say so."""
     try:
         importlib.import_module(name)
-    except Exception:  # noqa: BLE001 - see above
+    except Exception:
         print(f"preload of {name} failed:", file=sys.stderr)
         traceback.print_exc()

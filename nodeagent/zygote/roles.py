@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -97,7 +98,7 @@ def fork_replica(
 
 
 def replica_exited(replicas: dict[int, Launch], pid: int, status: int) -> dict[str, Any] | None:
-    """Leave word of a replica's exit in its folder, for a daemon that is away, and make the news for one that is here."""
+    """Leave word of a replica's exit in its folder, for a daemon that is away; make the news for one that is here."""
     launch = replicas.pop(pid, None)
     if launch is None:
         return None
@@ -120,7 +121,7 @@ def _become_agent_zygote(request: dict[str, Any], writing: int) -> NoReturn:
         zygote = _load_agent(folder, request, writing)
         if zygote is not None:
             zygote.serve()
-    except BaseException:  # noqa: BLE001 - the last frame of a process
+    except BaseException:
         traceback.print_exc()
     finally:
         os._exit(0)
@@ -132,14 +133,16 @@ def _load_agent(folder: Path, request: dict[str, Any], writing: int) -> AgentZyg
     try:
         os.environ.update(request.get("environment", {}))
         os.chdir(request["bundle"])
+        signal.setitimer(signal.ITIMER_REAL, float(request.get("limit_s", 0)))  # ends an import that never does
         agent = load_agent(Path(request["bundle"]), request.get("entry"))
+        signal.setitimer(signal.ITIMER_REAL, 0)
         gc.collect()
         gc.freeze()
         zygote = AgentZygote(folder, agent)
     except AgentImportError as problem:
         _write(writing, {"error": str(problem), "traceback": problem.traceback})
         return None
-    except BaseException as problem:  # noqa: BLE001 - also SystemExit: whatever an import does is its answer
+    except BaseException as problem:
         _write(writing, {"error": f"{type(problem).__name__}: {problem}", "traceback": traceback.format_exc()})
         return None
     _write(writing, {"threads": _thread_count(), "kind": getattr(agent, "kind", "")})

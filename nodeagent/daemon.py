@@ -1,0 +1,254 @@
+"""The node daemon: its parts, put together, and the order in which they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any, Final
+
+import grpc
+
+from agentfarm.errors import Conflict, InvalidRequest
+from agentfarm.identity import Identity, write_private
+from agentfarm.wire import link_pb2 as wire
+from nodeagent.bundles import Bundles
+from nodeagent.calls import Calls
+from nodeagent.environments import Environments
+from nodeagent.link import Link, Peer
+from nodeagent.log import log
+from nodeagent.log_streams import LogStreams
+from nodeagent.market import Market
+from nodeagent.measure import LoadMeter, machine
+from nodeagent.metrics import MetricsServer
+from nodeagent.outbox import Outbox
+from nodeagent.outgoing import Outgoing
+from nodeagent.programs import RuntimeFolder
+from nodeagent.relay import Relay
+from nodeagent.renewal import Renewal
+from nodeagent.settings import NodeSettings
+from nodeagent.supervisor import Supervisor
+from nodeagent.zygotes import Zygotes
+
+NODE_FILE: Final = "node.json"
+JOINED_FILE: Final = "joined.json"
+LAST_WORDS_S: Final = 2.0
+"""How long a stopping daemon waits for the controller to acknowledge its last results."""
+
+
+class Daemon:
+    """One node. `run` until `stop` is called."""
+
+    def __init__(self, settings: NodeSettings) -> None:
+        self._settings = settings
+        self._folder = settings.data_dir
+        self._stopping = asyncio.Event()
+        self._lock = _lock(self._folder)
+        self._identity_folder = self._folder / "identity"
+        self.identity = Identity.load(self._identity_folder)
+        self._address = settings.link or _joined_link(self._folder)
+        self._meter = LoadMeter(self._folder)
+        runtime = RuntimeFolder(self._folder / "runtime")
+        runtime.prepare()
+        self.outgoing = Outgoing()
+        self.calls = Calls()
+        self.relay = Relay()
+        self.relay.calls = self.calls
+        self.supervisor = Supervisor(
+            self._folder / "replicas",
+            self.identity.name,
+            bundles=Bundles(self._folder / "bundles", runtime, self.calls.fetch_bundle),
+            environments=Environments(self._folder / "environments", runtime),
+            zygotes=Zygotes(self._folder / "zygotes", runtime, self._exited),
+            outgoing=self.outgoing,
+            relay=self.relay,
+            variables=_agent_variables(settings),
+        )
+        self.outbox = Outbox(self._folder / "outbox.db", self.supervisor.kept)
+        self.supervisor.outbox = self.outbox
+        self.logs = LogStreams(self.supervisor, self.calls, self.outgoing)
+        self.market = Market(settings.market, self._folder, runtime, self._market_ready)
+        peer = Peer(self._address, self._credentials, settings.link_name or "")
+        self.link = Link(peer, self, self.outgoing, self.calls)
+        self.renewal = Renewal(self._identity_folder, self.identity, self.calls, runtime)
+        self.metrics = MetricsServer(self)
+
+    async def run(self) -> None:
+        """Serve until told to stop; then stop in order."""
+        parts: list[asyncio.Task[None]] = []
+        try:
+            await self.outbox.start()
+            await self.supervisor.start()
+            await self.metrics.start(self._settings.metrics_host, self._settings.metrics_port)
+            self._tell_where()
+            log.info("node.started", node=self.identity.name, pid=os.getpid(), controller=self._address,
+                     metrics_port=self.metrics.port)  # fmt: skip
+            loop = asyncio.get_running_loop()
+            parts = [
+                loop.create_task(self.link.run(), name="link"),
+                loop.create_task(self.market.run(), name="market"),
+                loop.create_task(self.renewal.run(), name="renewal"),
+            ]
+            stopping = loop.create_task(self._stopping.wait())
+            done, _ = await asyncio.wait((*parts, stopping), return_when=asyncio.FIRST_COMPLETED)
+            for part in done - {stopping}:
+                part.result()  # none of them ends by itself: this raises what ended it
+        finally:
+            await self._stop(parts)
+
+    def stop(self) -> None:
+        """Stop; called again, stop at once."""
+        if self._stopping.is_set():
+            log.info("node.hurried")
+            if self._settings.stop_replicas_on_exit:
+                self.supervisor.hurry()
+        self._stopping.set()
+
+    async def _stop(self, parts: list[asyncio.Task[None]]) -> None:
+        """Attempts end first, while their results can still be told; the stream, which proves us alive, ends last."""
+        log.info("node.stopping", stop_replicas=self._settings.stop_replicas_on_exit)
+        await self.supervisor.stop(with_replicas=self._settings.stop_replicas_on_exit)
+        await self.market.stop(with_server=self._settings.stop_replicas_on_exit)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                if self.link.is_connected and len(self.outbox):
+                    await self.outbox.emptied.wait()
+        self.relay.stop()
+        await self.logs.stop()
+        for part in parts:
+            part.cancel()
+        await asyncio.gather(*parts, return_exceptions=True)
+        await self.outbox.stop()
+        await self.metrics.stop()
+        (self._folder / NODE_FILE).unlink(missing_ok=True)
+        self._lock.close()
+        log.info("node.stopped")
+
+    # -------------------------------------------------------------- what the link needs of us
+
+    def hello(self) -> wire.Hello:
+        """See `nodeagent.link.Node`."""
+        settings, here = self._settings, machine()
+        memory = settings.memory_mib or max(0, here.memory_mib - settings.reserve_memory_mib)
+        return wire.Hello(
+            daemon_version=version("agentfarm"),
+            capacity=wire.Capacity(
+                cpu_millicores=settings.cpu_millicores or here.cpu_millicores, memory_mib=memory, gpus=settings.gpus
+            ),
+            labels=settings.labels,
+            capabilities=sorted({*settings.capabilities, *self.market.capabilities}),
+            measured=self.measured(),
+            replicas=[seat.status for seat in self.supervisor.seats.values()],
+            running_tokens=list(self.supervisor.attempts.tokens),
+            finished_tokens=list(self.outbox.tokens),
+            products=self.market.products,
+        )
+
+    def measured(self) -> wire.Measured:
+        """See `nodeagent.link.Node`."""
+        load, market = self._meter.measure(), self.market.status()
+        return wire.Measured(
+            memory_available_mib=load.memory_available_mib,
+            cpu_used_millicores=load.cpu_used_millicores,
+            disk_free_mib=load.disk_free_mib,
+            market_rows=market.rows,
+            market_lag_ms=market.lag_ms,
+            market_state=market.state,
+        )
+
+    def waiting_results(self) -> list[wire.AttemptResult]:
+        """See `nodeagent.link.Node`."""
+        return self.outbox.results
+
+    def welcomed(self, welcome: wire.Welcome) -> None:
+        """See `nodeagent.link.Node`."""
+        del welcome
+        self.supervisor.new_stream()
+
+    def obey(self, message: wire.ControllerMessage) -> None:
+        """See `nodeagent.link.Node`. Orders we do not know are left alone."""
+        kind = message.WhichOneof("body")
+        if kind == "assign":
+            self.supervisor.assign(message.assign.assignments)
+        elif kind == "results_ack":
+            self.outbox.acknowledge(message.results_ack.tokens)
+        elif kind == "desired":
+            self.supervisor.apply(message.desired)
+        elif kind == "cancel_attempts":
+            self.supervisor.cancel(message.cancel_attempts.tokens, message.cancel_attempts.reason)
+        elif kind == "log_request":
+            self.logs.begin(message.log_request)
+        elif kind == "log_stop":
+            self.logs.end(message.log_stop.request_id)
+
+    def stop_exclusive(self, within_s: float) -> None:
+        """See `nodeagent.link.Node`."""
+        self.supervisor.stop_exclusive(within_s)
+
+    # -------------------------------------------------------------- small connections between parts
+
+    def _exited(self, replica_id: int, pid: int, status: int) -> None:
+        seat = self.supervisor.seats.get(replica_id)
+        if seat is not None and seat.process is not None:
+            seat.process.heard(pid, status)
+
+    def _market_ready(self, tsdb_url: str) -> None:
+        self.supervisor.late_variables["AGENTFARM_TSDB"] = tsdb_url
+
+    def _credentials(self) -> grpc.ChannelCredentials:
+        identity = self.renewal.identity
+        return grpc.ssl_channel_credentials(identity.ca_pem, identity.key_pem, identity.certificate_pem)
+
+    def _tell_where(self) -> None:
+        """For whoever started us, and for `farmctl dev`."""
+        about: dict[str, Any] = {
+            "name": self.identity.name, "pid": os.getpid(), "metrics_port": self.metrics.port, "link": self._address,
+        }  # fmt: skip
+        write_private(self._folder / NODE_FILE, json.dumps(about).encode())
+
+
+def _lock(folder: Path) -> IO[str]:
+    """One daemon a folder. Raises Conflict when there is one already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip()
+        file.close()
+        raise Conflict(
+            f"A node daemon (process {holder or 'unknown'}) already serves {folder}.",
+            remedy="Stop it first, or use another --data-dir.",
+        ) from None
+    file.seek(0)
+    file.truncate()
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _joined_link(folder: Path) -> str:
+    """The link's address, as the invitation told it."""
+    try:
+        return str(json.loads((folder / JOINED_FILE).read_text())["link"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InvalidRequest(
+            f"Nothing says where the controller is: no `link` in the settings, and no {folder / JOINED_FILE}.",
+            remedy="Set link: host:port, or join again.",
+        ) from None
+
+
+def _agent_variables(settings: NodeSettings) -> dict[str, str]:
+    variables = dict(settings.agent_environment)
+    llm = settings.llm
+    if llm.url:
+        variables["AGENTFARM_LLM_URL"] = llm.url
+        variables["AGENTFARM_LLM_ROLES"] = json.dumps(llm.roles)
+        if llm.key_file is not None:
+            variables["AGENTFARM_LLM_KEY_FILE"] = str(llm.key_file)
+    return variables

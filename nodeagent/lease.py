@@ -1,0 +1,46 @@
+"""Until when this node may trust its leases.
+
+A lease holds from before the beat was sent whose answer came (the controller counts from later), so a node that hears
+nothing stops its exclusive attempts before the controller gives them to others. See River's leadership terms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+class Lease:
+    """Calls `on_over` once each time `stop_after_s` has passed since the newest proof."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_over: Callable[[], None]) -> None:
+        self.stop_after_s = 6.0
+        self._loop = loop
+        self._on_over = on_over
+        self._proven_at = loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the controller may have given our work to others."""
+        return self._loop.time() >= self._proven_at + self.stop_after_s
+
+    def proven(self, sent_at: float) -> None:
+        """The controller answered something that was sent at this moment, on the loop's clock."""
+        self._proven_at = max(self._proven_at, sent_at)
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._proven_at + self.stop_after_s, self._look)
+
+    def stop(self) -> None:
+        """Stop watching."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        """The timer is not moved with each proof; it looks when it fires whether it is time yet."""
+        self._timer = None
+        if self.is_over:
+            self._on_over()
+        else:
+            self._timer = self._loop.call_at(self._proven_at + self.stop_after_s, self._look)

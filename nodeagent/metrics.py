@@ -1,0 +1,175 @@
+"""`/metrics` and `/healthz` on loopback.
+
+Numbers are read when somebody asks, by one collector: counting costs an attempt nothing. Labels are names of
+deployments and constant words, never ids. The server is a few lines of asyncio, so that scraping needs no thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from agentfarm.wire import link_pb2 as wire
+from nodeagent.log import log
+from nodeagent.measure import process_use
+
+if TYPE_CHECKING:
+    from nodeagent.daemon import Daemon
+
+REQUEST_TIMEOUT_S: Final = 5.0
+REQUEST_BYTES_MAX: Final = 16 * 1024
+
+
+class MetricsServer:
+    """Serves the daemon's numbers."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.port = -1
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(NodeCollector(daemon))
+        self._daemon = daemon
+        self._server: asyncio.Server | None = None
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen; port 0 is any, -1 none. A port that is taken costs the metrics, not the node."""
+        if port < 0:
+            return
+        try:
+            self._server = await asyncio.start_server(self._serve, host, port, limit=REQUEST_BYTES_MAX)
+        except OSError as problem:
+            log.error("metrics.not_served", host=host, port=port, problem=str(problem),
+                      remedy="choose another metrics_port")  # fmt: skip
+            return
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Safe twice, and unstarted."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+            self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(self._answer(head.split(b" ", 2)[1].split(b"?")[0] if head.count(b" ") >= 2 else b""))
+                await writer.drain()
+        writer.close()
+
+    def _answer(self, path: bytes) -> bytes:
+        if path == b"/metrics":
+            return _response("200 OK", generate_latest(self._registry), CONTENT_TYPE_LATEST)
+        if path == b"/healthz":
+            connected = self._daemon.link.is_connected
+            body = b"connected\n" if connected else f"{self._daemon.link.problem}\n".encode()
+            return _response("200 OK" if connected else "503 Service Unavailable", body, "text/plain")
+        return _response("404 Not Found", b"There are /metrics and /healthz.\n", "text/plain")
+
+
+class NodeCollector:
+    """The daemon's state as metric families."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by the registry at each scrape."""
+        yield from self._node()
+        yield from self._replicas()
+        yield from self._attempts()
+        yield from self._outbox()
+        yield from self._market()
+
+    def _node(self) -> Iterator[Metric]:
+        daemon = self._daemon
+        measured = daemon.measured()
+        yield _gauge(
+            "agentfarm_node_connected", "Whether the stream to the controller stands.", daemon.link.is_connected
+        )
+        yield _counter("agentfarm_node_streams", "Streams made since the daemon started.", daemon.link.streams_total)
+        yield _gauge("agentfarm_node_beat_round_trip_seconds", "Of the last heartbeat.", daemon.link.round_trip_s)
+        yield _gauge(
+            "agentfarm_node_memory_available_bytes", "As the kernel says.", measured.memory_available_mib * 2**20
+        )
+        yield _gauge("agentfarm_node_cpu_used_cores", "Mean since the last beat.", measured.cpu_used_millicores / 1000)
+        yield _gauge("agentfarm_node_disk_free_bytes", "In the data folder.", measured.disk_free_mib * 2**20)
+        if (use := process_use(os.getpid())) is not None:
+            yield _gauge("agentfarm_node_daemon_resident_bytes", "Of the daemon.", use.resident_mib * 2**20)
+            yield _counter("agentfarm_node_daemon_cpu_seconds", "Of the daemon.", use.cpu_s)
+
+    def _replicas(self) -> Iterator[Metric]:
+        states: Counter[tuple[str, str]] = Counter()
+        restarts: Counter[str] = Counter()
+        private: Counter[str] = Counter()
+        for seat in self._daemon.supervisor.seats.values():
+            state = wire.ReplicaState.Name(seat.status.state).removeprefix("REPLICA_STATE_").lower()
+            name = seat.wanted.deployment
+            states[name, state] += 1
+            restarts[name] += seat.status.restarts
+            private[name] += seat.status.private_mib * 2**20
+        by_state = GaugeMetricFamily("agentfarm_node_replicas", "Replicas here.", labels=("deployment", "state"))
+        for (name, state), count in states.items():
+            by_state.add_metric((name, state), count)
+        crashed = CounterMetricFamily("agentfarm_node_replica_restarts", "Crashes.", labels=("deployment",))
+        memory = GaugeMetricFamily("agentfarm_node_replica_private_bytes", "Not shared.", labels=("deployment",))
+        for name, count in restarts.items():
+            crashed.add_metric((name,), count)
+            memory.add_metric((name,), private[name])
+        yield from (by_state, crashed, memory)
+
+    def _attempts(self) -> Iterator[Metric]:
+        supervisor = self._daemon.supervisor
+        counts = supervisor.counts
+        yield _gauge("agentfarm_node_attempts_in_hand", "Given to this node and not ended.", len(supervisor.attempts))
+        yield _gauge("agentfarm_node_attempts_running", "Being worked on.", supervisor.attempts.running_count)
+        yield _counter("agentfarm_node_attempts_taken", "Handed to replicas.", counts.attempts_taken)
+        ended = CounterMetricFamily("agentfarm_node_attempts_ended", "By outcome.", labels=("outcome",))
+        for outcome in ("succeeded", "failed", "timed_out", "cancelled", "interrupted"):
+            ended.add_metric((outcome,), getattr(counts, outcome))
+        yield ended
+        yield _counter(
+            "agentfarm_node_outputs_dropped", "Pieces a slow stream lost.", self._daemon.outgoing.outputs_dropped
+        )
+
+    def _outbox(self) -> Iterator[Metric]:
+        outbox = self._daemon.outbox
+        yield _gauge("agentfarm_node_outbox_results", "Waiting for acknowledgement.", len(outbox))
+        yield _gauge(
+            "agentfarm_node_outbox_failing", "Whether results cannot be written to disk.", bool(outbox.problem)
+        )
+        yield _counter("agentfarm_node_outbox_stored", "Results written to disk.", outbox.stored_total)
+        yield _counter("agentfarm_node_outbox_acknowledged", "By the controller.", outbox.acknowledged_total)
+
+    def _market(self) -> Iterator[Metric]:
+        market = self._daemon.market.status()
+        if market.state:
+            word = market.state.partition(":")[0]
+            state = GaugeMetricFamily("agentfarm_node_market_state", "1 for the state it is in.", labels=("state",))
+            state.add_metric((word,), 1)
+            yield state
+            yield _counter("agentfarm_node_market_rows", "Rows the feed has stored.", market.rows)
+            yield _gauge("agentfarm_node_market_lag_seconds", "Of the newest row.", market.lag_ms / 1000)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=float(value))
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value=float(value))
+
+
+def _response(status: str, body: bytes, content_type: str) -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
