@@ -1,0 +1,97 @@
+"""Where market data comes from: Coinbase itself, a simulator with a generated market, or one that plays a capture."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from agentfarm.errors import InvalidRequest
+from agentfarm.names import nearest
+
+LIVE_HOST: Final = "advanced-trade-ws.coinbase.com"
+LIVE_PORT: Final = 443
+REACH_WITHIN_S: Final = 2.0
+PRODUCTS: Final = ("BTC-USD", "ETH-USD")
+
+
+class MarketKind(StrEnum):
+    """Which of the sources it is."""
+
+    LIVE = "live"
+    SIMULATED = "simulated"
+    CAPTURE = "capture"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """A choice, with the words that tell it."""
+
+    kind: MarketKind
+    words: str
+    capture: Path | None = None
+
+    @property
+    def needs_exchange(self) -> bool:
+        """Whether our own exchange has to run."""
+        return self.kind in (MarketKind.SIMULATED, MarketKind.CAPTURE)
+
+
+_OFF: Final = Market(MarketKind.OFF, "off")
+_LIVE: Final = Market(MarketKind.LIVE, f"live: Coinbase ({LIVE_HOST})")
+_NAMES: Final = ("auto", "live", "simulated", "off")
+
+
+def choose_market(option: str, is_live_reachable: Callable[[], bool]) -> Market:
+    """The market behind the option. `is_live_reachable` is asked only for `auto`.
+
+    Raises InvalidRequest for what is neither a name nor a file.
+    """
+    match option:
+        case "off":
+            return _OFF
+        case "live":
+            return _LIVE
+        case "simulated":
+            return Market(MarketKind.SIMULATED, "simulated: a generated market on an exchange of our own")
+        case "auto":
+            if is_live_reachable():
+                return _LIVE
+            return Market(
+                MarketKind.SIMULATED,
+                f"simulated: {LIVE_HOST} cannot be reached, so an exchange of our own makes a market up",
+            )
+    path = Path(option)
+    if not path.is_file():
+        close = nearest(option, _NAMES)
+        raise InvalidRequest(
+            f"--market {option!r} is neither a file nor one of {', '.join(_NAMES)}.",
+            remedy=f"Did you mean {close!r}?" if close else "Give a capture of Coinbase's feed, or one of these.",
+        )
+    path = path.resolve()
+    return Market(MarketKind.CAPTURE, f"capture: {path.name}, played by an exchange of our own", path)
+
+
+def is_live_reachable(host: str = LIVE_HOST, port: int = LIVE_PORT, within_s: float = REACH_WITHIN_S) -> bool:
+    """Whether a TLS connection to Coinbase comes up in time; on a thread, because name look-ups know no deadline."""
+    answer: list[bool] = []
+
+    def reach() -> None:
+        try:
+            with socket.create_connection((host, port), timeout=within_s) as plain:
+                plain.settimeout(within_s)
+                with ssl.create_default_context().wrap_socket(plain, server_hostname=host):
+                    answer.append(True)
+        except OSError:  # ssl.SSLError is one
+            answer.append(False)
+
+    thread = threading.Thread(target=reach, name="reach-live", daemon=True)
+    thread.start()
+    thread.join(within_s)
+    return bool(answer and answer[0])
