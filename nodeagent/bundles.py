@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from agentfarm.bundle import BUNDLE_BYTES_MAX, is_digest
 from nodeagent.log import log
 from nodeagent.problems import StartFailed
 from nodeagent.programs import OUR_PYTHON, RuntimeFolder, run_program
@@ -22,8 +22,9 @@ from nodeagent.unpacking import BUNDLE_AT_FAULT
 SPARE_BUNDLES: Final = 8
 """Bundles kept although no replica uses them: a rollback then needs no transfer."""
 UNPACK_TIMEOUT_S: Final = 120.0
-ARCHIVE_BYTES_MAX: Final = BUNDLE_BYTES_MAX + 64 * 2**20
-"""What a transfer may bring at most: the files, and the archive around them."""
+ARCHIVE_BYTES_MAX: Final = 128 * 2**20
+"""What a transfer may bring at most. What the files may be is for the unpacking program to say."""
+_DIGEST: Final = re.compile("sha256:[0-9a-f]{64}")
 
 
 class BundleMissing(Exception):
@@ -49,7 +50,7 @@ class Bundles:
 
     async def get(self, digest: str) -> Path:
         """The agent's files. Raises StartFailed; LinkAway while the controller cannot be asked."""
-        if not is_digest(digest):
+        if not _DIGEST.fullmatch(digest):
             raise StartFailed("bundle_failed", f"{digest!r} is not a bundle's digest.", is_final=True)
         folder = self._folder / digest.removeprefix("sha256:")
         async with self._locks.setdefault(digest, asyncio.Lock()):

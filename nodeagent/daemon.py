@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -43,7 +42,8 @@ LAST_WORDS_S: Final = 2.0
 class Daemon:
     """One node. `run` until `stop` is called."""
 
-    def __init__(self, settings: NodeSettings) -> None:
+    def __init__(self, settings: NodeSettings, version: str) -> None:
+        self._version = version
         self._settings = settings
         self._folder = settings.data_dir
         self._stopping = asyncio.Event()
@@ -135,7 +135,7 @@ class Daemon:
         settings, here = self._settings, machine()
         memory = settings.memory_mib or max(0, here.memory_mib - settings.reserve_memory_mib)
         return wire.Hello(
-            daemon_version=version("agentfarm"),
+            daemon_version=self._version,
             capacity=wire.Capacity(
                 cpu_millicores=settings.cpu_millicores or here.cpu_millicores, memory_mib=memory, gpus=settings.gpus
             ),

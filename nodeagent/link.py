@@ -125,7 +125,7 @@ class Link:
 
     async def _stream(self) -> None:
         """One stream, from Hello to its end. Raises what broke it."""
-        options = [*CHANNEL_OPTIONS]
+        options: list[tuple[str, int | str]] = [*CHANNEL_OPTIONS]
         if self._peer.expected_name:
             options.append(("grpc.ssl_target_name_override", self._peer.expected_name))
         channel = grpc.aio.secure_channel(self._peer.address, self._peer.credentials(), options=options)

@@ -33,7 +33,7 @@ async def read_log(path: Path, tail_lines: int, *, follow: bool) -> AsyncIterato
 
     Raises FileNotFoundError when there is no log.
     """
-    file = path.open("rb")
+    file: BinaryIO = path.open("rb")
     try:
         end = file.seek(0, os.SEEK_END)
         whole, rest = _whole_lines(_tail(path, min(tail_lines, TAIL_LINES_MAX), end))

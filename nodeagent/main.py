@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import Final
 
 from agentfarm.errors import FarmError
-from nodeagent.log import log
 
 EXIT_DONE: Final = 0
 EXIT_ERROR: Final = 1
 EXIT_PRECONDITION: Final = 5
+STANDARD_INPUT: Final = "-"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,28 +44,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its words would stand beside our log; statuses say the same
-    from nodeagent.daemon import Daemon  # noqa: PLC0415 - `join` needs none of it
-    from nodeagent.start import load_settings  # noqa: PLC0415
+    from nodeagent.start import become_daemon, load_settings  # noqa: PLC0415 - `join` needs none of it
 
-    settings = load_settings(options.config, options.data_dir)
-    log.configure(settings.log_format, settings.log_level)
-
-    async def serve() -> None:
-        daemon = Daemon(settings)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, daemon.stop)
-        await daemon.run()
-
-    asyncio.run(serve())
-    return EXIT_DONE
+    become_daemon(load_settings(options.config, options.data_dir))
 
 
 def _join(options: argparse.Namespace) -> int:
     from nodeagent.joining import join  # noqa: PLC0415 - brings an HTTP client and cryptography
 
-    token = sys.stdin.read() if options.token == "-" else options.token
+    word = options.token
+    token = sys.stdin.read() if word == STANDARD_INPUT else word
     name = join(token, options.data_dir)
     print(f"This machine is node {name} now. Start it: agentfarm-node run --data-dir {options.data_dir}")
     return EXIT_DONE

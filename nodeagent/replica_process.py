@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from nodeagent.replica.frames import FrameReader, ProtocolError
+from nodeagent.replica.identity import start_ticks
 from nodeagent.replica.launch import EXIT_NAME, PROCESS_NAME, SOCKET_NAME
-from nodeagent.replica.process import start_ticks
 from nodeagent.replica.unix_sockets import connect
 
 CONNECT_POLL_S: Final = 0.003

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 ENV_PREFIX: Final = "AGENTFARM"
 LOG_FORMATS: Final = ("console", "json")
@@ -71,3 +72,19 @@ class NodeSettings:
             raise ValueError("metrics_port must be a port, 0 for any, or -1 for none")
         if self.link is not None and not self.link.rpartition(":")[2].isdigit():
             raise ValueError("link must be host:port")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The reverse of `asdict`, after JSON."""
+        market, llm = data["market"], data["llm"]
+        return cls(
+            **{
+                **data,
+                "data_dir": Path(data["data_dir"]),
+                "capabilities": tuple(data["capabilities"]),
+                "market": None
+                if market is None
+                else MarketSettings(**{**market, "products": tuple(market["products"])}),
+                "llm": LlmSettings(**{**llm, "key_file": Path(llm["key_file"]) if llm["key_file"] else None}),
+            }
+        )

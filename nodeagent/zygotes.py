@@ -68,7 +68,8 @@ class ZygoteClient(asyncio.Protocol):
         if self.is_gone or self._transport is None:
             raise ZygoteGone(self.name)
         number = next(self._numbers)
-        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._asked[number] = answer
         self._transport.write(encode({"id": number, "op": op, **facts}))
         try:
             async with asyncio.timeout(timeout_s):

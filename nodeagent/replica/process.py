@@ -24,6 +24,7 @@ from typing import Any, Final, NoReturn
 
 from nodeagent.replica.control import Control
 from nodeagent.replica.frames import PROTOCOL
+from nodeagent.replica.identity import start_ticks
 from nodeagent.replica.launch import LOG_NAME, PROCESS_NAME, SLOTS_NAME, SOCKET_NAME, Launch
 from nodeagent.replica.ledger import Ledger
 from nodeagent.replica.output_log import OutputLog
@@ -124,15 +125,6 @@ def set_name(name: str) -> None:
 def become_subreaper() -> None:
     """Orphans among our descendants become our children instead of init's."""
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def start_ticks(pid: int) -> int:
-    """When a process started, in clock ticks since boot: with the pid it names a process for ever. 0: none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return 0
-    return int(stat[stat.rindex(b")") + 2 :].split()[19])
 
 
 def _limit(launch: Launch) -> None:

@@ -13,8 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from nodeagent.replica.identity import start_ticks
 from nodeagent.replica.launch import EXIT_NAME, Launch
-from nodeagent.replica.process import become_replica, set_name, start_ticks, take_streams
+from nodeagent.replica.process import become_replica, set_name, take_streams
 from nodeagent.zygote.messages import LOG_NAME
 from nodeagent.zygote.server import Reply, Server
 
