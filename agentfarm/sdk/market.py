@@ -28,7 +28,9 @@ CONNECTIONS_KEPT: Final = 4
 _TRADES: Final = "SELECT ts, venue, product, trade_id, price, size, aggressor_side FROM trades WHERE "
 _NEWEST: Final = "SELECT max(ts) AS ts FROM trades WHERE product = %s"
 _HEALTH: Final = "SELECT * FROM feed_health WHERE product = %s ORDER BY ts DESC LIMIT 1"
-_TABLE_MISSING: Final = re.compile(r"(?:table|relation).*does not exist", re.IGNORECASE)
+_TABLE_MISSING: Final = re.compile(
+    r"table does not exist \[table=(?:trades|ticker|book|book_change|feed_\w+|candles_\w+)\]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +203,14 @@ def _is_alive(connection: Any) -> bool:
 
 
 def _parameter(value: object) -> object:
-    """Times as texts that QuestDB reads as timestamps; a naive time is taken as UTC."""
+    """Times as texts that QuestDB reads as timestamps, a naive one taken as UTC; decimals as exact literals."""
     if isinstance(value, datetime):
         aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
         return aware.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if isinstance(value, Decimal) and value.is_finite():
+        from psycopg2.extensions import AsIs  # noqa: PLC0415 - a query runs: it is there
+
+        return AsIs(f"{value:f}m")  # QuestDB's literal for an exact decimal; without the m it would be a double
     return value.isoformat() if isinstance(value, date) else value
 
 

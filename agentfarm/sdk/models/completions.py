@@ -35,7 +35,7 @@ def whole_piece(content: bytes) -> ChatPiece:
         data = json.loads(content)
         choice = data["choices"][0]
         return _piece(data, choice["message"], choice.get("finish_reason"))
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise Unavailable(f"The language model's answer is not a chat completion: {content[:200]!r}.") from error
 
 
