@@ -35,7 +35,7 @@ DATABASE: Final = "agentfarm"
 SOCKET_PATH_MAX: Final = 107  # bytes of sun_path on Linux, less the end mark; macOS has 103
 LOG_BYTES_MAX: Final = 8 * 1024 * 1024  # at start, a longer log becomes server.log.1
 INIT_TIMEOUT_S: Final = 120.0
-KILL_TIMEOUT_S: Final = 5.0
+KILL_TIMEOUT_S: Final = 3.0
 
 # One writer, a handful of readers, a small machine. Durable commits are never traded away here.
 SETTINGS: Final[Mapping[str, str]] = {
@@ -151,6 +151,12 @@ def _socket_folder(folder: Path, account: Account) -> Path:
     account.own(chosen)
     chosen.chmod(0o700)
     return chosen
+
+
+def remove_socket_folder(cluster: Cluster) -> None:
+    """Leave nothing outside of our folder, once no server runs."""
+    if cluster.socket_folder.parent != cluster.folder:
+        shutil.rmtree(cluster.socket_folder, ignore_errors=True)
 
 
 def _check_version(cluster: Cluster) -> None:

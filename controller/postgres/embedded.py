@@ -30,6 +30,7 @@ RESTART_FIRST_S: Final = 0.05
 RESTART_MAX_S: Final = 5.0
 HEALTHY_AFTER_S: Final = 30.0  # a server that lived this long restarts without waiting
 READY_POLL_S: Final = 0.02
+LAST_WORDS_LINES: Final = 3
 START_DEADLINE_S: Final = 120.0  # replaying a long log after a power cut takes its time
 
 
@@ -55,6 +56,7 @@ class EmbeddedPostgres:
         self._is_ready = asyncio.Event()
         self._lock: int | None = None
         self.restarts = 0  # how often it died and was started again
+        self.died = asyncio.Event()  # set at each death; whoever waits for the next one clears it
 
     @property
     def dsn(self) -> str:
@@ -80,7 +82,13 @@ class EmbeddedPostgres:
         """
         if self._supervisor is not None:
             return
-        self._take_lock()
+        try:
+            self._take_lock()
+        except OSError as error:
+            raise Unavailable(
+                f"The database's folder {self._folder} cannot be used: {error}",
+                remedy="Choose another data_dir, or make this one writable.",
+            ) from error
         try:
             self._cluster = await asyncio.to_thread(on_disk.prepare, self._folder, self._settings, self._progress)
             self._process = await self._adopt() or await self._spawn()
@@ -116,6 +124,7 @@ class EmbeddedPostgres:
             await asyncio.to_thread(on_disk.end, process, deadline_s)
         if self._cluster is not None and self._lock is not None:
             await asyncio.to_thread(on_disk.clear, self._cluster)
+            await asyncio.to_thread(on_disk.remove_socket_folder, self._cluster)
         if self._lock is not None:
             os.close(self._lock)  # which releases it
             self._lock = None
@@ -200,6 +209,7 @@ class EmbeddedPostgres:
             self._is_ready.clear()
             self._process = None
             self.restarts += 1
+            self.died.set()
             wait_s = 0.0 if loop.time() - born > HEALTHY_AFTER_S else max(RESTART_FIRST_S, wait_s)
             log.warning("postgres.died", restarts=self.restarts, restart_after_s=wait_s)
             while self._process is None:
@@ -236,10 +246,9 @@ async def _exit_of(process: psutil.Process) -> None:
 
 
 def _last_words(cluster: Cluster) -> str:
-    """The last line of its log that tells why."""
-    lines = cluster.log_path.read_text(errors="replace").splitlines()[-20:]
-    told = [line for line in lines if "FATAL" in line or "PANIC" in line] or lines or ["it said nothing"]
-    return told[-1]
+    """The last lines of its log, which tell why, without the time before each."""
+    lines = cluster.log_path.read_text(errors="replace").splitlines()[-LAST_WORDS_LINES:]
+    return " / ".join(line.split("] ", 1)[-1] for line in lines) or "it said nothing"
 
 
 def _make_database(cluster: Cluster) -> None:

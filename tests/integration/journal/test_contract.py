@@ -13,9 +13,9 @@ from tests.integration.journal.contract import Clock, JournalContract, OpenJourn
 
 class TestMemoryJournal(JournalContract):
     @pytest.fixture
-    def open_journal(self, clock: Clock) -> OpenJournal:
+    def open_journal(self) -> OpenJournal:
         tables = Tables()
-        return lambda: MemoryJournal(tables, clock)
+        return lambda: MemoryJournal(tables)
 
 
 class TestPostgresJournal(JournalContract):
