@@ -33,7 +33,17 @@ from controller.core.commands import (
 )
 from controller.core.decide import decide
 from controller.core.lives import Outcome, ReplicaState
-from controller.core.model import DeploymentName, FarmState, Instant, Limits, Measured, NodeName, Replica, TaskId
+from controller.core.model import (
+    DeploymentName,
+    FarmState,
+    Instant,
+    Limits,
+    Measured,
+    NodeName,
+    Replica,
+    ReplicaId,
+    TaskId,
+)
 from controller.core.transition import Assign, CancelAttempts, FinishedTask, Lease, SetDesired, Transition
 from controller.engine import EngineMetrics, EventBus
 from controller.gateway.app import app_of
@@ -111,6 +121,7 @@ class SmallNode:
         self.engine, self.name, self.session = engine, NodeName(name), 1
         self.held: dict[int, Lease] = {}
         self.replicas: set[int] = set()
+        self.stopping: set[int] = set()
         self.import_error = ""
         self.stays_silent = False  # about replicas that should stop: a drain then waits
 
@@ -136,10 +147,7 @@ class SmallNode:
         news = []
         for item in desired.replicas:
             if item.is_stopping:
-                if self.stays_silent:
-                    continue
-                news.append(ReplicaNews(item.replica, ReplicaState.STOPPED))
-                self.replicas.discard(item.replica)
+                self.stopping.add(item.replica)
             elif item.replica not in self.replicas:
                 self.replicas.add(item.replica)
                 if self.import_error:
@@ -148,6 +156,16 @@ class SmallNode:
                     news.append(ReplicaNews(item.replica, ReplicaState.RUNNING, pid=4000 + item.replica, ready_ms=12))
         if news:
             self.engine.do(ReplicasReported(self.name, self.session, tuple(news)))
+        self._stop_idle()
+
+    def _stop_idle(self) -> None:
+        """Replicas that should stop do so once they hold no attempt."""
+        busy = {lease.replica for lease in self.held.values()}
+        done = [] if self.stays_silent else sorted(self.stopping & self.replicas - busy)
+        self.replicas -= set(done)
+        if done:
+            news = tuple(ReplicaNews(ReplicaId(replica), ReplicaState.STOPPED) for replica in done)
+            self.engine.do(ReplicasReported(self.name, self.session, news))
 
     def _run(self, lease: Lease) -> None:
         self.engine.do(AttemptsStarted(self.name, self.session, (lease.token,)))
@@ -173,6 +191,7 @@ class SmallNode:
         output = lease.input or b"null"
         result = AttemptResult(lease.task, lease.token, outcome, output, *error, duration_s=0.001)
         self.engine.do(AttemptsEnded(self.name, self.session, (result,)))
+        self._stop_idle()
 
 
 class MemoryHistory:
