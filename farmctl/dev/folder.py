@@ -84,14 +84,14 @@ class FolderLock:
 def open_folder(root: Path) -> tuple[FarmFolder, FolderLock]:
     """Take the folder for this process, made and marked when it is new.
 
-    Raises InvalidRequest when it holds something else, Conflict naming the pid when a farm runs there.
+    Raises Conflict when it holds something else, or, naming the pid, when a farm runs there.
     """
     folder = FarmFolder(root.absolute())
     if folder.root.exists() and not folder.root.is_dir():
-        raise InvalidRequest(f"{folder.root} is not a folder.", remedy="Give another one with --data-dir.")
+        raise Conflict(f"{folder.root} is not a folder.", remedy="Give another one with --data-dir.")
     if not folder.marker.exists():
         if folder.root.exists() and any(folder.root.iterdir()):
-            raise InvalidRequest(
+            raise Conflict(
                 f"{folder.root} holds files that are not those of a farm.",
                 remedy="Give an empty or new folder with --data-dir.",
             )
@@ -137,7 +137,7 @@ def _create(folder: FarmFolder) -> None:
         # A farm's folder often lies in a checkout: git must not offer its keys for a commit.
         (folder.root / ".gitignore").write_text("*\n", encoding="utf-8")
     except OSError as error:
-        raise InvalidRequest(
+        raise Conflict(
             f"{folder.root} cannot be written: {error.strerror}.", remedy="Give another folder with --data-dir."
         ) from error
 

@@ -20,6 +20,7 @@ import psutil
 from farmctl.dev.folder import read_json, write_json
 
 TERMINATE_WITHIN_S: Final = 20.0
+GRACE_S: Final = 1.0
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _SAME_START_S: Final = 0.05
 
@@ -81,6 +82,7 @@ def end_descendants(known: Iterable[int]) -> list[str]:
     """End everything below this process that is left. Returns their commands, for the one who reports it."""
     reap(known)
     left = [process for process in psutil.Process().children(recursive=True) if is_alive(process)]
+    _, left = psutil.wait_procs(left, GRACE_S)  # who was just told to end may need a moment to do so
     told = [_command(process) for process in left]
     end(left, TERMINATE_WITHIN_S / 4)
     reap(known)

@@ -1,0 +1,50 @@
+"""Which market it is: what was asked for, or what can be reached."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from agentfarm.errors import InvalidRequest
+from farmctl.dev.market import MarketKind, choose_market, is_live_reachable
+
+
+def never() -> bool:
+    raise AssertionError("only auto looks for Coinbase")
+
+
+@pytest.mark.parametrize(
+    ("option", "kind", "needs_exchange"),
+    [("live", MarketKind.LIVE, False), ("simulated", MarketKind.SIMULATED, True), ("off", MarketKind.OFF, False)],
+)
+def test_a_named_market_is_taken_without_looking(option: str, kind: MarketKind, needs_exchange: bool) -> None:
+    market = choose_market(option, never)
+    assert (market.kind, market.needs_exchange) == (kind, needs_exchange)
+    assert market.words.startswith(kind)
+
+
+@pytest.mark.parametrize(("is_reachable", "kind"), [(True, MarketKind.LIVE), (False, MarketKind.SIMULATED)])
+def test_auto_takes_coinbase_where_it_can_be_reached(is_reachable: bool, kind: MarketKind) -> None:
+    assert choose_market("auto", lambda: is_reachable).kind is kind
+
+
+def test_a_file_is_a_capture(tmp_path: Path) -> None:
+    file = tmp_path / "auto"
+    file.write_text("{}")
+    market = choose_market(str(file), never)
+    assert market.kind is MarketKind.CAPTURE
+    assert market.capture == file
+
+
+def test_a_misspelt_market_is_told_the_nearest() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        choose_market("simulatd", never)
+    assert "'simulated'" in caught.value.remedy
+
+
+def test_a_host_that_does_not_speak_tls_is_not_reachable_and_costs_no_more_than_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        assert not is_live_reachable("127.0.0.1", mute.getsockname()[1], within_s=0.1)
+    assert not is_live_reachable("127.0.0.1", 1, within_s=0.5)
