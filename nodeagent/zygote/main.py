@@ -36,15 +36,19 @@ def main() -> None:
         importlib.import_module(name)
     for name in options.preload:
         _preload(name)
+    if "langgraph.graph" in sys.modules:
+        _preload("nodeagent.zygote.warmup", call="run_graph")
     gc.collect()
     gc.freeze()
     EnvironmentZygote(options.folder).serve()
 
 
-def _preload(name: str) -> None:
+def _preload(name: str, call: str = "") -> None:
     """An environment may lack it, or hold a broken one: then agents that import it fail by themselves, and say so."""
     try:
-        importlib.import_module(name)
+        module = importlib.import_module(name)
+        if call:
+            getattr(module, call)()
     except Exception:
         print(f"preload of {name} failed:", file=sys.stderr)
         traceback.print_exc()
