@@ -130,7 +130,7 @@ def _validated(data: dict[str, Any], reader: _Reader) -> spec.AgentSpec | None:
 
 def _message(source: str, problems: list[str]) -> str:
     if len(problems) == 1:
-        return f"{problems[0].rstrip('.')}."
+        return problems[0] if problems[0][-1] in ".?" else f"{problems[0]}."
     problems.sort(key=_line)
     return f"{source} has {len(problems)} problems:\n" + "\n".join(f"  {problem}" for problem in problems)
 

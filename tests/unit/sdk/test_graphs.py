@@ -334,6 +334,35 @@ async def test_subgraphs_and_rich_state_survive(tmp_path: Path) -> None:
     assert len({namespace for _, namespace, _ in channel.records}) == 2
 
 
+async def test_channels_stored_as_differences_are_rebuilt(tmp_path: Path) -> None:
+    source = """
+        from typing import Annotated, TypedDict
+        from langgraph.channels import DeltaChannel
+        from langgraph.graph import START, StateGraph
+        def joined(old, updates):
+            return [*(old or []), *(item for update in updates for item in update)]
+        died = []
+        class State(TypedDict):
+            log: Annotated[list, DeltaChannel(joined, snapshot_frequency=3)]
+        def step(name):
+            def run(state):
+                if name == "d" and not died:
+                    died.append(1)
+                    raise ConnectionError
+                return {"log": [f"{name}{len(state['log'])}"]}
+            return run
+        graph = StateGraph(State)
+        for before, name in ((START, "a"), ("a", "b"), ("b", "c"), ("c", "d")):
+            graph.add_node(name, step(name)); graph.add_edge(before, name)
+    """
+    channel = MemoryChannel()
+    loaded = agent(tmp_path, source)
+    with pytest.raises(ConnectionError):
+        await loaded.run(call({"log": ["in"]}, checkpoints=channel))
+    output = await loaded.run(call({"log": ["in"]}, attempt=2, checkpoints=channel))
+    assert output == {"log": ["in", "a1", "b2", "c3", "d4"]}
+
+
 async def test_large_states_are_compressed(tmp_path: Path) -> None:
     channel = MemoryChannel()
     await agent(tmp_path, STEPS).run(call({"base": 1, "log": ["x" * 100_000]}, checkpoints=channel))
