@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S: Final = 3.0
 READ_TIMEOUT_S: Final = 30.0
 STREAM_SILENCE_S: Final = 45.0  # the gateway sends a comment at least every 15 s
-TRIES: Final = 4  # of what is safe to repeat, while the farm is away
+AWAY_MAX_S: Final = 15.0  # how long what is safe to repeat is tried while the farm says that it is away
 TRY_PAUSE_S: Final = 0.5
 
 _BY_CODE: Final[dict[str, type[FarmError]]] = {
@@ -126,7 +126,7 @@ class FarmClient:
             yield answer
 
     def _again(self, once: Callable[[], Any]) -> Any:
-        for _ in range(TRIES - 1):
+        for _ in range(int(AWAY_MAX_S / TRY_PAUSE_S)):
             try:
                 return once()
             except NoFarm:
@@ -174,13 +174,13 @@ class FarmClient:
 
 
 class NoFarm(Unavailable):
-    """Nothing listens there: repeating at once is of no use."""
+    """No farm is there: repeating at once is of no use."""
 
 
 def problem_of(status: int, body: Any) -> FarmError:
     """The error behind problem details, or behind whatever else answered."""
     if not isinstance(body, dict) or "detail" not in body:
-        return Unavailable(
+        return NoFarm(
             f"What answered is not a farm's gateway: it said {status}.", remedy="Look at --server.", status=status
         )
     kind = _BY_CODE.get(str(body.get("code")), _BY_STATUS.get(status, FarmError))

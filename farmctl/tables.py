@@ -65,7 +65,7 @@ def node_state(node: Mapping[str, Any]) -> str:
 def deployments_table(deployments: Iterable[Mapping[str, Any]]) -> Table:
     """Deployments."""
     return table(
-        ["agent", ">version", ">running", ">wanted", ">queued", ">leased", "mean time", "rollout"],
+        ["agent", ">ver", ">run", ">want", ">queued", ">leased", "mean", "rollout"],
         [
             (
                 d["name"], d["version"], d["replicas_running"], d["replicas_wanted"], d["queued"], d["leased"],

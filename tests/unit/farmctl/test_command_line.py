@@ -113,7 +113,6 @@ class Stranger(BaseHTTPRequestHandler):
 
 
 def test_what_is_no_farm_is_said_to_be_none(farmctl: Farmctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("farmctl.client.TRY_PAUSE_S", 0.0)
     (tmp_path / "token").write_text("x" * 20)
     server = HTTPServer(("127.0.0.1", 0), Stranger)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from agentfarm.errors import Unavailable
+from farmctl.client import FarmClient
 from tests.unit.farmctl.conftest import Ran, ServedFarm
 
 Farmctl = Callable[..., Ran]
@@ -128,3 +130,30 @@ def test_batch_submits_every_line_once(farmctl: Farmctl, tmp_path: Path, farm: S
 
 def test_list_says_when_there_are_none(farmctl: Farmctl) -> None:
     assert farmctl("task", "list").out == "No tasks.\n"
+
+
+def test_submit_outlasts_a_database_that_is_away_for_a_moment(
+    farmctl: Farmctl, farm: ServedFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm.small.engine.refusal = Unavailable("PostgreSQL cannot be reached.")
+    naps = 0
+
+    def nap(seconds: float) -> None:
+        nonlocal naps
+        naps += 1
+        if naps == 3:
+            farm.small.engine.refusal = None
+
+    monkeypatch.setattr(FarmClient.__init__, "__defaults__", (nap,))
+    ran = farmctl("task", "submit", "echo", "5", "--wait")
+    assert (ran.code, ran.json) == (0, 5)
+    assert farm.do(lambda: len(farm.small.memory.inputs)) == 1
+
+
+def test_submit_gives_up_with_words_when_it_stays_away(
+    farmctl: Farmctl, farm: ServedFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm.small.engine.refusal = Unavailable("PostgreSQL cannot be reached.")
+    monkeypatch.setattr(FarmClient.__init__, "__defaults__", (lambda seconds: None,))
+    ran = farmctl("task", "submit", "echo")
+    assert (ran.code, "PostgreSQL cannot be reached." in ran.err) == (1, True)
