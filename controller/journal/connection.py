@@ -10,7 +10,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names a class in lower case
 
 from agentfarm.errors import Unavailable
-from controller.journal.errors import JournalCorrupt
+from controller.journal.errors import LOST_LEAD_STATE, JournalCorrupt, LostLead
 
 CONNECT_TIMEOUT_S: Final = 5
 STATEMENT_TIMEOUT_MS: Final = (
@@ -43,13 +43,21 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-        words = str(error).strip().splitlines() or [type(error).__name__]
         raise Unavailable(
-            f"PostgreSQL is not available: {words[0]}",
+            f"PostgreSQL is not available: {_words(error)}",
             remedy="It is tried again; if this stays, look at the database server and its disk.",
         ) from error
     except psycopg2.Error as error:
+        if error.pgcode == LOST_LEAD_STATE:
+            raise LostLead(
+                f"Another controller leads now: {_words(error)}.", remedy="This one stands by, or stops."
+            ) from error
         raise JournalCorrupt(
             f"PostgreSQL refused what the farm wanted to store: {str(error).strip()}",
             remedy="This is a mistake of the farm; please report it with the controller's log.",
         ) from error
+
+
+def _words(error: psycopg2.Error) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0]

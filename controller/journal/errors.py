@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from agentfarm.errors import Conflict, FarmError
+
+# SQLSTATEs raised by the guards in the database: see migrations/versions/0001_pre_first_tables.py.
+LOST_LEAD_STATE: Final = "FA001"
+UNEXPECTED_ROWS_STATE: Final = "FA002"
 
 
 class LostLead(Conflict):

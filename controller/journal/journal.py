@@ -17,11 +17,12 @@ from agentfarm.errors import FarmError, Unavailable
 from controller.core.model import FarmState, Instant, Limits, TaskId
 from controller.core.transition import Changes
 from controller.journal import days
-from controller.journal.commit import PREPARED, SESSION_SETTINGS, Committer
+from controller.journal.commit import Committer
 from controller.journal.connection import connect, translated
 from controller.journal.encode import Clock, clean
 from controller.journal.errors import JournalCorrupt
 from controller.journal.load import inputs_of, load_state, versions_of
+from controller.journal.statements import PREPARED, SESSION_SETTINGS
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")

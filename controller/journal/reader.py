@@ -188,7 +188,8 @@ class Reader:
         )  # fmt: skip
 
         def read(connection: Connection) -> list[Version]:
-            return [Version(row[0], row[1], row[2], policy_of(row[3]), row[4], row[5]) for row in connection.execute(query)]
+            rows = connection.execute(query)
+            return [Version(row[0], row[1], row[2], policy_of(row[3]), row[4], row[5]) for row in rows]
 
         return self._read(read)
 

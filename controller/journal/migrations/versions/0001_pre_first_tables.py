@@ -241,6 +241,23 @@ ALTER TABLE lease SET (
 );
 """
 
+# Guards that end a turn inside PostgreSQL, so that a whole turn can be sent at once. The codes are errors.py's.
+GUARDS = """
+CREATE FUNCTION fence(wanted BIGINT) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM leader WHERE epoch = wanted FOR SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'epoch % is over', wanted USING ERRCODE = 'FA001';
+    END IF;
+END $$;
+CREATE FUNCTION expect(counted BIGINT, wanted BIGINT, what TEXT) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF counted <> wanted THEN
+        RAISE EXCEPTION 'PostgreSQL has % of % %', counted, wanted, what USING ERRCODE = 'FA002';
+    END IF;
+END $$;
+"""
+
 FIRST_ROWS = """
 INSERT INTO leader (is_only) VALUES (true);
 CREATE TABLE task_finished_default PARTITION OF task_finished DEFAULT;
@@ -251,4 +268,5 @@ def upgrade() -> None:
     """Everything the first release keeps."""
     op.execute(TABLES)
     op.execute(CHURN)
+    op.execute(GUARDS)
     op.execute(FIRST_ROWS)

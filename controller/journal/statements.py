@@ -1,0 +1,114 @@
+"""The statements of a turn. Those of the happy path are prepared once per connection and take whole arrays.
+
+Plans are fixed to index lookups (SESSION_SETTINGS): one made while a table was empty must not meet a million rows.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SESSION_SETTINGS: Final = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+
+# COPY is cheaper per row, but needs round trips of its own; this is cheaper for a few tasks.
+INSERT: Final = """
+PREPARE insert_tasks (bigint[], text[], int[], double precision[], bytea[], text[]) AS
+INSERT INTO task (id, deployment, priority, submitted_at, input, options)
+SELECT id, deployment, priority, to_timestamp(submitted_at), input, options::jsonb
+FROM unnest($1, $2, $3, $4, $5, $6) AS t(id, deployment, priority, submitted_at, input, options)
+"""
+
+# Moves rows from the queue to their day partition, and keeps count. The last argument is how many must move.
+FINISH: Final = """
+PREPARE finish (bigint[], text[], double precision[], int[], int[], int[], bytea[], text[], text[], text[], int[],
+                text[], bigint[], bigint[], double precision[], bigint) AS
+WITH ended AS (
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS ended(
+        task, end_state, finished_at, tried, failed, crashed, output, error_type, error_message, error_traceback,
+        version, node, replica, token, leased_at)
+), moved AS (
+    DELETE FROM task USING ended WHERE task.id = ended.task
+    RETURNING task.id, task.deployment, task.priority, task.submitted_at, task.input, task.options, ended.*
+), stored AS (
+    INSERT INTO task_finished (id, deployment, priority, submitted_at, input, options, state, finished_at, attempt,
+                               failures, crashes, output, error_type, error_message, error_traceback, version, node,
+                               replica, token, leased_at)
+    SELECT id, deployment, priority, submitted_at, input, options, end_state, to_timestamp(finished_at), tried,
+           failed, crashed, output, error_type, error_message, error_traceback, version, node,
+           replica, token, to_timestamp(leased_at)
+    FROM moved
+), counted AS (
+    INSERT INTO task_tally AS tally (day, deployment, state, n)
+    SELECT (to_timestamp(finished_at) AT TIME ZONE 'UTC')::date, deployment, end_state, count(*)
+    FROM moved GROUP BY 1, 2, 3
+    ON CONFLICT (day, deployment, state) DO UPDATE SET n = tally.n + excluded.n
+)
+SELECT expect(count(*), $16, 'tasks to finish') FROM moved
+"""
+
+REQUEUE: Final = """
+PREPARE requeue (bigint[], int[], int[], int[], double precision[], boolean[], bigint) AS
+WITH changed AS (
+    UPDATE task SET attempt = r.attempt, failures = r.failures, crashes = r.crashes,
+                    not_before = to_timestamp(r.not_before), is_cancelling = r.is_cancelling
+    FROM unnest($1, $2, $3, $4, $5, $6) AS r(id, attempt, failures, crashes, not_before, is_cancelling)
+    WHERE task.id = r.id RETURNING 1
+)
+SELECT expect(count(*), $7, 'tasks to give back to the queue') FROM changed
+"""
+
+CANCEL: Final = """
+PREPARE cancel (bigint[], bigint) AS
+WITH changed AS (UPDATE task SET is_cancelling = true WHERE id = ANY($1) RETURNING 1)
+SELECT expect(count(*), $2, 'tasks to cancel') FROM changed
+"""
+
+LEASE: Final = """
+PREPARE lease (bigint, text, double precision, bigint[], int[], bigint[], bigint[]) AS
+INSERT INTO lease (id, node, leased_at, tasks, attempts, tokens, replicas)
+VALUES ($1, $2, to_timestamp($3), $4, $5, $6, $7)
+"""
+
+END_LEASES: Final = """
+PREPARE end_leases (bigint[], bigint) AS
+WITH gone AS (DELETE FROM lease WHERE id = ANY($1) RETURNING 1)
+SELECT expect(count(*), $2, 'lease rows to end') FROM gone
+"""
+
+PREPARED: Final = ";".join(
+    ("PREPARE fence (bigint) AS SELECT fence($1)", INSERT, FINISH, REQUEUE, CANCEL, LEASE, END_LEASES)
+)
+
+# Column -> its place in a VALUES list.
+NODE: Final = {
+    "name": "%s", "state": "%s", "is_cordoned": "%s", "cordon_reason": "%s", "drain": "%s::jsonb",
+    "cpu_millicores": "%s", "memory_mib": "%s", "gpus": "%s", "labels": "%s::jsonb", "capabilities": "%s::text[]",
+    "products": "%s::text[]", "daemon_version": "%s", "desired_generation": "%s", "recent_failures": "%s",
+}  # fmt: skip
+DEPLOYMENT: Final = {
+    "name": "%s", "replicas_wanted": "%s", "version": "%s", "generation": "%s", "rollout": "%s::jsonb",
+    "is_removed": "%s", "is_halted": "%s", "seat_failures": "%s::jsonb",
+}  # fmt: skip
+VERSION: Final = {
+    "deployment": "%s", "number": "%s", "digest": "%s", "spec": "%s", "policy": "%s::jsonb",
+    "created_at": "to_timestamp(%s)", "has_run": "%s",
+}  # fmt: skip
+REPLICA: Final = {
+    "id": "%s", "deployment": "%s", "seat": "%s", "version": "%s", "state": "%s", "node": "%s", "is_retiring": "%s",
+    "reason": "%s", "detail": "%s", "restarts": "%s", "pid": "%s", "private_mib": "%s", "ready_ms": "%s",
+    "since": "to_timestamp(%s)", "not_before": "to_timestamp(%s::double precision)", "served": "%s",
+}  # fmt: skip
+IDEMPOTENCY: Final = {"key": "%s", "task": "%s", "at": "to_timestamp(%s)"}
+ATTEMPT: Final = {
+    "task": "%s", "attempt": "%s", "token": "%s", "node": "%s", "replica": "%s", "leased_at": "to_timestamp(%s)",
+    "ended_at": "to_timestamp(%s)", "outcome": "%s", "error_type": "%s", "error_message": "%s",
+}  # fmt: skip
+CHECKPOINT: Final = {
+    "thread_id": "%s", "namespace": "%s", "checkpoint_id": "%s", "parent_id": "%s", "payload": "%s",
+}  # fmt: skip
+WRITE: Final = {
+    "thread_id": "%s", "namespace": "%s", "checkpoint_id": "%s", "writer_id": "%s", "index": "%s", "payload": "%s",
+}  # fmt: skip
+EVENT: Final = {
+    "kind": "%s", "severity": "%s", "at": "to_timestamp(%s)", "node": "%s", "deployment": "%s", "replica": "%s",
+    "task": "%s", "message": "%s", "data": "%s::jsonb",
+}  # fmt: skip
