@@ -198,6 +198,7 @@ class Daemon:
 
     def _market_ready(self, tsdb_url: str) -> None:
         self.supervisor.late_variables["AGENTFARM_TSDB"] = tsdb_url
+        self.link.reintroduce()  # the node has a capability and products now
 
     def _credentials(self) -> grpc.ChannelCredentials:
         identity = self.renewal.identity

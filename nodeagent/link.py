@@ -96,6 +96,7 @@ class Link:
         self._lease = Lease(asyncio.get_running_loop(), self._lease_is_over)
         self._beats: deque[tuple[int, float]] = deque()
         self._seq = 0
+        self._current: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
         """Connect, serve, and connect again: at once after a working stream broke, then less and less often."""
@@ -120,6 +121,11 @@ class Link:
                 await asyncio.sleep(wait_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter
         finally:
             self._lease.stop()
+
+    def reintroduce(self) -> None:
+        """The node is not what it said in its Hello any more: say it anew, on a new stream."""
+        if self._current is not None:
+            self._current.cancel()
 
     # -------------------------------------------------------------- one stream
 
@@ -176,13 +182,16 @@ class Link:
             asyncio.ensure_future(part)
             for part in (self._read(call), self._write(call), self._keep_beating(interval_s))
         ]
+        self._current = parts[1]
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             for part in done:
-                part.result()
+                if not part.cancelled():  # by reintroduce
+                    part.result()
         finally:
             for part in parts:
                 part.cancel()
+            self._current = None
             await asyncio.gather(*parts, return_exceptions=True)
             call.cancel()
 

@@ -1,14 +1,42 @@
-"""Market data on this node: its QuestDB and its feed. (Filled in below.)"""
+"""Market data on this node: its QuestDB and its feed, kept running beside everything else.
+
+Nothing here ever stops the daemon: without Java, jar, disk or network the node works on without market data and says
+why. Both processes outlive a daemon that dies, and are taken over by the next one.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
-from nodeagent.programs import RuntimeFolder
+from agentfarm.errors import FarmError
+from nodeagent.child import Child
+from nodeagent.log import log
+from nodeagent.logs import last_lines
+from nodeagent.programs import OUR_PYTHON, RuntimeFolder
 from nodeagent.settings import MarketSettings
+
+if TYPE_CHECKING:
+    from nodeagent.questdb.server import QuestDB, QuestDBServer
+
+DEFAULT_SOURCE: Final = "coinbase-exchange"
+RETRY_MIN_S, RETRY_MAX_S = 1.0, 60.0
+FEED_STOP_S: Final = 12.0
+UNCONNECTED_MAX_S: Final = 15.0
+STALE_AFTER_S: Final = 10.0
+"""A status file not rewritten for this long is no news."""
+FEED_UNUSABLE: Final = 5
+CAPABILITY: Final = "questdb"
+FAILED_CHARS_MAX: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,25 +46,215 @@ class MarketStatus:
     state: str = ""
     rows: int = 0
     lag_ms: int = 0
+    feed: Mapping[str, Any] | None = None
+    """The feed's own status."""
 
 
 class Market:
-    """Runs beside the daemon's other parts, and never stops them."""
+    """Runs beside the daemon's other parts. `on_ready` gets the address for agents when it is known."""
 
     def __init__(
         self, settings: MarketSettings | None, folder: Path, runtime: RuntimeFolder, on_ready: Callable[[str], None]
     ) -> None:
         self._settings = settings
+        self._folder = folder
+        self._runtime = runtime
+        self._on_ready = on_ready
+        self._server: QuestDB | None = None
+        self._feed: Child | None = None
+        self._failed = ""
+        self._reader = _StatusReader(folder / "feed" / "status.json")
+        self._rows_before = 0
+        self._unconnected_since: float | None = None
         self.capabilities: tuple[str, ...] = ()
         self.products: tuple[str, ...] = ()
 
     async def run(self) -> None:
         """Until cancelled."""
-        await asyncio.Event().wait()
+        if self._settings is None:
+            await asyncio.Event().wait()
+            return
+        wait_s = RETRY_MIN_S
+        while True:
+            try:
+                await self._bring_up(self._settings)
+                wait_s = RETRY_MIN_S
+                await self._keep_feeding(self._settings)
+            except (FarmError, OSError) as problem:
+                self._fail(str(problem))
+            await self._end_server()
+            await asyncio.sleep(wait_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter
+            wait_s = min(RETRY_MAX_S, wait_s * 2)
 
     async def stop(self, *, with_server: bool) -> None:
-        """Safe twice, and unstarted."""
+        """End both processes, or let go of them. Safe twice, and unstarted."""
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            if with_server:
+                await feed.end(FEED_STOP_S)
+            else:
+                feed.detach()
+        server, self._server = self._server, None
+        if server is not None:
+            detach = getattr(server, "detach", None)
+            await (server.stop() if with_server or detach is None else detach())
 
     def status(self) -> MarketStatus:
         """Now."""
-        return MarketStatus()
+        settings = self._settings
+        if settings is None:
+            return MarketStatus()
+        said = self._reader.read()
+        if self._failed or said is None:
+            return MarketStatus(self._failed or "starting", self._rows_before)
+        rows = self._rows_before + int(said.get("rows_stored", 0))
+        return MarketStatus(self._state(settings, said), rows, max(0, int(said.get("lag_ms", 0))), said)
+
+    def _state(self, settings: MarketSettings, said: Mapping[str, Any]) -> str:
+        now = time.monotonic()
+        if said.get("is_connected"):
+            self._unconnected_since = None
+            return market_kind(settings)
+        self._unconnected_since = self._unconnected_since or now
+        if now - self._unconnected_since < UNCONNECTED_MAX_S:
+            return market_kind(settings) if said.get("connects") else "starting"
+        return "failed: the feed is not connected to its venue"
+
+    # -------------------------------------------------------------- QuestDB
+
+    async def _bring_up(self, settings: MarketSettings) -> None:
+        """Raises FarmError, saying what is missing."""
+        folder = self._folder / "questdb"
+        folder.mkdir(parents=True, exist_ok=True)
+        server = self._server = await _make_server(settings, folder)
+        endpoint = await server.start()
+        self._failed = ""
+        self.capabilities = (CAPABILITY,)
+        self.products = settings.products
+        self._on_ready(endpoint.reader_url())
+        log.info("market.questdb_ready", http_port=endpoint.http_port, pg_port=endpoint.pg_port)
+
+    async def _end_server(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            with suppress(FarmError, OSError):
+                await server.stop()
+
+    # -------------------------------------------------------------- the feed
+
+    async def _keep_feeding(self, settings: MarketSettings) -> None:
+        """Keep the feed running while QuestDB is; a feed that cannot be used is tried again ever less often."""
+        wait_s = RETRY_MIN_S
+        while True:
+            began = time.monotonic()
+            feed = self._feed = self._find_or_start(settings)
+            self._failed = ""
+            code = await asyncio.shield(feed.exited)
+            said = self._reader.read() or {}
+            self._rows_before += int(said.get("rows_stored", 0))
+            self._reader.forget()
+            lasted_s = time.monotonic() - began
+            wait_s = RETRY_MIN_S if lasted_s > RETRY_MAX_S else min(RETRY_MAX_S, wait_s * 2)
+            words = (last_lines(self._feed_log, 1) or [""])[0]
+            log.warning("market.feed_ended", code=code, said=words[:FAILED_CHARS_MAX], again_in_s=wait_s)
+            if code == FEED_UNUSABLE or lasted_s < wait_s:
+                self._fail(words or f"the feed ended with code {code}")
+            await asyncio.sleep(wait_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter
+
+    @property
+    def _feed_log(self) -> Path:
+        return self._folder / "feed" / "log"
+
+    def _find_or_start(self, settings: MarketSettings) -> Child:
+        folder = self._folder / "feed"
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / "settings.json"
+        text = json.dumps(feed_settings(settings, self._folder), indent=1)
+        found = self._reader.pid()
+        child = Child.find(found, str(config)) if found else None
+        if child is not None and config.exists() and config.read_text() == text:
+            log.info("market.feed_found", pid=child.pid)
+            return child
+        if child is not None:  # it was told something else
+            child.signal(9)
+        self._reader.forget()
+        staged = config.with_name(f".{config.name}")
+        staged.write_text(text)
+        staged.replace(config)
+        command = self._runtime.command(OUR_PYTHON, "nodeagent.feed.service", "--config", str(config))
+        return Child.start(command, self._feed_log)
+
+    def _fail(self, why: str) -> None:
+        words = f"failed: {' '.join(why.split())[:FAILED_CHARS_MAX]}"
+        if words != self._failed:
+            log.warning("market.failed", why=why)
+        self._failed = words
+
+
+def market_kind(settings: MarketSettings) -> str:
+    """live, simulated or capture: as the settings say, or by whether the venue is on this machine."""
+    if settings.kind:
+        return settings.kind
+    host = urlsplit(str(settings.feed.get("ws_url", ""))).hostname
+    return "simulated" if host in ("127.0.0.1", "localhost", "::1") else "live"
+
+
+def feed_settings(settings: MarketSettings, folder: Path) -> dict[str, Any]:
+    """What the feed process is told: `nodeagent.feed.service.settings.FeedSettings`, as JSON."""
+    return {
+        "source": DEFAULT_SOURCE,
+        **settings.feed,
+        "products": list(settings.products),
+        "capture_dir": str(folder / "capture"),
+        "endpoint_file": str(folder / "questdb" / "endpoint.json"),
+        "status_file": str(folder / "feed" / "status.json"),
+        "questdb_dir": None if settings.questdb_url else str(folder / "questdb"),
+    }
+
+
+async def _make_server(settings: MarketSettings, folder: Path) -> QuestDB:
+    from nodeagent.questdb.server import ExternalQuestDB, QuestDBServer  # noqa: PLC0415 - most nodes have no market
+
+    if settings.questdb_url:
+        return ExternalQuestDB(settings.questdb_url, endpoint_file=folder / "endpoint.json")
+    from nodeagent.questdb.runtime import obtain_runtime  # noqa: PLC0415
+    from nodeagent.questdb.settings import QuestDBSettings  # noqa: PLC0415
+
+    runtime = await obtain_runtime()
+    server: QuestDBServer = QuestDBServer(
+        runtime, QuestDBSettings(folder=folder), lambda name, facts: log.tell("info", name, facts)
+    )
+    return server
+
+
+class _StatusReader:
+    """The feed's status file, parsed only when it was rewritten."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp = 0
+        self._said: dict[str, Any] | None = None
+
+    def read(self) -> dict[str, Any] | None:
+        """The newest status; None when there is none worth believing."""
+        try:
+            stamp = self._path.stat().st_mtime_ns
+            if stamp != self._stamp:
+                self._said = json.loads(self._path.read_bytes())
+                self._stamp = stamp
+        except (OSError, ValueError):
+            self._said = None
+        if self._said is not None and time.time_ns() - self._stamp > STALE_AFTER_S * 1e9:
+            return {**self._said, "is_connected": False}
+        return self._said
+
+    def pid(self) -> int | None:
+        """The process that wrote it, if it may still live."""
+        said = self.read()
+        pid = int(said.get("pid", 0)) if said else 0
+        return pid if pid and os.path.exists(f"/proc/{pid}") else None
+
+    def forget(self) -> None:
+        """The process that wrote it is gone: its words are no news any more."""
+        self._path.unlink(missing_ok=True)
+        self._said, self._stamp = None, 0

@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 
 REQUEST_TIMEOUT_S: Final = 5.0
 REQUEST_BYTES_MAX: Final = 16 * 1024
+_FEED_METRICS: Final = (
+    ("frames", "counter", "Frames received."),
+    ("gaps", "counter", "Gaps found in the venue's sequences."),
+    ("repaired", "counter", "Gaps repaired over REST."),
+    ("missing_trades", "gauge", "Trades known to be missing."),
+    ("rejected", "counter", "Frames that could not be understood."),
+    ("rows_queued", "gauge", "Rows waiting for QuestDB."),
+    ("rows_dropped", "counter", "Rows not kept."),
+    ("capture_bytes", "gauge", "Size of the capture."),
+)
 
 
 class MetricsServer:
@@ -157,7 +167,11 @@ class NodeCollector:
             state.add_metric((word,), 1)
             yield state
             yield _counter("agentfarm_node_market_rows", "Rows the feed has stored.", market.rows)
-            yield _gauge("agentfarm_node_market_lag_seconds", "Of the newest row.", market.lag_ms / 1000)
+            yield _gauge("agentfarm_node_market_lag_seconds", "Age of events at receipt.", market.lag_ms / 1000)
+        for name, kind, text in _FEED_METRICS:
+            if market.feed is not None and name in market.feed:
+                make = _counter if kind == "counter" else _gauge
+                yield make(f"agentfarm_node_feed_{name}", text, float(market.feed[name]))
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

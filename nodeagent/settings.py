@@ -13,12 +13,15 @@ LOG_FORMATS: Final = ("console", "json")
 
 @dataclass(frozen=True, slots=True)
 class MarketSettings:
-    """Market data on this node. `feed` is passed on to the feed's own settings."""
+    """Market data on this node."""
 
     questdb_url: str | None = None
     """A server that already runs, instead of one of ours."""
     products: tuple[str, ...] = ()
     feed: dict[str, Any] = field(default_factory=dict)
+    """Settings of the feed process: `source`, `ws_url`, `rest_url`, `channels`, … (docs/market-data.md)."""
+    kind: str = ""
+    """What is told of it: live, simulated or capture. Empty: simulated for a venue on loopback, else live."""
 
 
 @dataclass(frozen=True, slots=True)
