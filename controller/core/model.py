@@ -142,6 +142,7 @@ class Drain:
     reason: str = ""
     is_forced: bool = False  # the deadline was hit and work was stopped
     is_complete: bool = False  # the daemon confirmed that no process remains
+    deadline_s: float | None = None  # from its start; bounds the deadline where the clock jumped meanwhile
 
 
 @dataclass(slots=True)

@@ -70,7 +70,7 @@ def start_drain(turn: Turn, command: StartDrain) -> FarmError | None:
         return InvalidRequest("The deadline of a drain cannot lie in the past.")
     node.is_cordoned = True
     node.cordon_reason = command.reason or "drain"
-    node.drain = Drain(turn.now.wall, turn.now.mono + command.deadline_s, command.reason)
+    node.drain = Drain(turn.now.wall, turn.now.mono + command.deadline_s, command.reason, deadline_s=command.deadline_s)
     turn.at(node.drain.deadline, ("drain_deadline", node.name))
     turn.out.changes.nodes[node.name] = node
     _touch_seats(turn, node)

@@ -28,6 +28,7 @@ from controller.core.model import (
     Version,
 )
 from controller.core.tasks import queue_timeout_s
+from controller.core.waits import bound_waits
 from controller.journal.encode import Clock, options_of, policy_of
 
 TOKEN_EPOCH_SHIFT: Final = 40  # a token is epoch << 40 | counter
@@ -53,6 +54,7 @@ def load_state(connection: Connection, limits: Limits, now: Instant, epoch: int)
         _inputs(cursor, state)
         cursor.execute("COMMIT")
     _queue(state)
+    bound_waits(state, now)
     _timers(state, now)
     return state
 

@@ -36,6 +36,7 @@ from controller.core.model import (
 )
 from controller.core.tasks import queue_timeout_s
 from controller.core.transition import Changes, CheckpointRow, EndedAttempt, Event, FinishedTask, LeaseBatch
+from controller.core.waits import bound_waits
 from controller.journal.encode import Clock
 from controller.journal.errors import JournalCorrupt, LostLead
 
@@ -253,6 +254,7 @@ class Load:
         self._tasks()
         self._leases()
         self._queue()
+        bound_waits(self._state, self._now)
         self._timers()
         return self._state
 

@@ -141,63 +141,73 @@ def promised(state: FarmState, node: Node) -> tuple[int, int, int]:
 # ------------------------------------------------------------------ memory and journal
 
 
-def check_same(state: FarmState, loaded: FarmState, now: Instant) -> None:
-    """What the journal reads back is what memory holds, but for what only memory knows."""
-    for mine, theirs in zip(durable(state, now), durable(loaded, now), strict=True):
+def check_same(state: FarmState, loaded: FarmState, now: Instant, *, clock_jumped: bool = False) -> None:
+    """What the journal reads back is what memory holds, but for what only memory knows.
+
+    clock_jumped: stored moments were bounded when they were read, so that they are not compared.
+    """
+    view = Durable(now, clock_jumped=clock_jumped)
+    for mine, theirs in zip(view.of(state), view.of(loaded), strict=True):
         if mine != theirs:
             raise Broken("memory and journal say the same", f"memory {mine}\njournal {theirs}")
 
 
-def durable(state: FarmState, now: Instant) -> Iterator[tuple[Any, ...]]:
-    """Everything of a state that must survive its controller, in an order of its own."""
-    yield "ids", state.epoch, state.next_task, state.next_replica
-    yield ("tasks", sorted(_task(task, now) for task in state.tasks.values()))
-    yield ("replicas", sorted(_replica(replica, now) for replica in state.replicas.values()))
-    yield ("deployments", sorted(_deployment(it) for it in state.deployments.values()))
-    yield ("nodes", sorted(_node(node) for node in state.nodes.values()))
-    yield ("pending", sorted(state.pending))
-    yield ("leases", sorted(state.lease_batches.items()))
+class Durable:
+    """Everything of a state that must survive its controller, as plain values in an order of its own."""
 
+    def __init__(self, now: Instant, *, clock_jumped: bool) -> None:
+        self._now = now.mono
+        self._clock_jumped = clock_jumped
 
-def _task(task: Task, now: Instant) -> tuple[Any, ...]:
-    is_held = task.token is not None
-    return (
-        task.id, task.deployment, task.priority, task.input_size, repr(task.options), task.attempt, task.failures,
-        task.crashes, is_held, task.is_cancelling, task.token or 0, task.replica or 0, task.node or "",
-        task.lease_batch if is_held else 0, 0.0 if is_held else _ahead(task.not_before, now),
-    )  # fmt: skip
+    def of(self, state: FarmState) -> Iterator[tuple[Any, ...]]:
+        """Part by part, so that a difference is small to read."""
+        yield "ids", state.epoch, state.next_task, state.next_replica
+        yield ("tasks", sorted(self._task(task) for task in state.tasks.values()))
+        yield ("replicas", sorted(self._replica(replica) for replica in state.replicas.values()))
+        yield ("deployments", sorted(self._deployment(it) for it in state.deployments.values()))
+        yield ("nodes", sorted(self._node(node) for node in state.nodes.values()))
+        yield ("pending", sorted(state.pending))
+        yield ("leases", sorted(state.lease_batches.items()))
 
+    def _task(self, task: Task) -> tuple[Any, ...]:
+        is_held = task.token is not None
+        return (
+            task.id, task.deployment, task.priority, task.input_size, repr(task.options), task.attempt, task.failures,
+            task.crashes, is_held, task.is_cancelling, task.token or 0, task.replica or 0, task.node or "",
+            task.lease_batch if is_held else 0, 0.0 if is_held else self._ahead(task.not_before),
+        )  # fmt: skip
 
-def _replica(it: Replica, now: Instant) -> tuple[Any, ...]:
-    return (
-        it.id, it.deployment, it.seat, it.version, it.state.value, it.node or "", it.is_retiring, it.reason, it.detail,
-        it.restarts, it.pid, sorted(it.tokens), _ahead(it.not_before, now),
-    )  # fmt: skip
+    def _replica(self, it: Replica) -> tuple[Any, ...]:
+        is_pending = it.state is ReplicaState.PENDING
+        return (
+            it.id, it.deployment, it.seat, it.version, it.state.value, it.node or "", it.is_retiring, it.reason,
+            it.detail, it.restarts, it.pid, sorted(it.tokens), self._ahead(it.not_before) if is_pending else 0.0,
+        )  # fmt: skip
 
+    def _deployment(self, it: Deployment) -> tuple[Any, ...]:
+        rollout = it.rollout
+        step = rollout and (rollout.from_version or 0, rollout.to_version, rollout.state, rollout.reason,
+                            rollout.seats_done, self._moment(rollout.deadline))  # fmt: skip
+        return (
+            it.name, it.replicas_wanted, it.version, it.generation, it.is_removed, it.is_halted, repr(step),
+            sorted(it.replicas), it.queued, it.leased,
+            [(v.number, v.digest, v.has_run) for v in sorted(it.versions.values(), key=lambda v: v.number)],
+        )  # fmt: skip
 
-def _deployment(it: Deployment) -> tuple[Any, ...]:
-    rollout = it.rollout
-    step = rollout and (rollout.from_version or 0, rollout.to_version, rollout.state, rollout.reason,
-                        rollout.seats_done, round(rollout.deadline, 3))  # fmt: skip
-    return (
-        it.name, it.replicas_wanted, it.version, it.generation, it.is_removed, it.is_halted, repr(step),
-        sorted(it.replicas), it.queued, it.leased,
-        [(v.number, v.digest, v.has_run) for v in sorted(it.versions.values(), key=lambda v: v.number)],
-    )  # fmt: skip
+    def _node(self, node: Node) -> tuple[Any, ...]:
+        drain = node.drain
+        state = NodeState.READY if node.state is NodeState.UNREACHABLE else node.state
+        return (
+            node.name, state.value, node.is_cordoned, node.cordon_reason, node.cpu_millicores, node.memory_mib,
+            repr(drain and (self._moment(drain.deadline), drain.is_forced, drain.is_complete)), sorted(node.replicas),
+        )  # fmt: skip
 
+    def _moment(self, mono: float) -> float:
+        return 0.0 if self._clock_jumped else round(mono, 2)
 
-def _node(node: Node) -> tuple[Any, ...]:
-    drain = node.drain
-    state = NodeState.READY if node.state is NodeState.UNREACHABLE else node.state
-    return (
-        node.name, state.value, node.is_cordoned, node.cordon_reason, node.cpu_millicores, node.memory_mib,
-        drain and (round(drain.deadline, 3), drain.is_forced, drain.is_complete), sorted(node.replicas),
-    )  # fmt: skip
-
-
-def _ahead(mono: float, now: Instant) -> float:
-    """A moment still to come; what is past is all the same."""
-    return round(mono, 3) if mono > now.mono + 0.01 else 0.0
+    def _ahead(self, mono: float) -> float:
+        """A moment still to come; what is past is all the same."""
+        return self._moment(mono) if mono > self._now + 0.01 else 0.0
 
 
 # ------------------------------------------------------------------ what is durable, over time

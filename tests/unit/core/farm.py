@@ -68,6 +68,7 @@ class Farm:
         self.limits = limits or Limits()
         self.tables = Tables()
         self.mono = 1_000.0
+        self.wall_offset_s = WALL_OFFSET_S
         self.journal = MemoryJournal(self.tables)
         self.ledger = Ledger(self.tables)
         self.silent: set[str] = set()
@@ -78,10 +79,11 @@ class Farm:
 
     @property
     def now(self) -> Instant:
-        return Instant(self.mono, self.mono + WALL_OFFSET_S)
+        return Instant(self.mono, self.mono + self.wall_offset_s)
 
-    def restart(self) -> None:
-        """The controller dies; another takes over what the journal holds."""
+    def restart(self, *, clock_jump_s: float = 0.0) -> None:
+        """The controller dies; another takes over what the journal holds. Meanwhile the wall clock may have jumped."""
+        self.wall_offset_s += clock_jump_s
         self.journal.take_lead()
         self.state = self.journal.load(self.limits, self.now)
 
@@ -94,7 +96,8 @@ class Farm:
         self.ledger.committed([token for batch in out.changes.lease_batches for token in batch.tokens])
         self.ledger.check()
         check_state(self.state)
-        check_same(self.state, MemoryJournal(self.tables).load(self.limits, self.now), self.now)
+        loaded = MemoryJournal(self.tables).load(self.limits, self.now)
+        check_same(self.state, loaded, self.now, clock_jumped=self.wall_offset_s != WALL_OFFSET_S)
         self.effects += out.effects
         return out
 
