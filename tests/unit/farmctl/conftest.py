@@ -16,6 +16,7 @@ import pytest
 
 from controller.gateway.http_server import HttpServer
 from farmctl.main import run
+from farmctl.session import Session
 from tests.unit.gateway.small_farm import TOKEN, SmallFarm
 
 T = TypeVar("T")
@@ -84,6 +85,7 @@ def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedFarm
     monkeypatch.setenv("AGENTFARM_SERVER", served.url)
     monkeypatch.setenv("AGENTFARM_TOKEN_FILE", str(token))
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(Session, "sleep", lambda session, seconds: served.do(lambda: None))  # let the farm go on
     yield served
     served.stop()
 

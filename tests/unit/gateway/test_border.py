@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from agentfarm.errors import Unavailable
 from controller.gateway.border import OPEN_PATHS
@@ -79,9 +80,11 @@ async def test_mistake_of_ours_is_a_correlation_id_and_nothing_more(
         raise RuntimeError("secret words")
 
     monkeypatch.setattr(small.memory, "ended_counts", broken)
-    answer = await http.get("/v1/status")
+    with capture_logs() as told:
+        answer = await http.get("/v1/status")
     assert answer.status_code == 500
-    assert len(answer.json()["correlation_id"]) == 12
+    assert told[0]["correlation_id"] == answer.json()["correlation_id"]
+    assert "secret words" in repr(told[0]["exc_info"])
     assert "secret words" not in answer.text
 
 
