@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Final
 
 TRACEBACK_CHARACTERS_MAX: Final = 20_000
+FOREIGN_FRAMES_MAX: Final = 3
+"""Shown of an error that no line of the agent took part in."""
+_OURS: Final = tuple(f"{Path(__file__).resolve().parents[2]}/{name}/" for name in ("agentfarm", "nodeagent"))
 
 
 def agent_traceback(error: BaseException, folder: Path) -> str:
@@ -33,7 +36,9 @@ def _trim(summary: traceback.TracebackException | None, prefix: str, seen: set[i
     kept = [frames[index] for index in own]
     if own and own[-1] != len(frames) - 1:
         kept.append(frames[-1])
-    summary.stack = traceback.StackSummary.from_list(kept)
+    if not own:
+        kept = [frame for frame in frames if not frame.filename.startswith(_OURS)][-FOREIGN_FRAMES_MAX:]
+    summary.stack = traceback.StackSummary.from_list(kept) if kept else None  # type: ignore[assignment] # says no head
     _trim(summary.__cause__, prefix, seen)
     _trim(summary.__context__, prefix, seen)
     for inner in summary.exceptions or ():

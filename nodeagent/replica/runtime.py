@@ -10,9 +10,9 @@ import asyncio
 import json
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from nodeagent.replica import frames
@@ -39,9 +39,13 @@ class Runtime:
     """The orders of the control thread, obeyed on the loop."""
 
     def __init__(self, agent: Agent, launch: Launch, control: Control, ledger: Ledger, slots: Slots) -> None:
-        from agentfarm.sdk import Call  # noqa: PLC0415 - loaded with the agent, in the zygote
+        from agentfarm.sdk import Call, Reject  # noqa: PLC0415 - loaded with the agent, in the zygote
+        from agentfarm.sdk.tracebacks import agent_traceback  # noqa: PLC0415 - as above
 
         self._make_call = Call
+        self._reject = Reject
+        self._traceback = agent_traceback
+        self._bundle = Path(launch.bundle)
         self._agent = agent
         self._concurrency = launch.concurrency
         self._payload_max = launch.payload_bytes_max
@@ -148,9 +152,9 @@ class Runtime:
         except asyncio.CancelledError as error:
             is_ours = run.token in self._cancelled
             ended = Outcome.INTERRUPTED if self._stopped.is_set() else Outcome.CANCELLED
-            result = (ended, b"", "", "", "") if is_ours else _failure(error)
+            result = (ended, b"", "", "", "") if is_ours else self._failure(error)
         except BaseException as error:
-            result = _failure(error)
+            result = self._failure(error)
         while self._threads.is_working(run.token) and result[0] != Outcome.SUCCEEDED:
             await self._threads_end(run.token)
         self._cancelled.discard(run.token)
@@ -160,6 +164,15 @@ class Runtime:
         self._end(Result(run.task_id, run.token, outcome, duration_us, output, kind, message, trace))
         if self._waiting:
             self._start_some()
+
+    def _failure(self, error: BaseException) -> tuple[int, bytes, str, str, str]:
+        """Type, message and traceback of what the agent raised: the agent's own lines."""
+        try:
+            message = str(error)
+        except Exception:
+            message = "(this exception cannot be printed)"
+        name = "Reject" if isinstance(error, self._reject) else type(error).__name__
+        return Outcome.FAILED, b"", name, message, self._traceback(error, self._bundle)
 
     def _encode(self, value: object) -> bytes:
         data = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
@@ -245,16 +258,3 @@ class _Emitter:
         self._seq += 1
         data = json.dumps(value, allow_nan=False, ensure_ascii=False, default=str).encode()
         self._runtime.emit(Output(self._run.task_id, self._run.token, self._seq, data))
-
-
-def _failure(error: BaseException) -> tuple[int, bytes, str, str, str]:
-    """Type, message and traceback of what the agent raised; our own frames are left out."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
-        trace = trace.tb_next
-    text = "".join(traceback.format_exception(type(error), error, trace))
-    try:
-        message = str(error)
-    except Exception:
-        message = "(this exception cannot be printed)"
-    return Outcome.FAILED, b"", type(error).__name__, message, text

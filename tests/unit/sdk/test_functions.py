@@ -272,6 +272,27 @@ async def test_what_the_agent_raises_comes_through_with_a_trimmed_traceback(tmp_
     assert "asyncio" not in text
 
 
+async def failure(folder: Path, source: str, value: object) -> BaseException:
+    """What the agent raises, with the frames a replica would see."""
+    task = asyncio.create_task(agent(folder, source).run(call(value)))
+    await asyncio.wait([task])
+    error = task.exception()
+    assert error is not None
+    return error
+
+
+async def test_a_rejected_input_has_no_traceback_of_ours(tmp_path: Path) -> None:
+    error = await failure(tmp_path, QUESTION, {})
+    assert agent_traceback(error, tmp_path).startswith("agentfarm.sdk.running.Reject: The input does not fit")
+
+
+async def test_an_error_outside_the_agents_lines_shows_where_it_came_from(tmp_path: Path) -> None:
+    error = await failure(tmp_path, "from fractions import Fraction\nmain = lambda input: Fraction(input)", "x")
+    text = agent_traceback(error, tmp_path / "elsewhere")
+    assert "fractions.py" in text
+    assert "agentfarm" not in text
+
+
 async def test_an_answer_without_a_json_form_is_named_by_its_place(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"output\.items\[1\]\.raw is bytes"):
         await answer(tmp_path, "def main(input): return {'items': [1, {'raw': b'x'}]}")
