@@ -23,6 +23,7 @@ from pathlib import Path
 from benchmarks.ingest_peers import PEERS, PeerResult, measure_peer
 from nodeagent.feed.capture import CaptureWriter
 from nodeagent.feed.capture_reader import segments
+from nodeagent.feed.decimals import forget
 from nodeagent.feed.formats import open_recording
 from nodeagent.feed.pipeline import Pipeline
 from nodeagent.feed.records import Record, RecordKind
@@ -78,7 +79,11 @@ def main() -> int:
 
 
 def _replay(records: list[Record], figures: Figures) -> None:
-    """All records in order; the big frames timed one by one, each run of updates between them as one."""
+    """All records in order; the big frames timed one by one, each run of updates between them as one.
+
+    Nothing is carried over from the repetition before: new books, and no number read yet.
+    """
+    forget()
     pipeline = Pipeline(load_source("coinbase-advanced"), ["BTC-USD", "ETH-USD"])
     feed = pipeline.feed
     frames = levels = rows = 0
@@ -108,6 +113,7 @@ def _is_update(record: Record) -> bool:
 def _trades_alone(records: list[Record], figures: Figures) -> None:
     """Frames that carry trades, to their rows."""
     mark = b'"channel":"market_trades"'
+    forget()
     chosen = [r for r in records if r.kind is RecordKind.RECEIVED and mark in r.payload[:40]]
     pipeline = Pipeline(load_source("coinbase-advanced"), ["BTC-USD", "ETH-USD"])
     started = time.process_time()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
+from enum import Enum
 from itertools import islice
 from typing import Final
 
@@ -19,17 +20,31 @@ import msgspec
 
 from nodeagent.feed.events import ASK, BID, BookSnapshot, Change, Level
 
+assert (BID, ASK) == (0, 1), "the loop below tells the sides apart by truth"
+
+
+class Applied(Enum):
+    """What applying changes led to."""
+
+    FINE = "fine"
+    CROSSED = "crossed"
+    """A bid stands at or above an ask since then."""
+    OFF_TICK = "off_tick"
+    """A price that cannot be: zero, or no multiple of the increment. Nothing from there on was applied."""
+
 
 class Book:
     """One product's L2 book. Asks are kept under their negated price, so that both sides grow towards their best."""
 
-    __slots__ = ("_ask_keys", "_bid_keys", "absent_removals", "asks", "bids")
+    __slots__ = ("_ask_keys", "_bid_keys", "absent_removals", "asks", "bids", "tick")
 
     def __init__(self) -> None:
         self.bids: dict[int, int] = {}
         self.asks: dict[int, int] = {}
         self._bid_keys: list[int] = []
         self._ask_keys: list[int] = []
+        self.tick = 1
+        """The price increment; 1 while it is not known. Only prices that are not in the book are held against it."""
         self.absent_removals = 0
         """Removals of levels that were not there: normal on every venue, counted."""
 
@@ -40,25 +55,28 @@ class Book:
         self._bid_keys = sorted(snapshot.bids)
         self._ask_keys = sorted([-price for price in snapshot.asks])
 
-    def apply(self, changes: Sequence[Change]) -> None:
+    def apply(self, changes: Sequence[Change]) -> Applied:
         """Set or remove levels, in order."""
+        bids, asks = self.bids, self.asks
+        has_new = False
         for side, price, size in changes:
-            if side == BID:
-                levels = self.bids
-                keys = self._bid_keys
-                key = price
-            else:
-                levels = self.asks
-                keys = self._ask_keys
-                key = -price
+            levels = asks if side else bids
             if size:
                 if price not in levels:
-                    insort(keys, key)
+                    if price % self.tick or not price:
+                        return Applied.OFF_TICK
+                    insort(self._ask_keys, -price) if side else insort(self._bid_keys, price)
+                    has_new = True
                 levels[price] = size
-            elif levels.pop(price, None) is None:
-                self.absent_removals += 1
-            else:
+            elif price in levels:
+                del levels[price]
+                keys, key = (self._ask_keys, -price) if side else (self._bid_keys, price)
                 del keys[bisect_left(keys, key)]
+            elif price % self.tick or not price:
+                return Applied.OFF_TICK
+            else:
+                self.absent_removals += 1
+        return Applied.CROSSED if has_new and self.is_crossed() else Applied.FINE
 
     def best_bid(self) -> int | None:
         """The highest price bid; None when nobody bids."""
@@ -77,6 +95,11 @@ class Book:
         if side == BID:
             return [(price, self.bids[price]) for price in islice(reversed(self._bid_keys), depth)]
         return [(-key, self.asks[-key]) for key in islice(reversed(self._ask_keys), depth)]
+
+    def take_absent_removals(self) -> int:
+        """The count since the last call."""
+        count, self.absent_removals = self.absent_removals, 0
+        return count
 
 
 class BookComparison(msgspec.Struct, frozen=True):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from nodeagent.feed.books import Book
+import msgspec
+
+from nodeagent.feed.books import Applied, Book
 from nodeagent.feed.books_l3 import OrdersBook
-from nodeagent.feed.events import BookDelta, BookSnapshot
+from nodeagent.feed.events import BookDelta, BookSnapshot, GapKind
 from nodeagent.feed.ledger import SequenceLedger
 from nodeagent.feed.records import Connected
 from nodeagent.feed.rows import GapRow
@@ -23,6 +25,14 @@ STEADY_NS: Final = 60 * NS
 """A book that stayed synced this long starts again with the shortest backoff."""
 PENDING_MAX: Final = 20_000
 """Deltas kept while a REST snapshot is awaited (venues with numbered deltas)."""
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """Why a book is in doubt. [first_id, last_id] are the missing numbers where `kind` has any."""
+
+    kind: GapKind
+    first_id: int = 0
+    last_id: int = 0
 
 
 class BookState:
@@ -100,40 +110,50 @@ class BookState:
         self.mismatches = 0
         self._synced_at_ns = now_ns
 
-    def replace(self, snapshot: BookSnapshot, now_ns: int) -> tuple[int, int] | None:
-        """Take a snapshot and the numbered deltas that waited for it. Returns the hole met, if any."""
+    def replace(self, snapshot: BookSnapshot, now_ns: int) -> Fault | None:
+        """Take a snapshot and the numbered deltas that waited for it. Returns what puts it in doubt at once, if any."""
         self.book.replace(snapshot)
         self.update_id = snapshot.last_update_id
         self.synced(now_ns)
+        if self.book.is_crossed():
+            return Fault(GapKind.CROSSED_BOOK)
         pending, self.pending = self.pending, []
         for delta in pending:
-            hole = self.apply(delta)
-            if hole is not None:
-                return hole
+            fault = self.apply(delta)
+            if fault is not None:
+                return fault
         return None
 
-    def apply(self, delta: BookDelta) -> tuple[int, int] | None:
-        """Take a delta. Returns the hole (first, last update id) before it, if it does not follow the last one.
+    def apply(self, delta: BookDelta) -> Fault | None:
+        """Take a delta. Returns what puts the book in doubt, if anything."""
+        if delta.last_update_id >= 0:
+            is_next, fault = self._is_next(delta)
+            if not is_next:
+                return fault
+        applied = self.book.apply(delta.changes)
+        self.is_changed = True
+        if applied is Applied.FINE:
+            return None
+        return Fault(GapKind.CROSSED_BOOK if applied is Applied.CROSSED else GapKind.REJECTED_LEVEL)
+
+    def _is_next(self, delta: BookDelta) -> tuple[bool, Fault | None]:
+        """Whether a numbered delta is to be applied now, and the hole before it, if there is one.
 
         Numbered deltas wait for their REST snapshot and then join without overlap (rule of Binance: drop `u` <= the
         snapshot's id; the first taken has `U` <= id + 1 <= `u`; each next `U` is the last `u` + 1).
         """
-        if delta.last_update_id >= 0:
-            if not self.is_synced:
-                if len(self.pending) >= PENDING_MAX:
-                    self.pending.clear()
-                self.pending.append(delta)
-                return None
-            if delta.last_update_id <= self.update_id:
-                return None
-            if delta.first_update_id > self.update_id + 1:
-                hole = (self.update_id + 1, delta.first_update_id - 1)
-                self.pending.append(delta)
-                return hole
-            self.update_id = delta.last_update_id
-        self.book.apply(delta.changes)
-        self.is_changed = True
-        return None
+        if not self.is_synced:
+            if len(self.pending) >= PENDING_MAX:
+                self.pending.clear()
+            self.pending.append(delta)
+            return False, None
+        if delta.last_update_id <= self.update_id:
+            return False, None
+        if delta.first_update_id > self.update_id + 1:
+            self.pending.append(delta)
+            return False, Fault(GapKind.BOOK_SEQUENCE, self.update_id + 1, delta.first_update_id - 1)
+        self.update_id = delta.last_update_id
+        return True, None
 
     def _backoff_ns(self) -> int:
         """Nothing for the first question, then doubling."""

@@ -22,6 +22,7 @@ from nodeagent.feed.events import (
     UNKNOWN_TIME_NS,
     BookDelta,
     BookSnapshot,
+    Event,
     GapKind,
     Heartbeat,
     Instrument,
@@ -67,7 +68,7 @@ class Pipeline:
 
     def feed(self, record: Record) -> Output:
         """Take the next record. Never raises for what a venue may send or a damaged file may contain."""
-        out = Output([], [], [])
+        out = Output()
         self.state.position = record.position
         kind = record.kind
         if kind is RecordKind.RECEIVED:
@@ -89,7 +90,7 @@ class Pipeline:
 
     def finish(self) -> Output:
         """Close the running second and minute: the end of a file, or of a clean shutdown."""
-        out = Output([], [], [])
+        out = Output()
         if self.state.now_ns:
             self._close_second(out)
             self._close_minute(out)
@@ -98,37 +99,50 @@ class Pipeline:
     def _frame(self, record: Record, out: Output) -> None:
         feed = self.state
         parsed = feed.source.parse(record.payload, record.received_at_ns)
-        venue_ns = _time_of(parsed)
+        venue_ns = parsed.sent_at_ns or _time_of(parsed)
         now_ns = record.received_at_ns or max(feed.now_ns, _latest_time(parsed))
-        if now_ns:
+        if now_ns // NS == self._second:
+            feed.now_ns = now_ns
+        elif now_ns:
             self._advance(now_ns, out)
         feed.frames += 1
-        feed.skew.see_clocks(now_ns, record.monotonic_ns)
+        if record.monotonic_ns:
+            feed.skew.see_clocks(now_ns, record.monotonic_ns)
         if venue_ns:
             feed.skew.observe(now_ns, venue_ns)
+        feed.venue_now_ns = now_ns - feed.skew.offset_ns
         connection = feed.connections.get(record.connection_id)
         if connection is None:
             connection = Connection(record.connection_id, now_ns, None)
             feed.connections[record.connection_id] = connection
-        is_late = False
-        if parsed.sequence >= 0 and feed.source.has_connection_sequence:
-            seen, hole = connection.sequence.observe(parsed.sequence)
-            if hole is not None:
-                trust.lost_frames(feed, connection, hole, out)
-            elif seen is Seen.DUPLICATE:
-                trust.note_frame(feed, GapKind.DUPLICATE, parsed.sequence, connection, out)
-                return
-            elif seen is Seen.FILLS:
-                trust.note_frame(feed, GapKind.OUT_OF_ORDER, parsed.sequence, connection, out)
-                is_late = True
-        if parsed.unknown_type:
-            feed.count_unknown(parsed.unknown_type)
-        for event in parsed.events:
-            # A late frame is older than what the book holds; its hole has put the book in doubt already.
-            if not is_late or not isinstance(event, BookDelta | BookSnapshot):
-                handlers.HANDLERS[type(event)](feed, event, connection, out)
+        events = parsed.events
+        sequence = parsed.sequence
+        if sequence >= 0 and feed.source.has_connection_sequence:
+            if sequence == connection.sequence.expected:
+                connection.sequence.expected = sequence + 1
+            else:
+                events = self._out_of_turn(connection, sequence, events, out)
+        for event in events:
+            handlers.HANDLERS[type(event)](feed, event, connection, out)
         for refusal in parsed.rejects:
             trust.reject(feed, refusal, connection, out)
+        if parsed.unknown_type:
+            feed.count_unknown(parsed.unknown_type)
+
+    def _out_of_turn(self, connection: Connection, sequence: int, events: list[Event], out: Output) -> list[Event]:
+        """A frame that is not the next one: after a loss, late, or a second time. Returns what of it still counts."""
+        feed = self.state
+        seen, hole = connection.sequence.observe(sequence)
+        if hole is not None:
+            trust.lost_frames(feed, connection, hole, out)
+        elif seen is Seen.DUPLICATE:
+            trust.note_frame(feed, GapKind.DUPLICATE, sequence, connection, out)
+            return []
+        elif seen is Seen.FILLS:
+            trust.note_frame(feed, GapKind.OUT_OF_ORDER, sequence, connection, out)
+            # It is older than what the books hold; its hole has put them in doubt already.
+            return [event for event in events if not isinstance(event, BookDelta | BookSnapshot)]
+        return events
 
     def _connect(self, record: Record) -> None:
         """A new connection: its frame numbers start at 0, its books from nothing."""
@@ -164,7 +178,7 @@ class Pipeline:
         request = answer.request
         connection = feed.connections.get(request.connection_id)
         if request.purpose is Purpose.INSTRUMENTS:
-            feed.rules.learn(feed.source.parse_instruments(answer.body))
+            handlers.learn(feed, feed.source.parse_instruments(answer.body))
             feed.has_instruments = True
         elif request.purpose is Purpose.TRADES:
             for trade in feed.source.parse_trades(request, answer.body).trades:
@@ -189,6 +203,7 @@ class Pipeline:
             self._second = second
             self._minute = second // 60
         self.state.now_ns = now_ns
+        self.state.venue_now_ns = now_ns - self.state.skew.offset_ns
 
     def _close_second(self, out: Output) -> None:
         """A row for each trusted book that changed in the second, at the second's end."""
@@ -205,6 +220,8 @@ class Pipeline:
     def _close_minute(self, out: Output) -> None:
         """A health row for each product."""
         feed = self.state
+        for connection in feed.connections.values():
+            feed.collect_absent_removals(connection)
         for product in feed.products.values():
             out.rows.append(
                 health_row(
@@ -221,9 +238,9 @@ class Pipeline:
 
 
 def _time_of(parsed: Parsed) -> int:
-    """The venue's time of a frame, for the clock's skew: the envelope's, or the first live event's."""
-    if parsed.sent_at_ns or not parsed.events:
-        return parsed.sent_at_ns
+    """The venue's time of a frame whose envelope has none, for the clock's skew: the first live event's."""
+    if not parsed.events:
+        return UNKNOWN_TIME_NS
     event = parsed.events[0]
     if isinstance(event, _TIMED) or (isinstance(event, Trade) and not event.is_history):
         return event.time_ns

@@ -56,6 +56,10 @@ class Skew:
     def observe(self, received_at_ns: int, venue_ns: int) -> None:
         """Take one frame's times into account."""
         offset = received_at_ns - venue_ns
+        current = self._current
+        if current is not None and current <= offset < current + FAR_NS and received_at_ns < self._window_end:
+            self._far_count = 0
+            return  # by far the commonest: slower than the fastest frame of the running window
         if self._current is None or self._is_new_truth(offset):
             self._current = offset
             self._previous = None

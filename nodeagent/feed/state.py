@@ -47,9 +47,9 @@ Action: TypeAlias = RestRequest | Resubscribe
 class Output(msgspec.Struct, gc=False):
     """What one record led to."""
 
-    rows: list[Row]
-    rejects: list[Reject]
-    venue_errors: list[VenueError]
+    rows: list[Row] = []
+    rejects: list[Reject] = []
+    venue_errors: list[VenueError] = []
 
 
 class FeedState:
@@ -74,6 +74,8 @@ class FeedState:
         """Open gaps of connections that are gone; the next connection's snapshots close them."""
         self.now_ns = 0
         """Receipt wall time of the record at hand."""
+        self.venue_now_ns = 0
+        """The venue's clock at that moment: skew removed."""
         self.position = 0
         self.frames = 0
         self.unreadable = 0
@@ -83,11 +85,6 @@ class FeedState:
         self.duplicate_frames = 0
         self.unknown_types: dict[str, int] = {}
         self._last_trade_ids = dict(last_trade_ids)
-
-    @property
-    def venue_now_ns(self) -> int:
-        """The venue's clock at receipt of the record at hand."""
-        return self.now_ns - self.skew.offset_ns
 
     def product(self, name: str) -> Product | None:
         """The product, made at first need; None when it is not ours."""
@@ -110,6 +107,13 @@ class FeedState:
     def missing_trades(self) -> int:
         """Trades known to be missing now, over all products."""
         return sum(product.ledger.missing.total() for product in self.products.values())
+
+    def collect_absent_removals(self, connection: Connection) -> None:
+        """Move the books' counts into the products'."""
+        for name, state in connection.books.items():
+            product = self.products.get(name)
+            if product is not None:
+                product.counts.absent_removals += state.levels.take_absent_removals()
 
     def synced_connection(self, product: str) -> Connection | None:
         """The oldest connection with a trusted book of the product: the one whose book becomes rows."""

@@ -98,6 +98,7 @@ def close_connection(feed: FeedState, connection_id: int) -> None:
     """A connection is gone; its open gaps wait for another's snapshots."""
     connection = feed.connections.pop(connection_id, None)
     if connection is not None:
+        feed.collect_absent_removals(connection)
         feed.orphan_gaps += connection.open_gaps
         feed.orphan_gaps += [state.open_gap for state in connection.books.values() if state.open_gap is not None]
 

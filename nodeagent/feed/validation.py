@@ -13,7 +13,6 @@ from typing import Final
 
 from nodeagent.feed.decimals import to_text
 from nodeagent.feed.events import (
-    BookDelta,
     BookSnapshot,
     Instrument,
     OrderEvent,
@@ -80,21 +79,6 @@ def check_ticker(ticker: Ticker, rules: Rules, venue_now_ns: int) -> Reject | No
     return _check_time(product, ticker.time_ns, venue_now_ns)
 
 
-def check_delta(delta: BookDelta, rules: Rules, venue_now_ns: int) -> Reject | None:
-    """None, or why the whole delta is refused; its book is then in doubt."""
-    product = delta.product
-    if not rules.knows(product):
-        return Reject(RejectReason.UNKNOWN_PRODUCT, product, product[:64])
-    tick = rules.tick(product) or 1
-    for _, price, _ in delta.changes:
-        if price <= 0 or price % tick:
-            reason = RejectReason.OFF_TICK if price > 0 else RejectReason.PRICE_NOT_POSITIVE
-            return Reject(reason, product, f"level at {to_text(price)}", breaks_book=True)
-    if abs(venue_now_ns - delta.time_ns) > TIME_WINDOW_NS:
-        return _check_time(product, delta.time_ns, venue_now_ns, breaks_book=True)
-    return None
-
-
 def check_snapshot(snapshot: BookSnapshot, rules: Rules) -> tuple[BookSnapshot | None, list[Reject]]:
     """The snapshot without the levels that break a rule, and a reject for each of them."""
     product = snapshot.product
@@ -120,12 +104,16 @@ def check_order(order: OrderEvent, rules: Rules) -> Reject | None:
     return None
 
 
-def _check_time(
-    product: str, time_ns: int, venue_now_ns: int, *, is_history: bool = False, breaks_book: bool = False
-) -> Reject | None:
+def outside_window(product: str, time_ns: int, venue_now_ns: int, *, breaks_book: bool = False) -> Reject:
+    """The refusal of a time that is too far from the venue's now."""
+    ahead_ns = time_ns - venue_now_ns
+    detail = f"{to_iso(time_ns)} is {abs(ahead_ns) / NS:.0f} s {'ahead' if ahead_ns > 0 else 'behind'}"
+    return Reject(RejectReason.OUTSIDE_TIME_WINDOW, product, detail, breaks_book)
+
+
+def _check_time(product: str, time_ns: int, venue_now_ns: int, *, is_history: bool = False) -> Reject | None:
     """Times must be near the venue's now; history may be old, but not of the future. Unknown times pass."""
     ahead_ns = time_ns - venue_now_ns
     if not time_ns or -TIME_WINDOW_NS <= ahead_ns <= TIME_WINDOW_NS or (is_history and ahead_ns < 0):
         return None
-    detail = f"{to_iso(time_ns)} is {abs(ahead_ns) / NS:.0f} s {'ahead' if ahead_ns > 0 else 'behind'}"
-    return Reject(RejectReason.OUTSIDE_TIME_WINDOW, product, detail, breaks_book)
+    return outside_window(product, time_ns, venue_now_ns)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from agentfarm.errors import InvalidRequest
-from nodeagent.feed.decimals import scaled
+from nodeagent.feed.decimals import read_scaled, scaled
 from nodeagent.feed.events import (
     ASK,
     BID,
@@ -38,7 +38,6 @@ from nodeagent.feed.sources.reading import (
     DECODE_ERRORS,
     READ_ERRORS,
     UnknownSide,
-    decode_frame,
     optional_number,
     read_answer,
     read_instruments,
@@ -58,6 +57,7 @@ CHANNEL_NAMES: Final = {
     Channel.STATUS: "status",
 }
 TRADES_PAGE_MAX: Final = 1000
+_decode: Final = wire.FRAME.decode
 _SIDES: Final = {"bid": BID, "offer": ASK}
 
 
@@ -102,7 +102,9 @@ class CoinbaseAdvanced:
     def parse(self, frame: bytes, received_at_ns: int) -> Parsed:
         """Read one frame; never raises."""
         try:
-            message = decode_frame(wire.FRAME, frame)
+            if not frame.isascii():
+                frame.decode()  # damage also counts in fields that are skipped
+            message = _decode(frame)
         except DECODE_ERRORS as error:
             return _parse_other(frame, error)
         rejects: list[Reject] = []
@@ -201,15 +203,14 @@ def _parse_other(frame: bytes, cause: Exception) -> Parsed:
 def _read_book(entry: wire.BookEvent, sent_at_ns: int, events: list[Event], rejects: list[Reject]) -> None:
     """An event of `l2_data`. One unreadable level refuses the whole event: half a delta makes a wrong book."""
     product = entry.product_id
+    updates = entry.updates
+    number = read_scaled if entry.type == "snapshot" else scaled
     changes: list[Change] = []
-    time_text = ""
-    time_ns = sent_at_ns
+    add, sides = changes.append, _SIDES
     try:
-        for update in entry.updates:
-            changes.append((_SIDES[update.side], scaled(update.price_level), scaled(update.new_quantity)))
-            if update.event_time != time_text:
-                time_text = update.event_time
-                time_ns = parse_time_ns(time_text)
+        for update in updates:
+            add((sides[update.side], number(update.price_level), number(update.new_quantity)))
+        time_ns = parse_time_ns(updates[-1].event_time) if updates else sent_at_ns
     except KeyError as error:
         unknown = UnknownSide(f"unknown side {str(error)[:20]}")
         rejects.append(reject_of(unknown, product, breaks_book=True))

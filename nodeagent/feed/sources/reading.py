@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from agentfarm.errors import InvalidRequest
-from nodeagent.feed.decimals import BadNumber, scaled
+from nodeagent.feed.decimals import BadNumber, read_scaled, scaled
 from nodeagent.feed.events import Instrument, Parsed, Reject, RejectReason, Side
 from nodeagent.feed.times import BadTime
 
@@ -74,7 +74,7 @@ def taker_of(maker_side: str) -> Side:
 
 def read_pairs(pairs: Iterable[tuple[str, str]]) -> dict[int, int]:
     """[[price, size], ...] as a side of a book; levels of size 0 are left out. Raises BadNumber."""
-    side = {scaled(price): scaled(size) for price, size in pairs}
+    side = {read_scaled(price): read_scaled(size) for price, size in pairs}
     if 0 in side.values():
         side = {price: size for price, size in side.items() if size}
     return side
