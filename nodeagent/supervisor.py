@@ -82,6 +82,7 @@ class Supervisor:
         self._relay = relay
         self._variables = dict(variables)
         self._generation = 0
+        self._takes_orders = True
         self._prepared: dict[int, tuple[Environment, Launch]] = {}
         self._awaited: dict[int, asyncio.Event] = {}
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -109,6 +110,7 @@ class Supervisor:
         """Let go of everything; with the replicas: end them first, giving their attempts the time their specs say."""
         self._health.stop()
         if with_replicas:
+            self._takes_orders = False
             for seat in self.seats.values():
                 seat.stop(at_once=at_once)
             for seat in list(self.seats.values()):
@@ -133,8 +135,8 @@ class Supervisor:
         self._generation = 0
 
     def apply(self, desired: wire.Desired) -> None:
-        """Make the node's replicas those of the list."""
-        if desired.generation < self._generation:
+        """Make the node's replicas those of the list. Once they are being ended for good, no list starts another."""
+        if desired.generation < self._generation or not self._takes_orders:
             return
         self._generation = desired.generation
         plan = plan_seats(desired.replicas, {seat.id: seat.presence for seat in self.seats.values()})
