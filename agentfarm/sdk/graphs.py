@@ -55,6 +55,9 @@ class GraphAgent:
 
     def __init__(self, name: str, graph: Any) -> None:
         self.name = name
+        from agentfarm.sdk.checkpoints import FarmCheckpointer  # noqa: PLC0415 - needs LangGraph
+
+        self._checkpointer = FarmCheckpointer
         self._graph = graph
         self._wants_object = self.schemas()["input"].get("type") == "object"
 
@@ -78,9 +81,7 @@ class GraphAgent:
                 raise Reject("The input must be a JSON object with the keys of the graph's state.")
             given: Any = _graph_input(call.input)
             if call.checkpoints is not None and graph.checkpointer is not False:
-                from agentfarm.sdk.checkpoints import FarmCheckpointer  # noqa: PLC0415 - needs LangGraph
-
-                saver = FarmCheckpointer(call.checkpoints, run.loop, run.thread)
+                saver = self._checkpointer(call.checkpoints, run.loop, run.thread)
                 graph, options = graph.copy(update={"checkpointer": saver}), {"durability": "sync"}
                 if call.attempt > 1 and await _was_begun(saver, config, call.task_id):
                     given = None

@@ -81,7 +81,9 @@ def load_agent(folder: Path, entry: str | None = None) -> LoadedAgent:
             sys.path.insert(0, str(place))
     try:
         module = _guarded(folder, lambda: _import(folder, path))
-        return _wrap(folder, module, file, attribute)
+        loaded = _wrap(folder, module, file, attribute)
+        _import_ahead(before)
+        return loaded
     finally:
         _remember(folder, before)
 
@@ -189,6 +191,20 @@ def _remember(folder: Path, before: set[str]) -> None:
         file = getattr(sys.modules[name], "__file__", None)
         if file and Path(file).is_relative_to(folder) and "site-packages" not in file:
             _loaded[name] = folder
+
+
+def _import_ahead(before: set[str]) -> None:
+    """Import now what the agent will use at its first task: replicas are forked from here and then share it."""
+    from agentfarm import sdk  # noqa: PLC0415 - it imports this module
+
+    used = {id(value) for name in sys.modules.keys() - before for value in vars(sys.modules[name]).values()}
+    if id(sdk.llm) in used:
+        from agentfarm.sdk.models import import_ahead  # noqa: PLC0415 - only for agents that use it
+
+        import_ahead()
+    if id(sdk.tsdb) in used and importlib.util.find_spec("psycopg2") is not None:
+        importlib.import_module("agentfarm.sdk.market")
+        importlib.import_module("psycopg2.extensions")
 
 
 def _project_places(folder: Path) -> Iterator[Path]:

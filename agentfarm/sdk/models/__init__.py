@@ -7,6 +7,7 @@ The environment of the replica chooses: `AGENTFARM_LLM_URL`, `AGENTFARM_LLM_KEY_
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -42,6 +43,17 @@ def engine_for(role: str, environment: Mapping[str, str]) -> tuple[Engine, str]:
 
     key_file = environment.get("AGENTFARM_LLM_KEY_FILE", "")
     return EndpointEngine(url, Path(key_file) if key_file else None), _model(role, environment)
+
+
+def import_ahead() -> None:
+    """Import what `chat_model` will, so that replicas forked from this process share it."""
+    if importlib.util.find_spec("langchain_core") is not None:
+        importlib.import_module("agentfarm.sdk.models.langchain")
+        importlib.import_module("langchain_core.tracers.run_collector")
+    is_remote = bool(os.environ.get("AGENTFARM_LLM_URL")) and importlib.util.find_spec("httpx") is not None
+    importlib.import_module("httpx" if is_remote else "agentfarm.sdk.models.scripted")
+    if is_remote:
+        importlib.import_module("agentfarm.sdk.models.endpoint")
 
 
 def _model(role: str, environment: Mapping[str, str]) -> str:

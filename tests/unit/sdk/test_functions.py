@@ -298,18 +298,25 @@ async def test_an_answer_without_a_json_form_is_named_by_its_place(tmp_path: Pat
         await answer(tmp_path, "def main(input): return {'items': [1, {'raw': b'x'}]}")
 
 
-def test_the_sdk_loads_only_the_standard_library() -> None:
-    program = """
-import sys
+LOADS = """
+import sys, tempfile
+from pathlib import Path
 before = set(sys.modules)
 import agentfarm.sdk
-from pathlib import Path
-import tempfile
 folder = Path(tempfile.mkdtemp())
-(folder / "agent.py").write_text("from agentfarm.sdk import llm, tsdb\\nasync def main(question: str): return question")
+(folder / "agent.py").write_text("from agentfarm.sdk import %s\\nasync def main(question: str): return question")
 agentfarm.sdk.load_agent(folder)
-foreign = {name.partition(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)
-print(*sorted(foreign))
+print(*{name.partition(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["agent", "agentfarm"]
+
+
+def loaded_for(name: str) -> set[str]:
+    """The packages outside the standard library that an agent using this name of the SDK brings in."""
+    done = subprocess.run([sys.executable, "-c", LOADS % name], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_sdk_loads_only_the_standard_library_and_what_the_agent_uses() -> None:
+    assert loaded_for("emit, context, Reject") == {"agent", "agentfarm"}
+    assert loaded_for("tsdb") == {"agent", "agentfarm", "psycopg2"}
+    assert "langchain_core" in loaded_for("llm")
