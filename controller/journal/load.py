@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, Final
 
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names a class in lower case
@@ -32,7 +33,7 @@ from controller.core.waits import bound_waits
 from controller.journal.encode import Clock, options_of, policy_of
 
 TOKEN_EPOCH_SHIFT: Final = 40  # a token is epoch << 40 | counter
-INPUT_PAGE: Final = 2_000  # rows fetched at once where inputs come along
+PAGE: Final = 5_000  # rows fetched at once
 
 
 def load_state(connection: Connection, limits: Limits, now: Instant, epoch: int) -> FarmState:
@@ -145,20 +146,32 @@ def _replicas(cursor: Any, state: FarmState, clock: Clock) -> None:
 
 def _tasks(cursor: Any, state: FarmState, clock: Clock) -> None:
     """Tasks without their inputs, in the order of their ids. The hot loop of a restart: plain tuples, no keywords."""
-    with cursor.connection.cursor() as plain:
-        plain.execute(
-            "SELECT id, deployment, priority, extract(epoch from submitted_at)::float, octet_length(input),"
-            " attempt, failures, crashes, extract(epoch from not_before)::float, is_cancelling, options"
-            " FROM task ORDER BY id"
-        )
-        tasks, names, queued = state.tasks, {name: name for name in state.deployments}, TaskState.QUEUED
-        for row in plain:
-            task_id, name, priority, at, size, attempt, failures, crashes, not_before, is_cancelling, options = row
-            tasks[task_id] = Task(
-                task_id, names[name], priority, at, None, size, attempt, failures, crashes, queued,
-                options_of(options) if options is not None else None,
-                clock.mono(not_before) if not_before is not None else 0.0, is_cancelling, True,
-            )  # fmt: skip
+    query = (
+        "SELECT id, deployment, priority, extract(epoch from submitted_at)::float, octet_length(input),"
+        " attempt, failures, crashes, extract(epoch from not_before)::float, is_cancelling, options"
+        " FROM task ORDER BY id"
+    )
+    tasks, names, queued = state.tasks, {name: name for name in state.deployments}, TaskState.QUEUED
+    for row in _stream(cursor.connection, query):
+        task_id, name, priority, at, size, attempt, failures, crashes, not_before, is_cancelling, options = row
+        tasks[task_id] = Task(
+            task_id, names[name], priority, at, None, size, attempt, failures, crashes, queued,
+            options_of(options) if options is not None else None,
+            clock.mono(not_before) if not_before is not None else 0.0, is_cancelling, True,
+        )  # fmt: skip
+
+
+def _stream(connection: Connection, query: str) -> Iterator[tuple[Any, ...]]:
+    """Rows of a query, a page at a time through a cursor of the server: a million of them must not lie in memory."""
+    with connection.cursor() as plain:
+        plain.execute(f"DECLARE stream NO SCROLL CURSOR FOR {query}")
+        while True:
+            plain.execute(f"FETCH {PAGE} FROM stream")
+            rows = plain.fetchall()
+            if not rows:
+                break
+            yield from rows
+        plain.execute("CLOSE stream")
 
 
 def _leases(cursor: Any, state: FarmState) -> list[int]:
@@ -202,17 +215,12 @@ def _inputs(cursor: Cursor, state: FarmState) -> None:
                 break
             room -= task.input_size
             last = task.id
-    first = 0
-    while first < last:
-        cursor.execute(
-            "SELECT id, input FROM task WHERE id > %s AND id <= %s ORDER BY id LIMIT %s", (first, last, INPUT_PAGE)
-        )
-        for task_id, data in cursor.fetchall():
-            first = task_id
-            task = state.tasks[task_id]
-            if task.state is TaskState.QUEUED:
-                task.input = bytes(data)
-                state.queued_input_bytes += len(data)
+    query = f"SELECT id, input FROM task WHERE id <= {last} ORDER BY id"  # noqa: S608 - `last` is a number of ours
+    for task_id, data in _stream(cursor.connection, query):
+        task = state.tasks[task_id]
+        if task.state is TaskState.QUEUED:
+            task.input = bytes(data)
+            state.queued_input_bytes += len(data)
 
 
 # ------------------------------------------------------------------ what follows from the rows
