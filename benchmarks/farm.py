@@ -27,7 +27,7 @@ import yaml
 from agentfarm.bundle import pack
 from agentfarm.sources import find_agents
 
-READY_DEADLINE_S: Final = 60.0
+READY_DEADLINE_S: Final = 120.0
 STOP_DEADLINE_S: Final = 20.0
 EXAMPLES: Final = Path(__file__).parents[1] / "examples"
 
