@@ -180,7 +180,7 @@ class Farm:
 
         def running() -> bool:
             view = self.http.get(f"/v1/deployments/{name}").raise_for_status().json()
-            return sum(r["state"] == "running" for r in view["replicas"]) >= replicas
+            return bool(sum(r["state"] == "running" for r in view["replicas"]) >= replicas)
 
         self.wait_for(running, f"{replicas} replicas of {name}")
 

@@ -12,7 +12,7 @@ import time
 from agentfarm.sdk import context
 
 
-def _write(path: str, line: dict) -> None:
+def _write(path: str, line: dict[str, object]) -> None:
     descriptor = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
     try:
         os.write(descriptor, (json.dumps(line) + "\n").encode())
@@ -20,7 +20,7 @@ def _write(path: str, line: dict) -> None:
         os.close(descriptor)
 
 
-async def main(record: str, seconds: float = 0.0, note: object = None) -> dict:
+async def main(record: str, seconds: float = 0.0, note: object = None) -> dict[str, object]:
     here = context()
     who = {"task": here.task_id, "attempt": here.attempt, "node": here.node, "note": note}
     _write(record, {**who, "event": "began", "at": time.time()})
