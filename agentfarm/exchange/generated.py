@@ -7,6 +7,7 @@ price.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -208,10 +209,12 @@ def _price(ticks: int) -> str:
 
 
 def _draw(chance: random.Random, mean: float) -> int:
-    """A Poisson number. Source: Knuth, The Art of Computer Programming 2, 3.4.1."""
+    """A Poisson number (Knuth, The Art of Computer Programming 2, 3.4.1); large means by the normal approximation."""
     if mean <= 0:
         return 0
-    limit, count, product = 2.718281828459045**-mean, 0, chance.random()
+    if mean > 30:
+        return max(0, round(chance.gauss(mean, math.sqrt(mean))))
+    limit, count, product = math.exp(-mean), 0, chance.random()
     while product > limit:
         count += 1
         product *= chance.random()

@@ -36,6 +36,7 @@ SUBSCRIBE_WITHIN_S: Final = 5.0
 IDLE_CLOSE_S: Final = 75.0
 CONNECTS_PER_S, CONNECT_BURST = 8.0, 20
 REQUESTS_PER_S, REQUEST_BURST = 10.0, 15
+YIELD_EVERY: Final = 20
 FIRST_SUBSCRIBER_GRACE_S: Final = 0.3
 """A recording starts this long after the first subscription, so that the subscriptions that follow it miss nothing."""
 
@@ -65,14 +66,20 @@ class ExchangeServer:
         idle_close_s: float = IDLE_CLOSE_S,
         wait_for_subscriber: bool | None = None,
     ) -> None:
-        """`speed` 0 tells the content as fast as clients take it; `wait_for_subscriber` defaults to finite content."""
+        """`speed` 0 tells the content as fast as clients take it; `wait_for_subscriber` defaults to finite content.
+
+        A recording waits for slow clients; the live venue that a generated market is cuts them off.
+        """
         self.protocol = Protocol(protocol)
         self.content = content or GeneratedContent(products, seed, time.time_ns())
         self.venue = Venue(self.content.openings())
         self.plan = FaultPlan(seed, list(faults))
+        self._is_patient = self.content.is_finite or speed == 0
         self.told = Counter[str]()
         """Frames meant for clients, by channel, before faults."""
         self.speed = speed
+        self.session_ended = asyncio.Event()
+        """Set when a connection has ended, whoever ended it."""
         self.is_over = asyncio.Event()
         """Set when finite content has been told to its end."""
         self._port = port
@@ -144,7 +151,7 @@ class ExchangeServer:
 
     @property
     def sent_trades(self) -> dict[str, dict[int, VenueTrade]]:
-        """The truth: per product every trade from the first that any session was told of, delivered or not."""
+        """The truth: per product every trade from the first that reached any client on, told or not."""
         return {
             name: {trade.trade_id: trade for trade in self.venue.markets[name].trades if trade.trade_id >= first}
             for name, first in self._first_told.items()
@@ -194,10 +201,13 @@ class ExchangeServer:
         noted = list(frames)
         for frame in noted:
             self.told[frame.channel] += 1
-            if frame.first_trade_id:
-                known = self._first_told.get(frame.product, frame.first_trade_id)
-                self._first_told[frame.product] = min(known, frame.first_trade_id)
         return noted
+
+    def delivered(self, frame: Frame) -> None:
+        """A frame has gone out as it was meant."""
+        if frame.first_trade_id:
+            known = self._first_told.get(frame.product, frame.first_trade_id)
+            self._first_told[frame.product] = min(known, frame.first_trade_id)
 
     def subscribed(self) -> None:
         """A session has subscribed: content that waited may start."""
@@ -209,12 +219,14 @@ class ExchangeServer:
             await self._subscribed.wait()
             await asyncio.sleep(FIRST_SUBSCRIBER_GRACE_S)
         self._clock.start()
-        for batch in self.content.batches():
+        for number, batch in enumerate(self.content.batches()):
             await self._until(batch.sent_at_ns)
+            if number % YIELD_EVERY == 0:
+                await asyncio.sleep(0)  # a pump that is behind must not starve the senders
             self.venue.apply(batch)
             self._clock.told(batch.sent_at_ns)
             for session in list(self._sessions):
-                await session.tell(batch, is_patient=self.speed == 0)
+                await session.tell(batch, is_patient=self._is_patient)
         self.is_over.set()
 
     async def _until(self, sent_at_ns: int) -> None:
@@ -222,8 +234,6 @@ class ExchangeServer:
         while (wait_s := self._clock.wait_s(sent_at_ns)) > 0:
             await asyncio.sleep(min(wait_s, 0.5))
             await self._go.wait()
-        if self.speed == 0:
-            await asyncio.sleep(0)
 
     async def _beat(self) -> None:
         """Once a second of the venue's clock, whatever else happens."""
@@ -239,6 +249,7 @@ class ExchangeServer:
             await session.run(self._subscribe_within_s, self._idle_close_s)
         finally:
             self._sessions.discard(session)
+            self.session_ended.set()
 
     async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answer plain HTTP; let a WebSocket handshake pass, unless there are too many."""

@@ -32,6 +32,9 @@ class Office(Protocol):
     def note(self, frames: Sequence[Frame]) -> list[Frame]:
         """Enter frames into the books of record."""
 
+    def delivered(self, frame: Frame) -> None:
+        """A frame has gone out as it was meant."""
+
     def subscribed(self) -> None:
         """A session has subscribed."""
 
@@ -52,6 +55,7 @@ class Session:
         self._connection = connection
         self._protocol = protocol(office.venue)
         self._queue: asyncio.Queue[Frame] = asyncio.Queue(SESSION_QUEUE_MAX)
+        self._room = asyncio.Event()
         self._held: list[str] = []
         self._messages = TokenBucket(protocol.messages_per_s, protocol.messages_per_s)
         self._data_at_s = time.monotonic()
@@ -72,13 +76,14 @@ class Session:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def tell(self, batch: Batch, *, is_patient: bool) -> None:
-        """Queue what this session is told of an event; a patient teller waits for room."""
+        """Queue what this session is told of an event; a patient teller waits for room first, so that frames are
+        queued in the order of their numbers."""
+        if is_patient and self._queue.qsize() > SESSION_QUEUE_MAX // 2:
+            self._room.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._room.wait(), PATIENCE_S)
         for frame in self._office.note(self._protocol.tell(batch, self._office.now_ns())):
-            if is_patient:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._queue.put(frame), timeout=30.0)
-            else:
-                self._put(frame)
+            self._put(frame)
 
     def second(self) -> None:
         """Queue what comes once a second."""
@@ -103,7 +108,7 @@ class Session:
                     return
                 text = message if isinstance(message, str) else message.decode(errors="replace")
                 for frame in self._office.note(self._protocol.receive(text, self._office.now_ns())):
-                    await self._queue.put(frame)
+                    self._put(frame)
                 if self._protocol.is_subscribed:
                     self._subscribed.set()
                     self._office.subscribed()
@@ -112,6 +117,8 @@ class Session:
         with suppress(ConnectionClosed):
             while True:
                 frame = await self._queue.get()
+                if self._queue.qsize() < SESSION_QUEUE_MAX // 4:
+                    self._room.set()
                 verdict = self._office.plan.judge(frame, self._held)
                 match verdict.befallen:
                     case FaultKind.STALL:
@@ -124,6 +131,8 @@ class Session:
                         return await self._connection.close(POLICY_VIOLATION, "ErrSlowConsume")
                 for text in verdict.texts:
                     await self._connection.send(text)
+                if frame.text in verdict.texts:
+                    self._office.delivered(frame)
                 self._data_at_s = time.monotonic()
 
     async def _send_half(self, text: str) -> None:

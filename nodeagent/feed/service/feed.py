@@ -64,7 +64,7 @@ class Feed:
         settings, folder = self.settings, self.settings.capture_dir
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder)
-        self._progress, state = progress_file.load(folder).resumed(progress_file.boot_id())
+        self._progress, state = progress_file.load(folder, int(time.time())).resumed(progress_file.boot_id())
         self._saved: Progress | None = None
         self._capture = CaptureWriter(folder, on_damage=self._damaged)
         self._quarantine = Quarantine(folder)
@@ -91,6 +91,7 @@ class Feed:
             on_damage=self._damaged,
             on_venue_error=self._venue_error,
         )
+        self._intake.take(RecordKind.TICK, 0, b"")
         self._end_old_connections(state.first_open_connection)
         self._rest = RestClient(self._source, self._intake)
         self._sessions = [self._session() for _ in range(settings.connections)]

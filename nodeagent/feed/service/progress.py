@@ -77,16 +77,19 @@ class Progress(msgspec.Struct, frozen=True):
         return Progress(state, self.older, self.middle, self.last_connection_id, boot_id), state
 
 
-def load(folder: Path) -> Progress:
-    """The saved progress; the beginning when there is none. A damaged file is set aside: replaying all is safe."""
+def load(folder: Path, now_s: int) -> Progress:
+    """The saved progress; the beginning when there is none. A damaged file is set aside: replaying all is safe.
+
+    now_s: Unix seconds. Without a file they number the connections, so that none is confused with one in the capture.
+    """
     path = folder / FILE_NAME
     try:
         return msgspec.json.decode(path.read_bytes(), type=Progress)
     except FileNotFoundError:
-        return Progress()
+        return Progress(last_connection_id=now_s)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         path.replace(path.with_suffix(".damaged"))
-        return Progress()
+        return Progress(last_connection_id=now_s)
 
 
 def save(folder: Path, progress: Progress) -> None:

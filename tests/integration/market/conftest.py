@@ -15,13 +15,15 @@ import pytest
 import pytest_asyncio
 
 from nodeagent.questdb.endpoint import Endpoint
+from nodeagent.questdb.migrate import migrate
 from nodeagent.questdb.runtime import MarketDataUnavailable, Runtime, obtain_runtime
 from nodeagent.questdb.server import QuestDBServer
 from nodeagent.questdb.settings import QuestDBSettings
 from nodeagent.questdb.sql import query
 from tests.integration.market.feeds import FeedProcess
 
-TABLES = ("trades", "ticker", "book", "book_change", "feed_health", "feed_gap", "feed_drop")
+TABLES = ("trades", "ticker", "book", "book_change", "feed_health", "feed_gap", "feed_drop", "schema_version")
+VIEWS = ("candles_1h", "candles_5m", "candles_1m")
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +47,17 @@ async def shared_server(runtime: Runtime, tmp_path_factory: pytest.TempPathFacto
 @pytest_asyncio.fixture(loop_scope="session")
 async def server(shared_server: QuestDBServer) -> QuestDBServer:
     """The shared server with empty tables."""
-    for table in TABLES:
-        await query(shared_server.endpoint, f"TRUNCATE TABLE {table}")
+    await wipe(shared_server.endpoint)
     return shared_server
+
+
+async def wipe(endpoint: Endpoint) -> None:
+    """Drop every table and view of ours, and make them anew."""
+    for view in VIEWS:
+        await query(endpoint, f"DROP MATERIALIZED VIEW IF EXISTS {view}")
+    for table in TABLES:
+        await query(endpoint, f"DROP TABLE IF EXISTS {table}")
+    await migrate(endpoint)
 
 
 @pytest.fixture

@@ -1,0 +1,112 @@
+"""Exactly once, whatever dies: the stored trades are the sent trades."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from agentfarm.exchange import ExchangeServer, GeneratedContent
+from nodeagent.questdb.server import QuestDBServer, ServerState
+from tests.integration.market.feeds import FeedProcess, feed_for, sent_trades, until, until_all_stored
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+def _busy(seed: int) -> GeneratedContent:
+    return GeneratedContent(("BTC-USD", "ETH-USD", "SOL-USD"), seed, time.time_ns(), trades_per_s=60, changes_per_s=200)
+
+
+async def test_killed_feed_and_questdb_lose_nothing(
+    server: QuestDBServer, feeds: list[FeedProcess], tmp_path: Path
+) -> None:
+    async with ExchangeServer("advanced", content=_busy(21)) as exchange:
+        feed = feed_for(tmp_path, exchange, server)
+        feeds.append(feed)
+        await _kill_at_random(exchange, feed, server, times=3, seed=21)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("protocol", ["advanced", "exchange"])
+async def test_twenty_kills_lose_nothing(
+    protocol: str, server: QuestDBServer, feeds: list[FeedProcess], tmp_path: Path
+) -> None:
+    async with ExchangeServer(protocol, content=_busy(22)) as exchange:
+        feed = feed_for(tmp_path, exchange, server)
+        feeds.append(feed)
+        await _kill_at_random(exchange, feed, server, times=20, seed=22)
+
+
+async def _kill_at_random(
+    exchange: ExchangeServer, feed: FeedProcess, server: QuestDBServer, *, times: int, seed: int
+) -> None:
+    """Kill feed, QuestDB, or both, `times` times under load; then compare."""
+    chance = random.Random(seed)
+    victims = [("feed", "questdb", "both")[number % 3] for number in range(times)]
+    await feed.start()
+    await until("trades flow", lambda: _told(exchange) > 400)
+    for victim in victims:
+        told = _told(exchange) + chance.randint(50, 300)
+        await until("more trades flow", lambda told=told: _told(exchange) > told)
+        if victim in ("questdb", "both"):
+            _kill_server(server)
+        if victim in ("feed", "both"):
+            await feed.kill()
+            await feed.start()
+            await until("the feed is connected again", lambda: feed.status().get("is_connected", False))
+    exchange.pause()
+    await until("QuestDB is back", lambda: server.state is ServerState.READY)
+    await until_all_stored(exchange, server.endpoint, within_s=60)
+
+
+async def test_questdb_away_loses_nothing_and_holds_no_rows_in_memory(
+    server: QuestDBServer, feeds: list[FeedProcess], tmp_path: Path
+) -> None:
+    async with ExchangeServer("advanced", content=_busy(23), seed=23) as exchange:
+        feed = feed_for(tmp_path, exchange, server, queue_max=300)
+        feeds.append(feed)
+        await feed.start()
+        await until("rows are stored", lambda: feed.status().get("rows_stored", 0) > 300)
+        server._process.send(signal.SIGSTOP)  # type: ignore[union-attr]  # away without being gone: the worst kind
+        try:
+            told = _told(exchange)
+            await until("the feed is behind", lambda: feed.status()["state"] == "behind")
+            await until("much more was sent", lambda: _told(exchange) > told + 1500)
+            assert feed.status()["rows_queued"] < 1000
+        finally:
+            server._process.send(signal.SIGCONT)  # type: ignore[union-attr]
+        exchange.pause()
+        await until_all_stored(exchange, server.endpoint, within_s=40)
+        await until("the feed is live", lambda: feed.status()["state"] == "live")
+        assert feed.status()["gaps"] == 0
+
+
+async def test_stopped_feed_goes_on_without_a_hole(
+    server: QuestDBServer, feeds: list[FeedProcess], tmp_path: Path
+) -> None:
+    async with ExchangeServer("exchange", content=_busy(24), seed=24) as exchange:
+        feed = feed_for(tmp_path, exchange, server)
+        feeds.append(feed)
+        await feed.start()
+        await until("trades flow", lambda: _told(exchange) > 300)
+        assert await feed.stop() == 0
+        told = _told(exchange)
+        await until("trades happen while nobody listens", lambda: _told(exchange) > told + 300)
+        await feed.start()
+        await until("the feed is connected again", lambda: feed.status().get("connects") == 1)
+        exchange.pause()
+        await until_all_stored(exchange, server.endpoint, within_s=40)
+
+
+def _told(exchange: ExchangeServer) -> int:
+    return sum(map(len, sent_trades(exchange).values()))
+
+
+def _kill_server(server: QuestDBServer) -> None:
+    if server.pid is not None:
+        os.kill(server.pid, signal.SIGKILL)
