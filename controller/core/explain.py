@@ -29,13 +29,16 @@ from controller.core.turn import Turn
 
 def explain_nodes(state: FarmState, deployment: DeploymentName, policy: Policy) -> list[dict[str, Any]]:
     """For each node: whether one more such replica fits, its score (lower is better), or all the reasons why not."""
+    return _explain_offers([offer(state, state.nodes[name]) for name in sorted(state.nodes)], deployment, policy)
+
+
+def _explain_offers(offers: list[Offer], deployment: DeploymentName, policy: Policy) -> list[dict[str, Any]]:
     rows = []
-    for name in sorted(state.nodes):
-        seen = offer(state, state.nodes[name])
+    for seen in offers:
         reasons = refusals(policy, seen)
         rows.append(
             {
-                "node": name,
+                "node": seen.node,
                 "fits": not reasons,
                 "score": None if reasons else round(score(deployment, policy, seen), 3),
                 "reasons": [str(reason) for reason in reasons],
@@ -113,11 +116,14 @@ def explain_deployment(state: FarmState, name: DeploymentName, now: Instant) -> 
 
 
 def plan_replicas(state: FarmState, name: DeploymentName, policy: Policy, wanted: int) -> dict[str, Any]:
-    """What bringing a deployment to `wanted` replicas would do: seats to add or remove, and where new ones would go."""
+    """What bringing a deployment to `wanted` replicas would do: seats to add or remove, and where new ones would go.
+
+    `nodes` tells of each node as it would be then, so that it says why seats were refused.
+    """
     deployment = state.deployments.get(name)
     seats = {state.replicas[r].seat for r in deployment.replicas} if deployment is not None else set()
     added = [seat for seat in range(wanted) if seat not in seats]
-    offers = [offer(state, node) for node in state.nodes.values()]
+    offers = [offer(state, state.nodes[node]) for node in sorted(state.nodes)]
     placements = place([Wish(ReplicaId(seat), name, policy) for seat in added], offers)
     return {
         "agent": name,
@@ -127,7 +133,7 @@ def plan_replicas(state: FarmState, name: DeploymentName, policy: Policy, wanted
                    if ReplicaId(seat) in placements.chosen],
         "refused": [int(seat) for seat in placements.refused],
         "removed": sorted(seat for seat in seats if seat >= wanted),
-        "nodes": explain_nodes(state, name, policy),
+        "nodes": _explain_offers(offers, name, policy),
     }  # fmt: skip
 
 

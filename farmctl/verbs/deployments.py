@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agentfarm.sources import AgentSource
 
 UPLOAD_CHUNK: Final = 64 * 1024
+STEPS_SHOWN: Final = 20
 ROLLOUT_TIMEOUT: Final = "10m"
 
 Name = Annotated[str, typer.Argument(help="The agent, or a unique prefix.", autocompletion=completion.agents)]
@@ -211,7 +212,10 @@ def _say_plan(session: Session, made: Mapping[str, Any]) -> None:
     rows += [(f"{name}/{seat}", "stop", None) for seat in made["removed"]]
     rows += [(f"{name}/{seat}", "cannot be placed", None) for seat in made["refused"]]
     if rows:
-        out.say(table(["replica", "step", "node"], rows))
+        out.say(table(["replica", "step", "node"], rows[:STEPS_SHOWN]))
+    if len(rows) > STEPS_SHOWN:
+        out.say(f"… and {len(rows) - STEPS_SHOWN:,} more: {len(made['placed']):,} start, {len(made['replaced']):,} are "
+                f"replaced, {len(made['removed']):,} stop, {len(made['refused']):,} cannot be placed")  # fmt: skip
     if made["refused"]:
         out.say(reasons_table(made["nodes"], "why"))
 

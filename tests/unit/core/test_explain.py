@@ -119,3 +119,11 @@ def test_plan_of_a_drain_names_each_replica_and_whether_it_fits(farm: Farm) -> N
     assert plan["fits"] is False
     farm.ask(StartDrain(NodeName("n1"), 60.0))
     assert [r.node for r in farm.replicas() if r.node != "n1"] == ["n2"]
+
+
+def test_a_plan_that_does_not_fit_says_what_is_full_then(farm: Farm) -> None:
+    farm.node("n1", memory_mib=1000)
+    deployment = farm.deploy(replicas=1, resources=big(400))
+    plan = plan_replicas(farm.state, ECHO, deployment.versions[1].policy, 3)
+    assert (len(plan["placed"]), plan["refused"]) == (1, [2])
+    assert reasons(plan["nodes"]) == {"n1": [f"{Reason.MEMORY_PROMISED}: needs 400 MiB, 200 MiB left"]}
