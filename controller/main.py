@@ -78,7 +78,7 @@ class Controller:
         stack.callback(journal.close)
         await engine.start()
         stack.push_async_callback(engine.stop)
-        stack.callback(journal.close)  # first, too: a standby waits for the lead inside the journal
+        stack.callback(journal.stop_waiting)  # a standby waits for the lead inside the journal
         await link.start(server.key_pem, server.certificate_pem, authority.ca_pem)
         stack.push_async_callback(link.stop)
         gateway = GatewayServer(

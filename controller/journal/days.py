@@ -15,7 +15,8 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names 
 log = structlog.get_logger(__name__)
 
 DAYS_AHEAD: Final = 3
-LOCK_TIMEOUT_MS: Final = 2_000  # a partition is made again later rather than making readers wait
+LOCK_TIMEOUT_MS: Final = 250  # a day is made three times in advance: the next try is early enough
+DROP_LOCK_TIMEOUT_MS: Final = 1_000
 NAME_PREFIX: Final = "task_finished_"
 
 
@@ -66,7 +67,7 @@ def forget_before(cursor: Cursor, day: date) -> int:
     old = [name for stored, name in stored_days(cursor) if stored < day]
     for name in old:
         cursor.execute(
-            f"BEGIN; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS * 5};"
+            f"BEGIN; SET LOCAL lock_timeout = {DROP_LOCK_TIMEOUT_MS};"
             f" ALTER TABLE task_finished DETACH PARTITION {name}; DROP TABLE {name}; COMMIT"
         )
     for statement in (

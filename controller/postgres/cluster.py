@@ -139,9 +139,8 @@ def _socket_folder(folder: Path, account: Account) -> Path:
     if len(os.fsencode(beside)) <= room and "'" not in str(beside) and "," not in str(beside):
         chosen = beside
     else:
-        base = os.environ.get("XDG_RUNTIME_DIR", "") if account.uid is None else ""
         name = f"agentfarm-{os.geteuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
-        chosen = (Path(base) if base and Path(base).is_dir() else Path(tempfile.gettempdir())) / name
+        chosen = Path(tempfile.gettempdir()) / name
         if len(os.fsencode(chosen)) > room:
             chosen = Path("/tmp") / name  # noqa: S108 - ownership and mode are checked below
     chosen.mkdir(mode=0o700, exist_ok=True)
@@ -192,6 +191,11 @@ def _initialize(cluster: Cluster) -> None:
             remedy=f"Check that {cluster.folder} is writable and its disk has room.",
         )
     fresh.rename(cluster.data)
+    descriptor = os.open(cluster.folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _configure(cluster: Cluster, settings: Mapping[str, str]) -> None:
