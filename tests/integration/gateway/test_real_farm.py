@@ -154,3 +154,13 @@ async def test_lost_backends_are_503_for_a_moment_and_nothing_is_lost(farm: Real
         answer = await farm.http.post("/v1/tasks", json={"agent": "echo"}, headers={"Idempotency-Key": "again"})
     assert answer.status_code in (200, 201)
     assert (await farm.http.get(f"/v1/tasks/{kept['id']}")).json()["output"] == "kept"
+
+
+async def test_metrics_count_every_commit_in_a_bucket(farm: RealFarm) -> None:
+    await farm.deploy("echo")
+    await farm.http.post("/v1/tasks?wait=10", json={"agent": "echo"})
+    values = dict(line.rsplit(" ", 1) for line in (await farm.http.get("/metrics")).text.splitlines() if line[0] != "#")
+    buckets = [float(v) for k, v in values.items() if k.startswith("agentfarm_engine_commit_seconds_bucket")]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == float(values["agentfarm_engine_commit_seconds_count"]) > 0
+    assert buckets[-2] > 0
