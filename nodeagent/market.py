@@ -28,7 +28,7 @@ from nodeagent.settings import MarketSettings
 if TYPE_CHECKING:
     from nodeagent.questdb.server import QuestDB, QuestDBServer
 
-DEFAULT_SOURCE: Final = "coinbase-exchange"
+DEFAULT_SOURCE: Final = "coinbase-advanced"
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 60.0
 FEED_STOP_S: Final = 12.0
 UNCONNECTED_MAX_S: Final = 15.0
@@ -150,6 +150,8 @@ class Market:
             feed = self._feed = self._find_or_start(settings)
             self._failed = ""
             code = await asyncio.shield(feed.exited)
+            if self._feed is not feed:
+                await asyncio.Event().wait()  # stopped, by us; so are we, in a moment
             said = self._reader.read() or {}
             self._rows_before += int(said.get("rows_stored", 0))
             self._reader.forget()

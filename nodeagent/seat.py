@@ -32,7 +32,7 @@ T = TypeVar("T")
 SEAT_NAME: Final = "seat.json"
 RETRY_MIN_S, RETRY_MAX_S = 0.5, 5.0
 LINK_RETRY_S: Final = 0.2
-CRASH_LINES: Final = 20
+CRASH_LINES: Final = 60
 LIVE_STATES: Final = frozenset({wire.REPLICA_STATE_RUNNING, wire.REPLICA_STATE_UNHEALTHY, wire.REPLICA_STATE_STOPPING})
 
 
@@ -365,6 +365,7 @@ def launch_of(seat: Seat, bundle: Path, node: str, variables: dict[str, str], la
         entry=seat.spec.entry,
         concurrency=seat.spec.concurrency,
         memory_mib=seat.spec.memory_mib,
+        is_exclusive=seat.spec.exclusive,
         environment={**variables, **seat.spec.environment},
         variables={
             "AGENTFARM_AGENT": seat.wanted.deployment,

@@ -61,6 +61,7 @@ class Control:
         self._droppable_bytes = 0
         self._dropped = 0
         self._probed_at: float | None = None
+        self._heard_at = time.monotonic()
         self._stopping = threading.Event()
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector = selectors.DefaultSelector()
@@ -93,6 +94,11 @@ class Control:
                 self._backlog.append((rest, False))  # partly written: it has to follow
                 self._wake()
 
+    @property
+    def silence_s(self) -> float:
+        """For how long no daemon has been heard. One that lives is heard every second while there is work."""
+        return time.monotonic() - self._heard_at
+
     def loop_turned(self) -> None:
         """The event loop answers the last probe."""
         self._probed_at = None
@@ -118,6 +124,7 @@ class Control:
             connection, _ = self._listener.accept()
             connection.setblocking(False)
             self._drop_connection()
+            self._heard_at = time.monotonic()
             with self._lock:
                 self._connection = connection
                 self._reader = FrameReader()
@@ -151,6 +158,7 @@ class Control:
         try:
             if not data:
                 raise ProtocolError("the daemon went away")
+            self._heard_at = time.monotonic()
             for kind, body in self._reader.feed(data):
                 self._obey(kind, body)
         except (ProtocolError, ValueError, ArithmeticError, IndexError):

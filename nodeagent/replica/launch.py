@@ -36,6 +36,8 @@ class Launch:
     payload_bytes_max: int = 2**20
     log_bytes_max: int = 8 * 2**20
     open_files_max: int = 4_096
+    is_exclusive: bool = False
+    """Its attempts must end before the controller could give them to others, even if the daemon dies."""
     loads_agent: bool = False
     """The agent is loaded in the replica itself, because its import starts threads and cannot be forked."""
 

@@ -37,6 +37,10 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
 EXIT_DELIVERY_S: Final = 2.0
 """How long a stopping replica tries to hand over what it still has to say."""
+EXCLUSIVE_SILENCE_MAX_S: Final = 4.0
+"""Together with a second to look, a second to kill, and a second since the last beat, this stays below the eight
+seconds
+after which the controller gives a lost node's work to others."""
 MEMORY_SLACK_MIB: Final = 1024
 """Address space for thread stacks and the like above the spec's memory: the limit is a backstop against runaways."""
 
@@ -81,8 +85,13 @@ async def _serve(launch: Launch, agent: Any, listener: socket.socket, log: Outpu
             "concurrency": launch.concurrency,
         }
 
+    def chores() -> None:
+        log.rotate_if_large()
+        if launch.is_exclusive:
+            _mind_silence(control.silence_s, ledger, runtime)
+
     ledger = Ledger()
-    control = Control(listener, ledger, hello, log.rotate_if_large)
+    control = Control(listener, ledger, hello, chores)
     runtime = Runtime(agent, launch, control, ledger, Slots(launch.home / SLOTS_NAME, launch.concurrency))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -91,6 +100,16 @@ async def _serve(launch: Launch, agent: Any, listener: socket.socket, log: Outpu
     control.start(runtime)
     await runtime.serve()
     control.stop(EXIT_DELIVERY_S)
+
+
+def _mind_silence(silence_s: float, ledger: Ledger, runtime: Runtime) -> None:
+    """The daemon stops exclusive attempts when it does not hear the controller; when it is dead itself, we do."""
+    held, _ = ledger.snapshot()
+    if held and silence_s > EXCLUSIVE_SILENCE_MAX_S + 1.0:
+        print("agentfarm: no daemon, and an exclusive attempt that does not end: ending the replica", file=sys.stderr)
+        os.killpg(0, signal.SIGKILL)
+    elif held and silence_s > EXCLUSIVE_SILENCE_MAX_S:
+        runtime.cancel([token for token, _, _ in held])
 
 
 def take_streams(path: Path, bytes_max: int) -> OutputLog:

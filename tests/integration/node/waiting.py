@@ -1,0 +1,16 @@
+"""Waiting for what other processes do: nothing announces it to us, so it is looked for, against a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+LOOK_EVERY_S = 0.02
+
+
+async def until(claim: Callable[[], Any], deadline_s: float = 15.0) -> None:
+    """Return once the claim holds. Raises TimeoutError when it does not in time."""
+    async with asyncio.timeout(deadline_s):
+        while not claim():  # noqa: ASYNC110 - what is awaited happens in another process
+            await asyncio.sleep(LOOK_EVERY_S)
