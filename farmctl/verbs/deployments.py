@@ -58,7 +58,7 @@ def add_to(app: typer.Typer) -> None:
     verb(app, "remove", "farmctl remove market-brief", is_long=True)(remove)
 
 
-def deploy(  # noqa: PLR0917 - Typer passes them by name
+def deploy(
     session: Session,
     paths: Paths,
     replicas: Replicas = None,
@@ -98,7 +98,7 @@ def plan(session: Session, paths: Paths, replicas: Replicas = None) -> Exit:
     return Exit.CANNOT_PLACE if any(item["refused"] for item in made) else Exit.DONE
 
 
-def scale(  # noqa: PLR0917 - Typer passes them by name
+def scale(
     session: Session,
     name: Name,
     replicas: Annotated[int, typer.Argument(min=0, help="How many there should be.")],
@@ -119,7 +119,7 @@ def scale(  # noqa: PLR0917 - Typer passes them by name
     return code
 
 
-def rollback(  # noqa: PLR0917 - Typer passes them by name
+def rollback(
     session: Session,
     name: Name,
     to: Annotated[int | None, typer.Option("--to", min=1, help="Default: the newest earlier one that ran.")] = None,

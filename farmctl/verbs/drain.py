@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
     verb(app, "drain", "farmctl drain node-2 --deadline 5m", is_long=True)(drain)
 
 
-def drain(  # noqa: PLR0917 - Typer passes them by name
+def drain(
     session: Session,
     names: Names,
     deadline: Deadline = "5m",

@@ -40,7 +40,7 @@ def status(
     return Exit.DONE
 
 
-def events(  # noqa: PLR0917 - Typer passes them by name
+def events(
     session: Session,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay, and print events as they come.")] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=500, help="The newest this many.")] = 50,

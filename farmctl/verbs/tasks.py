@@ -29,7 +29,7 @@ Timeout = Annotated[str | None, typer.Option("--timeout", metavar="TIME", help="
 
 
 @verb(app, "submit", "farmctl task submit market-brief product=BTC-USD --wait", is_long=True)
-def submit(  # noqa: PLR0917 - Typer passes them by name
+def submit(
     session: Session,
     agent: Annotated[str | None, typer.Argument(help="The agent.", autocompletion=completion.agents)] = None,
     words: Annotated[

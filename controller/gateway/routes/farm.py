@@ -39,7 +39,7 @@ async def status(farm: TheFarm) -> Response:
     "/v1/events", response_model=EventView, operation_id="list_events",
     responses={200: {"content": {NDJSON: {}, "text/event-stream": {}}}},
 )  # fmt: skip
-async def events(  # noqa: PLR0917 - FastAPI passes them by name
+async def events(
     farm: TheFarm,
     follow: Annotated[bool, Query(description="Stay, and send events as they come.")] = False,
     after: Annotated[int | None, Query(ge=0, description="Only events with a greater id.")] = None,

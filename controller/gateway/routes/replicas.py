@@ -37,7 +37,7 @@ async def list_replicas(
 @router.get("/{replica}/log", operation_id="read_log", response_class=Response,
             responses={200: {"content": {"text/event-stream": {}}}})  # fmt: skip
 @router.get("/{deployment}/{seat}/log", include_in_schema=False)
-async def log(  # noqa: PLR0917 - FastAPI passes them by name
+async def log(
     farm: TheFarm,
     replica: str = "",
     deployment: str = "",
