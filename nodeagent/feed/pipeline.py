@@ -44,7 +44,7 @@ BACK_STEP_S: Final = 5
 """Receipt times further back than this are a new clock, not jitter."""
 HTTP_OK: Final = 200
 _CONNECTED: Final = msgspec.json.Decoder(Connected)
-_TIMED: Final = (BookDelta, Heartbeat, OrderEvent)
+_TIMED: Final = (BookDelta, BookSnapshot, Heartbeat, OrderEvent)
 
 
 class Pipeline:

@@ -91,7 +91,7 @@ def open_trade_hole(
         return
     state = connection.books.get(product.name)
     if state is not None and state.update_id < 0 and state.orders is None:
-        doubt(feed, GapKind.TRADE_ID, state, out, (hole.first_id, hole.last_id))
+        doubt(feed, GapKind.BOOK_WITH_TRADES, state, out, (hole.first_id, hole.last_id))
 
 
 def close_connection(feed: FeedState, connection_id: int) -> None:
