@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final
@@ -21,7 +22,7 @@ from nodeagent.environments import Environments
 from nodeagent.link import Link, Peer
 from nodeagent.log import log
 from nodeagent.log_streams import LogStreams
-from nodeagent.market import Market
+from nodeagent.market import CAPABILITY, Market
 from nodeagent.measure import LoadMeter, machine
 from nodeagent.metrics import MetricsServer
 from nodeagent.outbox import Outbox
@@ -72,6 +73,8 @@ class Daemon:
         self.supervisor.outbox = self.outbox
         self.logs = LogStreams(self.supervisor, self.calls, self.outgoing)
         self.market = Market(settings.market, self._folder, runtime, self._market_ready)
+        if settings.market is not None:
+            self.supervisor.arriving[CAPABILITY] = asyncio.Event()
         peer = Peer(self._address, self._credentials, settings.link_name or "")
         self.link = Link(peer, self, self.outgoing, self.calls)
         self.renewal = Renewal(self._identity_folder, self.identity, self.calls, runtime)
@@ -139,7 +142,7 @@ class Daemon:
             capacity=wire.Capacity(
                 cpu_millicores=settings.cpu_millicores or here.cpu_millicores, memory_mib=memory, gpus=settings.gpus
             ),
-            labels=settings.labels,
+            labels=self._labels(),
             capabilities=sorted({*settings.capabilities, *self.market.capabilities}),
             measured=self.measured(),
             replicas=[seat.status for seat in self.supervisor.seats.values()],
@@ -147,6 +150,14 @@ class Daemon:
             finished_tokens=list(self.outbox.tokens),
             products=self.market.products,
         )
+
+    def _labels(self) -> dict[str, str]:
+        """The settings' labels, and as `metrics` the address of our numbers, by which Prometheus finds this node."""
+        if self.metrics.port <= 0:
+            return self._settings.labels
+        host = self._settings.metrics_host
+        reachable = socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+        return {"metrics": f"{reachable}:{self.metrics.port}", **self._settings.labels}
 
     def measured(self) -> wire.Measured:
         """See `nodeagent.link.Node`."""
@@ -198,6 +209,7 @@ class Daemon:
 
     def _market_ready(self, tsdb_url: str) -> None:
         self.supervisor.late_variables["AGENTFARM_TSDB"] = tsdb_url
+        self.supervisor.arriving[CAPABILITY].set()
         self.link.reintroduce()  # the node has a capability and products now
 
     def _credentials(self) -> grpc.ChannelCredentials:
