@@ -104,7 +104,7 @@ class Market:
         settings = self._settings
         if settings is None:
             return MarketStatus()
-        said = self._reader.read()
+        said = self._reader.read() if self._feed is not None else None  # an earlier feed's words are no news
         if self._failed or said is None:
             return MarketStatus(self._failed or "starting", self._rows_before)
         rows = self._rows_before + int(said.get("rows_stored", 0))

@@ -72,6 +72,9 @@ class Supervisor:
         self.counts = Counts()
         self.late_variables: dict[str, str] = {}
         """Variables for replicas started from now on, such as the address of the market data."""
+        self.arriving: dict[str, asyncio.Event] = {}
+        """Capabilities this node will have in a while. Who needs one is not started before: a replica that was here
+        before the daemon began would else find no market data, since its variables are those of its start."""
         self.outbox: Outbox
         self._folder = folder
         self._node = node
@@ -224,6 +227,9 @@ class Supervisor:
 
     async def prepare(self, seat: Seat) -> None:
         """See `Surroundings`."""
+        for name in seat.spec.capabilities:
+            if (arrival := self.arriving.get(name)) is not None:
+                await arrival.wait()
         bundle = await self._bundles.get(seat.wanted.bundle_digest)
         environment = await self._environments.get(bundle)
         launch = launch_of(seat, bundle, self._node, self._variables, self.late_variables)
