@@ -129,7 +129,10 @@ def market_settings(market: Market, addresses: Addresses | None, questdb_url: st
     """A node's `market` settings; None when there is to be no market data."""
     if market.kind is MarketKind.OFF:
         return None
-    settings: dict[str, Any] = {"products": list(addresses.products if addresses else PRODUCTS)}
+    settings: dict[str, Any] = {
+        "kind": str(market.kind),
+        "products": list(addresses.products if addresses else PRODUCTS),
+    }
     if addresses is not None:
         settings["feed"] = {"ws_url": addresses.ws_url, "rest_url": addresses.rest_url}
     if questdb_url is not None:
