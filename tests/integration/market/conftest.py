@@ -20,7 +20,7 @@ from nodeagent.questdb.runtime import MarketDataUnavailable, Runtime, obtain_run
 from nodeagent.questdb.server import QuestDBServer
 from nodeagent.questdb.settings import QuestDBSettings
 from nodeagent.questdb.sql import query
-from tests.integration.market.feeds import FeedProcess
+from tests.integration.market.feeds import FeedProcess, is_up, until
 
 TABLES = ("trades", "ticker", "book", "book_change", "feed_health", "feed_gap", "feed_drop", "schema_version")
 VIEWS = ("candles_1h", "candles_5m", "candles_1m")
@@ -47,6 +47,7 @@ async def shared_server(runtime: Runtime, tmp_path_factory: pytest.TempPathFacto
 @pytest_asyncio.fixture(loop_scope="session")
 async def server(shared_server: QuestDBServer) -> QuestDBServer:
     """The shared server with empty tables."""
+    await until("the server is up", lambda: is_up(shared_server), within_s=60)
     await wipe(shared_server.endpoint)
     return shared_server
 

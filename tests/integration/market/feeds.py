@@ -15,7 +15,7 @@ from typing import Any
 from agentfarm.exchange import ExchangeServer
 from nodeagent.feed.service.settings import FeedSettings
 from nodeagent.questdb.endpoint import Endpoint
-from nodeagent.questdb.server import QuestDBServer
+from nodeagent.questdb.server import QuestDBServer, ServerState
 from nodeagent.questdb.sql import query
 
 SOURCES = {"advanced": "coinbase-advanced", "exchange": "coinbase-exchange"}
@@ -98,6 +98,11 @@ async def until(what: str, holds: Callable[[], Awaitable[bool] | bool], within_s
             return
         assert time.monotonic() < deadline_s, f"not within {within_s:g} s: {what}"
         await asyncio.sleep(0.05)
+
+
+async def is_up(server: QuestDBServer) -> bool:
+    """Whether it answers now, and not only by its own account."""
+    return server.state is ServerState.READY and (await server.health()).is_up
 
 
 async def stored_trades(endpoint: Endpoint) -> dict[str, list[int]]:

@@ -6,13 +6,14 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from agentfarm.exchange import ExchangeServer, GeneratedContent
-from nodeagent.questdb.server import QuestDBServer, ServerState
-from tests.integration.market.feeds import FeedProcess, feed_for, sent_trades, until, until_all_stored
+from nodeagent.questdb.server import QuestDBServer
+from tests.integration.market.feeds import FeedProcess, feed_for, is_up, sent_trades, until, until_all_stored
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -60,7 +61,7 @@ async def _kill_at_random(
             await feed.start()
             await until("the feed is connected again", lambda: feed.status().get("is_connected", False))
     exchange.pause()
-    await until("QuestDB is back", lambda: server.state is ServerState.READY)
+    await until("QuestDB is back", lambda: is_up(server), within_s=60)
     await until_all_stored(exchange, server.endpoint, within_s=60)
 
 
@@ -108,5 +109,7 @@ def _told(exchange: ExchangeServer) -> int:
 
 
 def _kill_server(server: QuestDBServer) -> None:
+    """Hit it wherever it is: running, starting, or down already."""
     if server.pid is not None:
-        os.kill(server.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(server.pid, signal.SIGKILL)

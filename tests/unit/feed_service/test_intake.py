@@ -1,0 +1,193 @@
+"""Capture first, then rows; and what happens when either side has no room."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from nodeagent.feed.capture import CaptureWriter
+from nodeagent.feed.capture_reader import read_capture
+from nodeagent.feed.pipeline import Pipeline
+from nodeagent.feed.records import Connected, Position, Record, RecordKind
+from nodeagent.feed.rows import TradeRow
+from nodeagent.feed.service.intake import Intake
+from nodeagent.feed.service.progress import State
+from nodeagent.feed.service.quarantine import Quarantine
+from nodeagent.feed.source import load_source
+from nodeagent.feed.writer import AnyRow, Mark
+
+CONNECTED = msgspec.json.encode(Connected("coinbase-exchange", "ws://x", ("A-USD",), ("trades",)))
+
+
+class _Writer:
+    """Room, or none, as a test wishes."""
+
+    def __init__(self) -> None:
+        self.rows: list[AnyRow] = []
+        self.marks: list[Mark] = []
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @property
+    def has_room(self) -> bool:
+        return self._room.is_set()
+
+    async def room(self) -> None:
+        await self._room.wait()
+
+    def put(self, rows: Sequence[AnyRow]) -> None:
+        self.rows += rows
+
+    def mark(self, mark: Mark) -> None:
+        self.marks.append(mark)
+
+    def fill(self) -> None:
+        self._room.clear()
+
+    def drain(self) -> None:
+        self._room.set()
+
+    def trade_ids(self) -> list[int]:
+        return [row.trade_id for row in self.rows if isinstance(row, TradeRow)]
+
+
+class _FullDisk(CaptureWriter):
+    """A capture whose disk can run full."""
+
+    is_full = False
+
+    def append(self, record: Record) -> Position:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().append(record)
+
+
+def _intake(folder: Path, writer: _Writer, start: State | None = None) -> tuple[Intake, _FullDisk]:
+    capture, start = _FullDisk(folder), start or State()
+    pipeline = Pipeline(load_source("coinbase-exchange"), ["A-USD"], last_trade_ids=start.last_trade_ids)
+    intake = Intake(
+        capture,
+        pipeline,
+        writer,  # type: ignore[arg-type]  # as much of a writer as the intake uses
+        start,
+        capture_dir=folder,
+        quarantine=Quarantine(folder),
+        on_damage=lambda damage: pytest.fail(str(damage)),
+        on_venue_error=lambda error: None,
+    )
+    return intake, capture
+
+
+def _trade(trade_id: int) -> bytes:
+    said: dict[str, Any] = {
+        "type": "match",
+        "trade_id": trade_id,
+        "maker_order_id": "m",
+        "taker_order_id": "t",
+        "side": "sell",
+        "size": "1",
+        "price": "10.00",
+        "product_id": "A-USD",
+        "sequence": trade_id,
+        "time": "2026-08-09T21:05:48.170326Z",
+    }
+    return msgspec.json.encode(said)
+
+
+async def _live(intake: Intake) -> asyncio.Task[None]:
+    task = asyncio.create_task(intake.keep_up())
+    async with asyncio.timeout(10):
+        while not intake.is_live:  # noqa: ASYNC110 - one turn of the loop, not a wait
+            await asyncio.sleep(0)
+    return task
+
+
+async def test_each_frame_is_in_the_capture_before_its_rows_are_made(tmp_path: Path) -> None:
+    writer = _Writer()
+    intake, _ = _intake(tmp_path, writer)
+    task = await _live(intake)
+    intake.take(RecordKind.CONNECT, 1, CONNECTED)
+    for trade_id in range(5):
+        intake.take(RecordKind.RECEIVED, 1, _trade(trade_id))
+        assert writer.trade_ids() == list(range(trade_id + 1))
+        captured = [r.payload for r in read_capture(tmp_path) if r.kind is RecordKind.RECEIVED]
+        assert captured == [_trade(n) for n in range(trade_id + 1)]
+    task.cancel()
+
+
+async def test_without_room_nothing_is_kept_in_memory_and_all_is_made_later(tmp_path: Path) -> None:
+    writer = _Writer()
+    intake, _ = _intake(tmp_path, writer)
+    task = await _live(intake)
+    intake.take(RecordKind.CONNECT, 1, CONNECTED)
+    intake.take(RecordKind.RECEIVED, 1, _trade(0))
+    writer.fill()
+    for trade_id in range(1, 1000):
+        intake.take(RecordKind.RECEIVED, 1, _trade(trade_id))
+    assert writer.trade_ids() == [0]
+    assert not intake.is_live
+    writer.drain()
+    async with asyncio.timeout(10):
+        while not intake.is_live:
+            intake.take(RecordKind.RECEIVED, 1, _trade(intake.counts.frames))  # the world does not wait
+            await asyncio.sleep(0)
+    assert writer.trade_ids() == list(range(intake.counts.frames))
+    task.cancel()
+
+
+async def test_restart_makes_only_the_rows_that_were_not_stored(tmp_path: Path) -> None:
+    writer = _Writer()
+    intake, capture = _intake(tmp_path, writer)
+    task = await _live(intake)
+    intake.take(RecordKind.CONNECT, 1, CONNECTED)
+    for trade_id in range(10):
+        intake.take(RecordKind.RECEIVED, 1, _trade(trade_id))
+        if trade_id == 5:
+            intake.mark()
+    state = writer.marks[0].state
+    task.cancel()
+    capture.close()
+    second = _Writer()
+    intake, _ = _intake(tmp_path, second, state)
+    task = await _live(intake)
+    assert second.trade_ids() == [6, 7, 8, 9]
+    assert state.first_open_connection == 1
+    assert state.last_trade_ids == {"A-USD": 5}
+    task.cancel()
+
+
+async def test_full_disk_costs_the_capture_and_not_the_trades(tmp_path: Path) -> None:
+    writer = _Writer()
+    intake, capture = _intake(tmp_path, writer)
+    task = await _live(intake)
+    intake.take(RecordKind.CONNECT, 1, CONNECTED)
+    intake.take(RecordKind.RECEIVED, 1, _trade(0))
+    capture.is_full = True
+    intake.take(RecordKind.RECEIVED, 1, _trade(1))
+    assert "No space left" in intake.problem
+    assert intake.counts.uncaptured == 1
+    capture.is_full = False
+    intake.take(RecordKind.RECEIVED, 1, _trade(2))
+    assert intake.problem == ""
+    assert writer.trade_ids() == [0, 1, 2]
+    task.cancel()
+
+
+async def test_refused_frames_are_kept_raw_with_their_reason(tmp_path: Path) -> None:
+    writer = _Writer()
+    intake, _ = _intake(tmp_path, writer)
+    task = await _live(intake)
+    intake.take(RecordKind.CONNECT, 1, CONNECTED)
+    intake.take(RecordKind.RECEIVED, 1, b'{"type":"match","trade_id":#}')
+    (line,) = (tmp_path / "quarantine.ndjson").read_text().splitlines()
+    kept = msgspec.json.decode(line)
+    assert kept["reason"] == "not_json"
+    assert kept["frame"] == '{"type":"match","trade_id":#}'
+    assert intake.counts.rejected == 1
+    task.cancel()
