@@ -119,7 +119,7 @@ def prepare(folder: Path, settings: Mapping[str, str], report: Callable[[str], N
     _check_version(cluster)
     if not (cluster.data / "PG_VERSION").exists():
         report("making a new database")
-        _initialize(cluster)
+        _initialize(cluster, is_durable=settings.get("fsync") != "off")
     _configure(cluster, {**SETTINGS, **settings, "unix_socket_directories": f"'{cluster.socket_folder}'"})
     return cluster
 
@@ -171,7 +171,7 @@ def _check_version(cluster: Cluster) -> None:
         )
 
 
-def _initialize(cluster: Cluster) -> None:
+def _initialize(cluster: Cluster, *, is_durable: bool) -> None:
     """initdb beside the final place, then one rename: a power cut leaves all or nothing."""
     fresh = cluster.folder / "data.new"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -180,7 +180,7 @@ def _initialize(cluster: Cluster) -> None:
     shutil.rmtree(cluster.data, ignore_errors=True)  # has no PG_VERSION: nothing was ever stored in it
     command = [
         str(cluster.programs / "initdb"), "--pgdata", str(fresh), "--username", ROLE, "--auth", "trust",
-        "--no-locale", "--encoding", "UTF8", "--no-instructions",
+        "--no-locale", "--encoding", "UTF8", "--no-instructions", *([] if is_durable else ["--no-sync"]),
     ]  # fmt: skip
     try:
         done = subprocess.run(
