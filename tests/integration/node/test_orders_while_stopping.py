@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from agentfarm.wire import link_pb2 as wire
 from tests.integration.node.conftest import Node
 from tests.integration.node.controller import ScriptedController, task, wanted
+from tests.integration.node.waiting import until
 
 STUBBORN = """
 import time, pathlib
@@ -27,9 +27,7 @@ async def test_a_daemon_that_ends_its_replicas_starts_no_other(
     await controller.desire(first)
     await controller.until_running(1)
     await controller.assign(task(1, 1, str(mark)))
-    async with asyncio.timeout(10):
-        while not mark.exists():
-            await asyncio.sleep(0)
+    await until(mark.exists)
     assert node.process is not None
     node.process.terminate()
     await controller.until_state(1, wire.REPLICA_STATE_STOPPING)
