@@ -87,7 +87,7 @@ def test_nobody_reads_the_environment_but_the_edges() -> None:
     allowed = (
         "agentfarm/settings.py", "agentfarm/sdk/", "agentfarm/exchange/", "farmctl/", "nodeagent/replica/",
         "nodeagent/zygote/", "nodeagent/main.py", "nodeagent/environments", "nodeagent/questdb/", "controller/main.py",
-        "controller/postgres/", "nodeagent/feed/service/",
+        "nodeagent/feed/service/",
     )  # fmt: skip
     wrong = [
         f"{path}:{node.lineno} reads os.environ"
