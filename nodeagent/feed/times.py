@@ -46,7 +46,7 @@ def _parse_in_full(text: str) -> int:
         second = datetime.fromisoformat(text[:19]).replace(tzinfo=UTC)
     except ValueError as error:
         raise BadTime(f"{text[:40]!r} does not begin as a UTC time does") from error
-    if not text.isascii() or text[7] != "-" or text[10] != "T":
+    if not text.isascii() or text[7:8] != "-" or text[10:11] != "T":
         raise BadTime(f"{text[:40]!r} is written in another form of ISO 8601")
     second_ns = int(second.timestamp()) * NS
     if len(text) == _WHOLE and text[19] == "Z":
