@@ -86,7 +86,7 @@ def test_big_dependency_stays_behind_its_door(library: str) -> None:
 def test_nobody_reads_the_environment_but_the_edges() -> None:
     allowed = (
         "agentfarm/settings.py", "agentfarm/sdk/", "agentfarm/exchange/", "farmctl/", "nodeagent/replica/",
-        "nodeagent/zygote/", "nodeagent/main.py", "nodeagent/environments", "nodeagent/questdb/", "controller/main.py",
+        "nodeagent/zygote/", "nodeagent/child.py", "nodeagent/main.py", "nodeagent/start.py", "nodeagent/environments", "nodeagent/questdb/", "controller/main.py",
         "nodeagent/feed/service/",
     )  # fmt: skip
     wrong = [
