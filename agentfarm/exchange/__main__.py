@@ -34,6 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--protocol", choices=list(Protocol), default="advanced", help="which feed to speak")
     parser.add_argument("--products", default="BTC-USD,ETH-USD", help="comma-separated; generated content only")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--after-trades", default="", help="go on after these ids, e.g. BTC-USD=120,ETH-USD=7; generated content only"
+    )
     parser.add_argument("--capture", type=Path, help="tell a recording instead of a generated market")
     parser.add_argument("--speed", type=float, default=1.0, help="times real time; 0: as fast as clients take it")
     parser.add_argument("--faults", default="", help="e.g. drop=0.01,stall=0.001:5,close=2x")
@@ -69,8 +72,20 @@ def _content(options: argparse.Namespace) -> RecordedContent | GeneratedContent:
             raise FarmError(f"There is no recording {options.capture}.")
         return RecordedContent(options.capture)
     return GeneratedContent(
-        tuple(options.products.split(",")), options.seed, time.time_ns(), options.trades_per_s, options.changes_per_s
+        tuple(options.products.split(",")),
+        options.seed,
+        time.time_ns(),
+        options.trades_per_s,
+        options.changes_per_s,
+        after_trades=_trade_ids(options.after_trades),
     )
+
+
+def _trade_ids(text: str) -> dict[str, int]:
+    try:
+        return {name: int(number) for name, _, number in (part.partition("=") for part in text.split(",") if part)}
+    except ValueError:
+        raise FarmError(f"--after-trades {text!r} is not PRODUCT=ID,…") from None
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
@@ -49,6 +49,8 @@ class GeneratedContent:
     trade_group_ms: int = 250
     """Trades are told this often (Advanced Trade batches 250 ms)."""
     is_finite: bool = False
+    after_trades: Mapping[str, int] = field(default_factory=dict)
+    """Per product, the trade id after which to go on, for clients who remember an earlier story."""
 
     def openings(self) -> list[Opening]:
         """Books around a price that follows from the product's name, and some past trades."""
@@ -79,7 +81,8 @@ class _Maker:
         known = KNOWN_PRICES.get(name.partition("-")[0])
         self._middle = (known or chance.randint(1, 500)) * 100
         self._sizes: dict[Side, dict[int, Decimal]] = {"bid": {}, "offer": {}}
-        self._trade_id = chance.randint(10**6, 10**9)
+        first_id = chance.randint(10**6, 10**9)
+        self._trade_id = content.after_trades.get(name, first_id)
         self._waiting: list[VenueTrade] = []
         self._steps = 0
         self._volume = Decimal(chance.randint(1000, 5000))

@@ -38,6 +38,7 @@ from farmctl.dev.programs import (
     node_program,
 )
 from farmctl.dev.settings import DevSettings
+from farmctl.dev.shelf import exchange_shelf, last_trade_ids, market_key
 from farmctl.dev.stopping import StopWish
 from farmctl.dev.watching import Glimpse, glimpse
 
@@ -91,6 +92,7 @@ class DevFarm:
         self._say("starting the controller and its PostgreSQL" + self._first_time(self.folder.controller / "postgres"))
         self._keeper.launch(controller_program(self.folder, self.ports))
         self.market = self._choose_market()
+        self._choose_store()
         addresses = self._start_exchange()
         self._wait_for_controller()
         self._join_nodes()
@@ -117,12 +119,25 @@ class DevFarm:
         self._say(f"market data is {market.words}")
         return market
 
+    def _choose_store(self) -> None:
+        """Put the market's own store in place on the node that has one."""
+        if self.market.kind is MarketKind.OFF:
+            return
+        key = market_key(self.market)
+        remembered = read_json(self._memory) or {}
+        node = self.folder.node(self.settings.node_names[0])
+        before = remembered.get("market_store")
+        if exchange_shelf(node, before, key):
+            self._say(f"market data of the {before} market is set aside in {node / 'markets'}")
+        write_json(self._memory, {**remembered, "market_store": key})
+
     def _start_exchange(self) -> Addresses | None:
         if not self.market.needs_exchange:
             return None
         speed = 0.0 if self.settings.is_once else 1.0
         port = self._exchange_port()
-        program = exchange_program(self.folder, self.market, port=port, speed=speed, seed=SEED)
+        known = last_trade_ids(self.folder.node(self.settings.node_names[0]))
+        program = exchange_program(self.folder, self.market, port=port, speed=speed, seed=SEED, after_trades=known)
         process = self._keeper.start(program, self._wish)
         addresses = announced_addresses(process.said())
         if addresses is not None:

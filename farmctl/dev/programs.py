@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -71,13 +72,17 @@ def controller_program(folder: FarmFolder, ports: Ports) -> Program:
     )
 
 
-def exchange_program(folder: FarmFolder, market: Market, *, port: int, speed: float, seed: int) -> Program:
-    """An exchange on loopback that plays the market."""
+def exchange_program(
+    folder: FarmFolder, market: Market, *, port: int, speed: float, seed: int, after_trades: Mapping[str, int]
+) -> Program:
+    """An exchange on loopback that plays the market. after_trades: what a generated market goes on from."""
     command = [sys.executable, "-m", "agentfarm.exchange", "--port", str(port), "--seed", str(seed)]
     if market.capture is not None:
         command += ["--capture", str(market.capture), "--speed", f"{speed:g}"]
     else:
         command += ["--products", ",".join(PRODUCTS)]
+        if after_trades:
+            command += ["--after-trades", ",".join(f"{name}={number}" for name, number in after_trades.items())]
     return Program(
         EXCHANGE,
         tuple(command),

@@ -1,0 +1,120 @@
+"""`farmctl dev --once`: the whole farm, checked by itself, twice in one folder, and nothing left of it."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.farms import Farm, farmctl, processes_of, until
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def once(home: Path, *options: str) -> dict[str, Any]:
+    """The report of a run that must find everything well."""
+    folder = home / ".farm"
+    done = farmctl("dev", "--once", "--json", "--data-dir", str(folder), *options, cwd=home, timeout_s=200)
+    assert done.code == 0, done.out + done.err
+    assert not processes_of(folder)
+    assert not (folder / "dev.json").exists()
+    report: dict[str, Any] = done.json
+    assert report["ok"]
+    assert report["left_behind"] == []
+    assert all(check["is_ok"] for check in report["checks"])
+    return report
+
+
+def test_twice_in_one_folder_goes_on_and_fresh_forgets(tmp_path: Path) -> None:
+    first = once(tmp_path, "--market", "simulated")
+    assert [node["state"] for node in first["nodes"]] == ["ready"] * 3
+    assert first["tasks"]["submitted"] == first["tasks"]["succeeded"] == 16
+    assert first["market"]["source"] == "simulated"
+    assert first["market"]["rows"] > 0
+    assert len(first["market"]["briefs"]) == 4
+    assert sum("figures of task" in check["name"] for check in first["checks"]) == 4
+
+    second = once(tmp_path, "--market", "simulated")
+    assert second["tasks"]["farm"]["succeeded"] == 32, "the first run's tasks are known"
+    assert second["seconds_to_ready"] < 60
+    for product in ("BTC-USD", "ETH-USD"):
+        assert trades_known(second, product) > trades_known(first, product), "the first run's trades are stored"
+
+    third = once(tmp_path, "--market", "off", "--fresh", "--nodes", "1")
+    assert third["tasks"]["farm"]["succeeded"] == 12
+    assert [node["name"] for node in third["nodes"]] == ["node-1"]
+    assert [check["name"] for check in third["checks"] if check["is_skipped"]] == ["market data is stored"]
+
+
+def trades_known(report: dict[str, Any], product: str) -> int:
+    return max(brief["trades"] for brief in report["market"]["briefs"] if brief["product"] == product)
+
+
+def test_fresh_deletes_nothing_in_a_folder_of_somebody_else(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    done = farmctl("dev", "--fresh", "--once", "--json", "--data-dir", str(tmp_path), cwd=tmp_path)
+    assert done.code == 5
+    assert "not those of a farm" in done.json["problem"]["detail"]
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_wrong_options_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    for options, word in ((["--nodes", "0"], "--nodes"), (["--market", "liv"], "'live'"), (["--port", "0"], "--port")):
+        done = farmctl("dev", "--once", "--data-dir", str(tmp_path / "f"), *options, cwd=tmp_path)
+        assert done.code == 1, options
+        assert word in done.err
+        assert not processes_of(tmp_path / "f")
+
+
+def test_second_farm_in_the_folder_is_refused_and_the_first_runs_on(farm: Farm) -> None:
+    done = farmctl("dev", "--data-dir", str(farm.folder), cwd=farm.home)
+    assert done.code == 5
+    assert f"process {farm.process.pid}" in done.err
+    assert farm.ask("status")["nodes"]
+
+
+def test_a_port_by_hand_that_is_taken_is_refused(tmp_path: Path, farm: Farm) -> None:
+    port = farm.said["server"].rpartition(":")[2]
+    done = farmctl("dev", "--once", "--port", port, "--data-dir", str(tmp_path / ".farm"), cwd=tmp_path)
+    assert done.code == 5
+    assert f"Port {port} is taken" in done.err
+    assert not processes_of(tmp_path / ".farm")
+
+
+def test_the_default_port_that_is_taken_gives_way_with_a_note(tmp_path: Path) -> None:
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            holder.bind(("127.0.0.1", 8600))
+            holder.listen()
+        except OSError:
+            pass  # somebody else has it, which does as well
+        report = once(tmp_path, "--market", "off", "--nodes", "1")
+    assert any("Port 8600 is taken" in note for note in report["notes"])
+
+
+def test_after_kill_9_of_farmctl_dev_the_next_start_ends_what_was_left_and_goes_on(tmp_path: Path) -> None:
+    farm = Farm(tmp_path, "--market", "off", "--nodes", "1")
+    try:
+        assert farm.ask("task", "submit", "echo", '"before"', "--wait")["output"] == "before"
+        first_controller = farm.pid_of("controller")
+        farm.process.kill()
+        farm.process.wait()
+        left = processes_of(farm.folder)
+        assert {process.pid for process in left} >= {first_controller}
+        again = Farm(tmp_path, "--market", "off", "--nodes", "1")
+        try:
+            assert "An earlier farm here was killed" in again.words
+            assert again.pid_of("controller") != first_controller
+            assert not any(process.is_running() and process.pid == first_controller for process in left)
+            page = again.ask("task", "list", "--agent", "echo")["tasks"]
+            assert [again.task(task["id"])["output"] for task in page] == ["before"]
+            assert again.ask("task", "submit", "echo", '"after"', "--wait")["output"] == "after"
+            assert again.stop() == 0
+            until(lambda: not processes_of(again.folder), "every process to be gone", 5)
+        finally:
+            again.end()
+    finally:
+        farm.end()
