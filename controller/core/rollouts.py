@@ -92,8 +92,9 @@ def _reconcile(turn: Turn, deployment: Deployment) -> None:
             _retire(turn, occupants)
             continue
         good, old = _sorted_out(turn, deployment, occupants)
-        _retire(turn, [r for r in old if r.state is ReplicaState.PENDING])  # it serves nobody and would take room
-        old = [r for r in old if r.state is not ReplicaState.STOPPED]
+        idle = [r for r in old if _never_served(deployment, r)]
+        _retire(turn, idle)  # nobody would miss them, and their room may be what the newcomer needs
+        old = [r for r in old if r not in idle]
         if good:
             _retire(turn, good[1:])
             if good[0].state is ReplicaState.RUNNING:
@@ -116,6 +117,12 @@ def _sorted_out(turn: Turn, deployment: Deployment, occupants: list[Replica]) ->
     good = [r for r in staying if _is_wanted(turn, deployment, r)]
     good.sort(key=lambda r: r.state is not ReplicaState.RUNNING)
     return good, [r for r in staying if not _is_wanted(turn, deployment, r)]
+
+
+def _never_served(deployment: Deployment, replica: Replica) -> bool:
+    if replica.state is ReplicaState.PENDING:
+        return True
+    return replica.state is ReplicaState.STARTING and not deployment.versions[replica.version].has_run
 
 
 def _is_taken_over(turn: Turn, deployment: Deployment, occupants: list[Replica]) -> bool:

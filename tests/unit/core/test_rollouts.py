@@ -205,6 +205,15 @@ def test_replica_that_waits_for_a_node_gives_way_to_the_new_version(farm: Farm) 
     assert [(r.version, r.state) for r in farm.replicas()] == [(2, ReplicaState.STARTING)]
 
 
+def test_replica_of_a_version_that_never_ran_gives_way_to_the_new_version(farm: Farm) -> None:
+    """It still starts, perhaps for ever; its room may be all there is."""
+    farm.node("n1", memory_mib=500)
+    farm.deploy(resources=big(400))
+    farm.deploy(digest="sha256:2", resources=big(400))
+    farm.run_all()
+    assert [(r.version, r.state) for r in farm.replicas()] == [(2, ReplicaState.RUNNING)]
+
+
 def test_retired_newcomer_that_fails_blames_nobody(farm: Farm) -> None:
     farm.service(replicas=2)
     farm.deploy(replicas=2, digest="sha256:2")
