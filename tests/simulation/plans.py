@@ -1,0 +1,154 @@
+"""What will happen in a history, drawn from its seed before it begins: as a list, so that it can be made shorter.
+
+An event names its targets by numbers that are taken modulo what there is, so any subset of a plan is a plan.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from tests.simulation.agents import Step
+
+
+class Happening(NamedTuple):
+    """One event of a plan. what: the name of a method of History."""
+
+    at: float
+    what: str
+    arguments: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return f"{self.at:8.3f} s  {self.what.removeprefix('do_')}{self.arguments}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A history to be."""
+
+    seed: int
+    machines: tuple[int, ...]  # memory of each, MiB
+    deployments: int
+    length_s: float
+    input_memory_bytes: int
+    happenings: tuple[Happening, ...] = field(repr=False)
+
+
+FAULTS: dict[str, float] = {
+    "do_reset": 3.0,
+    "do_half_open": 1.5,
+    "do_partition": 3.0,
+    "do_slow": 1.0,
+    "do_kill_daemon": 3.0,
+    "do_stop_daemon": 1.5,
+    "do_cut_power": 2.0,
+    "do_kill_replica": 3.0,
+    "do_kill_zygote": 0.7,
+    "do_fill_disk": 1.0,
+    "do_kill_controller": 3.0,
+    "do_stop_controller": 1.5,
+    "do_drop_lock": 1.5,
+    "do_database_away": 1.5,
+    "do_database_slow": 0.7,
+    "do_spoil_commit": 3.0,
+    "do_jump_clock": 1.0,
+}
+WORK: dict[str, float] = {
+    "do_submit": 12.0,
+    "do_cancel": 3.0,
+    "do_deploy": 2.0,
+    "do_scale": 2.0,
+    "do_rollback": 0.5,
+    "do_remove": 0.4,
+    "do_cordon": 1.0,
+    "do_uncordon": 1.2,
+    "do_drain": 1.2,
+    "do_forget": 0.4,
+    "do_add_machine": 0.3,
+}
+KINDS = ("good", "good", "good", "slow", "import_failed", "environment_failed", "crash_loop", "never_ready")
+
+
+def plan(seed: int) -> Plan:
+    """The plan of a seed. Some histories are calm, some short of memory, some nothing but faults."""
+    chance = random.Random(f"{seed}:plan")
+    length_s = chance.choice((8.0, 15.0, 25.0))
+    machines = tuple(chance.choice((512, 1024, 2048)) for _ in range(chance.randint(1, 4)))
+    deployments = chance.randint(1, 3)
+    mood = chance.choice((0.0, 0.15, 0.3, 0.3, 0.5))  # faults a second
+    kinds = sorted(FAULTS)
+    chance.shuffle(kinds)
+    weights = {kind: FAULTS[kind] for kind in kinds[: chance.randint(3, len(kinds))]}  # each history has its own ills
+    happenings = [Happening(0.3 + 0.1 * number, "do_deploy", (number, "good", chance.randint(1, 3),
+                                                             chance.choice((1, 1, 2, 4)), chance.random() < 0.3,
+                                                             chance.choice((64, 128, 300))))
+                  for number in range(deployments)]  # fmt: skip
+    moment = 1.0
+    while moment < length_s:
+        moment += chance.expovariate(1.5)
+        what = chance.choices(list(WORK), list(WORK.values()))[0]
+        happenings.append(Happening(round(moment, 3), what, _work(chance, what)))
+    moment = 1.0
+    while mood and moment < length_s:
+        moment += chance.expovariate(mood)
+        what = chance.choices(list(weights), list(weights.values()))[0]
+        happenings.append(Happening(round(moment, 3), what, _fault(chance, what)))
+    happenings = [it for it in happenings if it.at < length_s]
+    return Plan(seed, machines, deployments, length_s, chance.choice((40, 500, 1 << 20)), tuple(sorted(happenings)))
+
+
+def _work(chance: random.Random, what: str) -> tuple[Any, ...]:
+    number = chance.randrange(1 << 16)
+    if what == "do_submit":
+        options = {}
+        if chance.random() < 0.2:
+            options["max_attempts"] = chance.randint(1, 5)
+        if chance.random() < 0.1:
+            options["queue_timeout_s"] = chance.choice((0.5, 3.0))
+        if chance.random() < 0.2:
+            options["run_timeout_s"] = chance.choice((0.5, 3.0))
+        steps = tuple(tuple(_step(chance)) for _ in range(chance.randint(1, 4)))
+        return (
+            number, chance.choice((1, 1, 2, 5, 10)), chance.choice((None, None, -3, 0, 5)), steps,
+            tuple(sorted(options.items())), chance.random() < 0.7,
+        )  # fmt: skip
+    if what == "do_deploy":
+        return (
+            number, chance.choice(KINDS), chance.randint(1, 4), chance.choice((1, 1, 2, 4)), chance.random() < 0.3,
+            chance.choice((64, 128, 300)),
+        )  # fmt: skip
+    if what == "do_scale":
+        return (number, chance.randint(0, 5))
+    if what == "do_drain":
+        return (number, chance.choice((0.0, 2.0, 6.0, 20.0)))
+    if what == "do_add_machine":
+        return (chance.choice((512, 1024)),)
+    return (number,)
+
+
+def _step(chance: random.Random) -> Step:
+    does = chance.choices(("ok", "fail", "reject", "crash", "hang"), (70, 14, 4, 8, 4))[0]
+    after_s = chance.choice((0.002, 0.02, 0.2, 1.0, 1.0, 4.0, 9.0))
+    return Step(does, after_s, chance.random() < 0.1)
+
+
+def _fault(chance: random.Random, what: str) -> tuple[Any, ...]:
+    number = chance.randrange(1 << 16)
+    short, long = chance.choice((0.2, 1.0, 2.5)), chance.choice((5.0, 7.0, 9.0, 12.0, 20.0))
+    for_s = round(chance.choice((short, long)) * (0.8 + 0.4 * chance.random()), 3)
+    if what == "do_half_open":
+        return (number, chance.choice(("up", "down")))
+    if what == "do_partition":
+        return (number, chance.choice((("up",), ("down",), ("up", "down"))), for_s)
+    if what in ("do_database_away", "do_database_slow"):
+        return (min(for_s, 6.0),)
+    if what == "do_spoil_commit":
+        return (chance.choice(("refused", "answer_lost")),)
+    if what == "do_jump_clock":
+        return (number, chance.choice((-86_400.0, -5.0, 3.0, 3_600.0)))
+    if what in ("do_reset", "do_kill_replica"):
+        return (number,)
+    if what == "do_drop_lock":
+        return ()
+    return (number, for_s)
