@@ -90,6 +90,12 @@ class FarmClient:
         with self._stream("GET", path, params=_clean(params), headers=headers) as answer:
             yield from read_events(_lines(answer))
 
+    def post_events(self, path: str, body: Any, params: Mapping[str, Any], key: str) -> Iterator[ServerEvent]:
+        """POST, answered with server-sent events. Raises Unavailable when they break off."""
+        headers = {"Idempotency-Key": key}
+        with self._stream("POST", path, json=body, params=_clean(params), headers=headers) as answer:
+            yield from read_events(_lines(answer))
+
     def close(self) -> None:
         """Close the connections. Safe twice."""
         if self._http is not None:

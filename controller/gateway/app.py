@@ -49,7 +49,7 @@ class MethodNotAllowed(InvalidRequest):
 def app_of(the_farm: Farm) -> FastAPI:
     """The application over a farm. It owns nothing that must be started or stopped."""
     app = _Gateway(
-        title="Agent Farm", version=VERSION, summary=SUMMARY, description=DESCRIPTION, redoc_url=None,
+        title="Agent Farm", version=VERSION, summary=SUMMARY, description=DESCRIPTION, docs_url=None, redoc_url=None,
         redirect_slashes=False,
     )  # fmt: skip
     app.state.farm = the_farm

@@ -7,7 +7,7 @@ connection. When the client goes, the iterator is closed, so that whatever it ho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
 from typing import Final
 
@@ -29,17 +29,26 @@ def message(event: str, data: bytes, event_id: str | None = None) -> bytes:
 class StreamedAnswer(StreamingResponse):
     """A response that lasts: flushed piece by piece, with keep-alive comments when `keepalive` is given."""
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None], media_type: str, keepalive: bytes | None = None) -> None:
+    def __init__(
+        self,
+        pieces: AsyncGenerator[bytes, None],
+        media_type: str,
+        keepalive: bytes | None = None,
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(
             _with_keepalive(pieces, keepalive),
+            status_code=status,
             media_type=media_type,
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"} | dict(headers or {}),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the pieces end or the client has gone."""
         sending = asyncio.ensure_future(self.stream_response(send))
-        leaving = asyncio.ensure_future(_disconnected(receive))
+        leaving = asyncio.ensure_future(disconnected(receive))
         try:
             await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -50,12 +59,15 @@ class StreamedAnswer(StreamingResponse):
             await sending
 
 
-def event_stream(pieces: AsyncGenerator[bytes, None]) -> StreamedAnswer:
+def event_stream(
+    pieces: AsyncGenerator[bytes, None], status: int = 200, headers: Mapping[str, str] | None = None
+) -> StreamedAnswer:
     """The response for a stream of `message`s."""
-    return StreamedAnswer(pieces, "text/event-stream", KEEPALIVE)
+    return StreamedAnswer(pieces, "text/event-stream", KEEPALIVE, status=status, headers=headers)
 
 
-async def _disconnected(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
+    """Return when the client has gone. The request's body must not be wanted any more."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

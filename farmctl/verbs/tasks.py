@@ -12,9 +12,10 @@ import typer
 from agentfarm.errors import InvalidRequest, Unavailable
 from farmctl import completion
 from farmctl.batches import submit_file
-from farmctl.exit_codes import Exit, joined
+from farmctl.exit_codes import Exit
 from farmctl.inputs import task_input
 from farmctl.session import Session
+from farmctl.streaming import report, say_error, submit_and_stream
 from farmctl.verb import duration, verb
 
 app = typer.Typer(help="Submit tasks and look after them.", no_args_is_help=True)
@@ -57,16 +58,15 @@ def submit(
     body: dict[str, Any] = {"agent": agent, "input": task_input(words or []), "labels": _labels(label or [])}
     body |= {name: value for name, value in (("priority", priority), ("thread_id", thread)) if value is not None}
     limit = duration(timeout) or LONGEST_S
-    first_wait = min(WAIT_STEP_S, limit) if wait and not stream else None
-    task = session.farm.post(
-        "/v1/tasks", body, {"wait": first_wait}, key=key or str(uuid.uuid4()), timeout_s=WAIT_STEP_S + 15
-    )
+    key = key or str(uuid.uuid4())
+    if stream:
+        return submit_and_stream(session, body, key)
+    first_wait = min(WAIT_STEP_S, limit) if wait else None
+    task = session.farm.post("/v1/tasks", body, {"wait": first_wait}, key=key, timeout_s=WAIT_STEP_S + 15)
     session.again = f"farmctl task wait {task['id']}"
     session.out.event("task.submitted", id=task["id"])
-    if stream:
-        return _stream(session, int(task["id"]))
     if wait:
-        return _report(session, [_wait_one(session, task, limit)])
+        return report(session, [_wait_one(session, task, limit)])
     session.out.result(task, lambda: session.out.say(f"task {task['id']}"))
     return Exit.DONE
 
@@ -112,7 +112,7 @@ def wait_for(session: Session, ids: Ids, timeout: Timeout = None) -> Exit:
     for task_id in ids:
         task = session.farm.get(f"/v1/tasks/{task_id}")
         found.append(_wait_one(session, task, max(0.0, until - session.mono())))
-    return _report(session, found)
+    return report(session, found)
 
 
 @verb(app, "cancel", "farmctl task cancel 1042")
@@ -140,7 +140,7 @@ def retry(
     session.again = f"farmctl task wait {' '.join(str(task['id']) for task in made)}"
     if wait:
         until = session.mono() + (duration(timeout) or LONGEST_S)
-        return _report(session, [_wait_one(session, task, max(0.0, until - session.mono())) for task in made])
+        return report(session, [_wait_one(session, task, max(0.0, until - session.mono())) for task in made])
 
     def say() -> None:
         for task in made:
@@ -164,49 +164,6 @@ def _wait_one(session: Session, task: Mapping[str, Any], limit_s: float) -> Mapp
     return task
 
 
-def _report(session: Session, tasks: list[Mapping[str, Any]]) -> Exit:
-    """Print results; one alone as it is."""
-
-    def say() -> None:
-        for task in tasks:
-            if len(tasks) > 1 or task["state"] != "succeeded":
-                session.out.say(f"task {task['id']}: {task['state']}" + ("" if task["is_final"] else ", not ended yet"))
-            if task["state"] == "succeeded":
-                session.out.line(json.dumps(task["output"], indent=2, ensure_ascii=False))
-            elif task["error"]:
-                _say_error(session, task["error"])
-
-    session.out.result(tasks[0] if len(tasks) == 1 else tasks, say)
-    return joined([Exit.DONE if task["state"] == "succeeded" else Exit.ERROR for task in tasks])
-
-
-def _stream(session: Session, task_id: int) -> Exit:
-    last_id, tries = "", 0
-    while True:
-        try:
-            for event in session.farm.events(f"/v1/tasks/{task_id}/events", last_id=last_id):
-                last_id, tries = event.id, 0
-                data = json.loads(event.data)
-                if event.event == "end":
-                    return _report(session, [data])
-                if event.event == "output":
-                    _say_piece(session, data)
-                else:
-                    session.out.event(f"task.{data['state']}", f"{data['state']} (attempt {data['attempt']})", **data)
-        except Unavailable:
-            tries += 1
-            if tries > 30:
-                raise
-        session.sleep(min(0.2 * (tries + 1), 2.0))
-
-
-def _say_piece(session: Session, data: Any) -> None:
-    if not session.out.is_for_people:
-        session.out.event("output", data=data)
-    else:
-        session.out.line(data if isinstance(data, str) else json.dumps(data, ensure_ascii=False))
-
-
 def _say_task(session: Session, task: Mapping[str, Any]) -> None:
     from farmctl.tables import clock, table, took  # noqa: PLC0415 - rich, for people only
 
@@ -226,17 +183,11 @@ def _say_task(session: Session, task: Mapping[str, Any]) -> None:
         out.say("output", "bold")
         out.line(json.dumps(task["output"], indent=2, ensure_ascii=False))
     if task["error"]:
-        _say_error(session, task["error"])
+        say_error(session, task["error"])
     rows = [(a["attempt"], a["outcome"], a["node"], a["replica"], clock(a.get("leased_at")),
              a["error"]["message"] if a.get("error") else None) for a in task["attempts"] or ()]  # fmt: skip
     if rows:
         out.say(table([">attempt", "outcome", "node", ">replica", "leased", "error"], rows, flexible="error"))
-
-
-def _say_error(session: Session, error: Mapping[str, Any]) -> None:
-    session.out.say(f"{error['type']}: {error['message']}", "red")
-    if error["traceback"]:
-        session.out.line(error["traceback"].rstrip())
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from agentfarm.errors import Unavailable
@@ -19,12 +19,14 @@ from controller.gateway.limits import EVENTS_PAGE, SSE_KEEPALIVE_S
 from controller.gateway.metrics import metrics_text
 from controller.gateway.models.farm import EventView, HealthView, StatusView, TargetGroup
 from controller.gateway.naming import find_deployment, find_node
+from controller.gateway.reference import reference_page
 from controller.gateway.routes.tasks import event_id
 from controller.gateway.views.status import VERSION, status_view
 
 router = APIRouter(tags=["farm"])
 
 NDJSON = "application/x-ndjson"
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 FOLLOW_GATHER_S = 0.05  # events that come close together are read together
 
 
@@ -92,6 +94,13 @@ async def prometheus_targets(farm: TheFarm) -> Response:
 async def metrics(farm: TheFarm) -> Response:
     """The controller's metrics in Prometheus' text form. Needs no token."""
     return Response(metrics_text(farm), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/docs", include_in_schema=False)
+async def reference(request: Request) -> Response:
+    """The description of every call, for people."""
+    page = reference_page(request.app.openapi())
+    return Response(page, media_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY})
 
 
 @router.get("/", include_in_schema=False)

@@ -23,7 +23,7 @@ from controller.gateway.naming import find_deployment
 from controller.gateway.sse import event_stream
 from controller.gateway.submission import SubmissionReader, answer_of, check_key
 from controller.gateway.views.tasks import current_attempt
-from controller.gateway.waiting import look_at, no_task, task_events, wait_for
+from controller.gateway.waiting import look_at, no_task, task_events, wait_while_wanted
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
@@ -39,6 +39,7 @@ async def submit(
     request: Request,
     farm: TheFarm,
     wait: Wait = 0.0,
+    stream: Annotated[bool, Query(description="Answer with the task's events, as /events does.")] = False,
     idempotency_key: Annotated[str | None, Header(description="Equal keys make one task.")] = None,
 ) -> Response:
     """Submit one task. It is durable when this answers; with `wait` the answer is its result, if that comes in time."""
@@ -50,8 +51,11 @@ async def submit(
     is_new = task_id >= id_before
     if key is not None and not is_new:
         await _refuse_other_input(farm, task_id, task, key)
-    view = await wait_for(farm, task_id, wait) if wait else await look_at(farm, task_id)
-    return json_response(view, 201 if is_new else 200, {"Location": f"/v1/tasks/{task_id}"})
+    status, headers = 201 if is_new else 200, {"Location": f"/v1/tasks/{task_id}"}
+    if stream:
+        return event_stream(task_events(farm, task_id), status, headers)
+    view = await wait_while_wanted(farm, task_id, wait, request.receive) if wait else await look_at(farm, task_id)
+    return json_response(view, status, headers)
 
 
 @router.post(
@@ -98,9 +102,9 @@ async def show(task_id: Id, farm: TheFarm) -> Response:
 
 
 @router.get("/{id}/wait", response_model=TaskView, operation_id="wait_for_task")
-async def wait_task(task_id: Id, farm: TheFarm, timeout: Wait = 30.0) -> Response:
+async def wait_task(task_id: Id, request: Request, farm: TheFarm, timeout: Wait = 30.0) -> Response:
     """The task once it has ended, or as it stands when the time is over (`is_final` tells)."""
-    return json_response(await wait_for(farm, TaskId(task_id), timeout))
+    return json_response(await wait_while_wanted(farm, TaskId(task_id), timeout, request.receive))
 
 
 @router.get("/{id}/events", operation_id="watch_task", response_class=Response,

@@ -16,7 +16,7 @@ import typer
 
 from farmctl.exit_codes import HELP, Exit
 from farmctl.main import app
-from tests.unit.farmctl.conftest import Ran
+from tests.unit.farmctl.conftest import Ran, ServedFarm
 
 Farmctl = Callable[..., Ran]
 
@@ -136,3 +136,27 @@ def test_help_imports_neither_httpx_nor_pydantic() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=dict(os.environ)
     )
     assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def completed(words: str) -> list[str]:
+    """What a shell would offer after these words."""
+    env = dict(os.environ) | {
+        "COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_FARMCTL_COMPLETE": "complete_bash",
+    }  # fmt: skip
+    program = "import sys; sys.argv[0] = 'farmctl'; from farmctl.main import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=env, check=False
+    )
+    assert not ran.stderr
+    return ran.stdout.split()
+
+
+def test_shell_completion_knows_verbs_and_is_silent_without_a_farm() -> None:
+    assert completed("farmctl ro") == ["rollback"]
+    assert completed("farmctl scale e") == []
+
+
+def test_shell_completion_knows_the_names_of_the_farm(farm: ServedFarm) -> None:
+    assert completed("farmctl scale e") == ["echo"]
+    assert completed("farmctl drain node-") == ["node-1", "node-2"]
+    assert completed("farmctl logs echo") == ["echo/0", "echo"]

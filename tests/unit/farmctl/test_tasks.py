@@ -75,7 +75,10 @@ def test_failed_task_is_exit_1_with_its_error(farmctl: Farmctl) -> None:
 def test_stream_prints_pieces_then_the_result(farmctl: Farmctl) -> None:
     told = farmctl("task", "submit", "stream", "7", "--stream", "--events")
     assert (told.code, told.events[0]["event"]) == (0, "task.submitted")
+    assert [event["data"] for event in told.events if event["event"] == "output"] == ["one", "two", "three"]
     assert told.events[-1]["result"]["output"] == 7
+    assert farmctl("task", "submit", "stream", "7", "--stream").out == "one\ntwo\nthree\n7\n"
+    assert farmctl("task", "submit", "strm", "--stream").code == 1
 
 
 def test_wait_for_several_is_partly_done_when_one_failed(farmctl: Farmctl) -> None:
@@ -157,3 +160,39 @@ def test_submit_gives_up_with_words_when_it_stays_away(
     monkeypatch.setattr(FarmClient.__init__, "__defaults__", (lambda seconds: None,))
     ran = farmctl("task", "submit", "echo")
     assert (ran.code, "PostgreSQL cannot be reached." in ran.err) == (1, True)
+
+
+def test_broken_stream_is_taken_up_where_it_broke(
+    farmctl: Farmctl, farm: ServedFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = farm.small.engine
+
+    def first_life() -> None:
+        engine.watchers.piece(1, b'"before"')
+        engine.watchers.end_all()  # as when the engine reads its state again; pieces are lost, the task is not
+
+    def second_life() -> None:
+        engine.watchers.piece(1, b'"after"')
+        farm.small.nodes[engine.state.tasks[1].node].release()
+
+    steps = [first_life, second_life]
+
+    def pieces(self: FarmClient, *args: object, **more: object) -> object:
+        for event in real_post_events(self, *args, **more):
+            yield event
+            if event.event == "state" and json.loads(event.data)["state"] == "running":
+                farm.do(steps.pop(0))
+                raise Unavailable("The connection broke.")
+
+    def again(self: FarmClient, *args: object, **more: object) -> object:
+        for event in real_events(self, *args, **more):
+            yield event
+            if event.event == "state":
+                farm.do(steps.pop(0))
+
+    real_post_events, real_events = FarmClient.post_events, FarmClient.events
+    monkeypatch.setattr(FarmClient, "post_events", pieces)
+    monkeypatch.setattr(FarmClient, "events", again)
+    ran = farmctl("task", "submit", "slow", "5", "--stream")
+    assert (ran.code, ran.out.splitlines()[-2:]) == (0, ["after", "5"])
+    assert farm.do(lambda: len(farm.small.memory.inputs)) == 1

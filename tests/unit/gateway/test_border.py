@@ -114,3 +114,14 @@ async def test_metrics_name_no_task(http: httpx.AsyncClient) -> None:
     assert 'agentfarm_tasks_finished_total{state="succeeded"}' in text
     assert "agentfarm_engine_commit_seconds_bucket" in text
     assert "task=" not in text
+
+
+async def test_page_for_people_names_every_call_and_needs_nothing_from_elsewhere(http: httpx.AsyncClient) -> None:
+    page = await http.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    for path in (await http.get("/openapi.json")).json()["paths"]:
+        assert f"<code>{path}</code>" in page.text
+    assert "<script" not in page.text
+    assert "src=" not in page.text
+    assert "market-brief" in page.text
+    assert (await http.get("/")).headers["location"] == "/docs"

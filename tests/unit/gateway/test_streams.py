@@ -84,6 +84,40 @@ async def test_task_stream_resumes_after_the_last_piece_seen(http: httpx.AsyncCl
     assert bad.status_code == 400
 
 
+async def test_submit_can_answer_with_the_whole_story(http: httpx.AsyncClient) -> None:
+    async with http.stream("POST", "/v1/tasks?stream=1", json={"agent": "stream", "input": 5}) as answer:
+        assert (answer.status_code, answer.headers["location"]) == (201, "/v1/tasks/1")
+        told = await story(answer.aiter_lines())
+    assert [event for event, _, _ in told] == ["state", "state", "output", "output", "output", "end"]
+    assert orjson.loads(told[0][2])["id"] == 1
+    assert [data for event, _, data in told if event == "output"] == ['"one"', '"two"', '"three"']
+
+
+async def test_stream_tells_a_problem_when_the_farm_goes_away(http: httpx.AsyncClient, small: SmallFarm) -> None:
+    task = (await http.post("/v1/tasks", json={"agent": "slow"})).json()["id"]
+    async with lines_of(http, f"/v1/tasks/{task}/events") as lines:
+        await until(lambda: bool(small.engine.watchers._watches))
+        small.engine.live = None
+        small.memory.is_away = True
+        small.engine.watchers.end_all()
+        told = await story(lines, until="problem")
+    assert orjson.loads(told[-1][2])["code"] == "unavailable"
+
+
+async def test_long_wait_ends_when_its_caller_goes(
+    http: httpx.AsyncClient, small: SmallFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.gateway.waiting.SOON_S", 0.01)
+    task = (await http.post("/v1/tasks", json={"agent": "slow"})).json()["id"]
+    with pytest.raises(httpx.ReadTimeout):
+        await http.get(f"/v1/tasks/{task}/wait?timeout=60", timeout=0.2)
+    await until(lambda: not small.engine.watchers._watches)
+    waiting = asyncio.create_task(http.get(f"/v1/tasks/{task}/wait?timeout=60", timeout=20))
+    await until(lambda: bool(small.engine.watchers._watches))
+    small.nodes["node-1"].release()
+    assert (await waiting).json()["state"] == "succeeded"
+
+
 async def test_stream_of_an_ended_task_is_its_end(http: httpx.AsyncClient) -> None:
     task = (await http.post("/v1/tasks?wait=5", json={"agent": "echo", "input": "x"})).json()["id"]
     async with lines_of(http, f"/v1/tasks/{task}/events") as lines:
