@@ -85,9 +85,9 @@ def test_big_dependency_stays_behind_its_door(library: str) -> None:
 
 def test_nobody_reads_the_environment_but_the_edges() -> None:
     allowed = (
-        "agentfarm/settings.py", "agentfarm/sdk/", "agentfarm/exchange/", "farmctl/", "nodeagent/replica/",
-        "nodeagent/zygote/", "nodeagent/child.py", "nodeagent/main.py", "nodeagent/start.py", "nodeagent/environments", "nodeagent/questdb/", "controller/main.py",
-        "nodeagent/feed/service/",
+        "agentfarm/settings.py", "agentfarm/sdk/", "agentfarm/exchange/", "controller/main.py", "farmctl/",
+        "nodeagent/child.py", "nodeagent/environments", "nodeagent/feed/service/", "nodeagent/main.py",
+        "nodeagent/questdb/", "nodeagent/replica/", "nodeagent/start.py", "nodeagent/zygote/",
     )  # fmt: skip
     wrong = [
         f"{path}:{node.lineno} reads os.environ"
