@@ -52,7 +52,8 @@ def on_trade(feed: FeedState, trade: Trade, connection: Connection | None, out: 
     product.saw_frame(feed.frames)
     if feed.source.trade_ids_contiguous and not _is_wanted(feed, product, trade, connection, out):
         return
-    product.saw_lag(venue_now_ns - trade.time_ns, is_history=trade.is_history)
+    if venue_now_ns and not trade.is_history:
+        product.saw_lag(venue_now_ns - trade.time_ns)
     product.counts.trades += 1
     out.rows.append(product.trade_row(trade, feed.now_ns))
     if trade.maker_order_id and connection is not None:
@@ -87,7 +88,7 @@ def on_delta(feed: FeedState, delta: BookDelta, connection: Connection, out: Out
         _refuse(feed, Reject(RejectReason.UNKNOWN_PRODUCT, name, name[:64]), connection, out)
         return
     counts = product.counts
-    if delta.time_ns:
+    if delta.time_ns and feed.venue_now_ns:
         age_ns = feed.venue_now_ns - delta.time_ns
         if not -TIME_WINDOW_NS <= age_ns <= TIME_WINDOW_NS:
             _refuse(feed, outside_window(name, delta.time_ns, feed.venue_now_ns, breaks_book=True), connection, out)

@@ -110,7 +110,7 @@ class Pipeline:
             feed.skew.see_clocks(now_ns, record.monotonic_ns)
         if venue_ns:
             feed.skew.observe(now_ns, venue_ns)
-        feed.venue_now_ns = now_ns - feed.skew.offset_ns
+        feed.venue_now_ns = feed.skew.venue_time(now_ns)
         connection = feed.connections.get(record.connection_id)
         if connection is None:
             connection = Connection(record.connection_id, now_ns, None)
@@ -203,7 +203,7 @@ class Pipeline:
             self._second = second
             self._minute = second // 60
         self.state.now_ns = now_ns
-        self.state.venue_now_ns = now_ns - self.state.skew.offset_ns
+        self.state.venue_now_ns = self.state.skew.venue_time(now_ns)
 
     def _close_second(self, out: Output) -> None:
         """A row for each trusted book that changed in the second, at the second's end."""

@@ -33,11 +33,10 @@ class Product:
             self._last_frame = frame_number
             self.counts.frames += 1
 
-    def saw_lag(self, lag_ns: int, *, is_history: bool) -> None:
+    def saw_lag(self, lag_ns: int) -> None:
         """Take a live event's age at receipt into the mean."""
-        if not is_history:
-            self.counts.lag_sum_ns += lag_ns
-            self.counts.lag_count += 1
+        self.counts.lag_sum_ns += lag_ns
+        self.counts.lag_count += 1
 
     def all_counts(self) -> Counts:
         """Closed minutes and the running one together."""

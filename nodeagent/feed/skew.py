@@ -44,6 +44,10 @@ class Skew:
         self._wall_ns = 0
         self._monotonic_ns = 0
 
+    def venue_time(self, received_at_ns: int) -> int:
+        """The venue's clock at a moment of ours; 0 while nothing has been observed."""
+        return received_at_ns - self.offset_ns if self._current is not None else 0
+
     def see_clocks(self, wall_ns: int, monotonic_ns: int) -> None:
         """Note both of our clocks at a receipt, before anything else of that frame."""
         if monotonic_ns and self._monotonic_ns:

@@ -75,7 +75,7 @@ class FeedState:
         self.now_ns = 0
         """Receipt wall time of the record at hand."""
         self.venue_now_ns = 0
-        """The venue's clock at that moment: skew removed."""
+        """The venue's clock at that moment: skew removed. 0 while the skew is unknown."""
         self.position = 0
         self.frames = 0
         self.unreadable = 0

@@ -76,7 +76,8 @@ def check_ticker(ticker: Ticker, rules: Rules, venue_now_ns: int) -> Reject | No
     tick = rules.tick(product)
     if tick and ticker.price % tick:
         return Reject(RejectReason.OFF_TICK, product, f"ticker at {to_text(ticker.price)}")
-    return _check_time(product, ticker.time_ns, venue_now_ns)
+    # Where a ticker carries its trade's time, that of a quiet product is old without being wrong.
+    return _check_time(product, ticker.time_ns, venue_now_ns, is_history=True)
 
 
 def check_snapshot(snapshot: BookSnapshot, rules: Rules) -> tuple[BookSnapshot | None, list[Reject]]:
@@ -112,8 +113,14 @@ def outside_window(product: str, time_ns: int, venue_now_ns: int, *, breaks_book
 
 
 def _check_time(product: str, time_ns: int, venue_now_ns: int, *, is_history: bool = False) -> Reject | None:
-    """Times must be near the venue's now; history may be old, but not of the future. Unknown times pass."""
+    """Times must be near the venue's now; history may be old, but not of the future. Unknown times pass, and all of
+    them before anything is known of the venue's clock."""
     ahead_ns = time_ns - venue_now_ns
-    if not time_ns or -TIME_WINDOW_NS <= ahead_ns <= TIME_WINDOW_NS or (is_history and ahead_ns < 0):
+    if (
+        not time_ns
+        or not venue_now_ns
+        or -TIME_WINDOW_NS <= ahead_ns <= TIME_WINDOW_NS
+        or (is_history and ahead_ns < 0)
+    ):
         return None
     return outside_window(product, time_ns, venue_now_ns)

@@ -324,6 +324,17 @@ def test_a_step_of_our_clock_refuses_nothing() -> None:
     assert [row.trade_id for row in out.rows if isinstance(row, TradeRow)] == [102]
 
 
+def test_the_ticker_of_a_quiet_product_is_old_without_being_wrong() -> None:
+    """On subscribing the venue sends the last one it has; and before anything live came, its clock is not known."""
+    for line in (Line(CoinbaseExchange()), exchange()):
+        ticker = {"type": "ticker", "product_id": "BTC-USD", "price": "100.00", "time": "2026-08-01T00:00:00.1Z"}
+        out = line.send(ticker)
+        assert (len(out.rows), out.rejects) == (1, [])
+    line = exchange()
+    out = line.send({"type": "ticker", "product_id": "BTC-USD", "price": "100.00", "time": "2026-08-19T00:00:00.1Z"})
+    assert [reject.reason for reject in out.rejects] == [RejectReason.OUTSIDE_TIME_WINDOW]
+
+
 def test_without_a_monotonic_clock_a_step_is_believed_after_a_few_frames() -> None:
     line = exchange()
     rejected = 0
