@@ -27,6 +27,7 @@ class Output:
     def __init__(self, *, is_json: bool = False, is_events: bool = False) -> None:
         self.is_json = is_json
         self.is_events = is_events
+        self._last_said = ""
 
     @property
     def is_for_people(self) -> bool:
@@ -46,8 +47,9 @@ class Output:
         """One step of progress: an NDJSON line with --events, a dim line for people, nothing with --json alone."""
         if self.is_events:
             self._write({"event": kind} | data | ({"message": text} if text else {}))
-        elif not self.is_json and text:
-            self.errors.print(text, style="dim", highlight=False, markup=False)
+        elif not self.is_json and text and text != self._last_said:
+            self._last_said = text  # said once, however often it is found to be so
+            self.errors.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
     def say(self, text: RenderableType = "", style: str | None = None) -> None:
         """Words or a table for people."""

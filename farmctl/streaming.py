@@ -12,6 +12,7 @@ from farmctl.exit_codes import Exit, joined
 from farmctl.session import Session
 from farmctl.sse import ServerEvent
 
+REFUSAL: Final = "Reject"  # the agent's plain no: where in its code it said so helps nobody
 BREAKS_MAX: Final = 30  # in a row, each followed by a longer wait
 
 
@@ -61,7 +62,7 @@ def report(session: Session, tasks: list[Mapping[str, Any]]) -> Exit:
 def say_error(session: Session, error: Mapping[str, Any]) -> None:
     """Why a task did not succeed, with the agent's own traceback."""
     session.out.say(f"{error['type']}: {error['message']}", "red")
-    if error["traceback"]:
+    if error["traceback"] and error["type"] != REFUSAL:
         session.out.line(error["traceback"].rstrip())
 
 

@@ -14,6 +14,7 @@ from farmctl.session import Session
 from farmctl.verb import duration, verb
 
 LOOK_EVERY_S: Final = 0.25
+AGENTS_EXPLAINED_MAX: Final = 3
 GRACE_S: Final = 60.0  # after the deadline: for daemons to stop what was forced off, and to say so
 
 Names = Annotated[list[str], typer.Argument(metavar="NODE…", help="Nodes.", autocompletion=completion.nodes)]
@@ -52,10 +53,11 @@ def drain(
             session.out.result(made)
         return Exit.DONE if made["fits"] else Exit.CANNOT_PLACE
     if not made["fits"] and not force:
-        stuck = [f"{row['agent']}/{row['seat']}" for row in made["replicas"] if row["to"] is None]
+        stuck = [f"{row['agent']}/{row['seat']}" for row in made["replicas"] if _is_stuck(row)]
+        _say_why(session, made)
         raise CannotPlace(
             f"The other nodes cannot take {', '.join(stuck[:8])}; nothing was changed.",
-            remedy="Make room (farmctl explain tells where it lacks), or drain with --force.",
+            remedy="Make room, or drain with --force: then they wait, and what they run is interrupted.",
             stuck=stuck,
         )
     body = {"deadline_s": deadline_s, "reason": reason}
@@ -129,6 +131,25 @@ def _say_plan(session: Session, made: Mapping[str, Any]) -> None:
         for row in made["replicas"]
     ]  # fmt: skip
     session.out.say(table(["replica", "from", "to", ">running", "step"], rows))
+
+
+def _is_stuck(row: Mapping[str, Any]) -> bool:
+    return row["to"] is None and row["action"] != "stop"
+
+
+def _say_why(session: Session, made: Mapping[str, Any]) -> None:
+    """For each agent that finds no place: every node with every reason."""
+    if not session.out.is_for_people:
+        return
+    from farmctl.tables import reasons_table  # noqa: PLC0415 - rich, for people only
+
+    for agent in sorted({row["agent"] for row in made["replicas"] if _is_stuck(row)})[:AGENTS_EXPLAINED_MAX]:
+        nodes = session.farm.get(f"/v1/explain/deployment/{agent}")["nodes"]
+        rest = [
+            node if node["node"] not in made["nodes"] else node | {"fits": False, "score": None, "reasons": ["drained"]}
+            for node in nodes
+        ]
+        session.out.say(reasons_table(rest, f"where {agent} could go"))
 
 
 def _say_end(session: Session, views: list[Mapping[str, Any]]) -> None:

@@ -45,6 +45,7 @@ def test_drain_that_does_not_fit_is_exit_2_and_changes_nothing(farmctl: Farmctl,
     ran = farmctl("drain", "node-1", "node-2")
     assert ran.code == 2
     assert "nowhere" in ran.out
+    assert "where echo could go" in ran.out
     assert "nothing was changed" in ran.err
     assert farmctl("node", "show", "node-1", "--json").json["drain"] is None
     assert farmctl("drain", "node-1", "node-2", "--plan").code == 2
