@@ -26,6 +26,8 @@ class Outgoing:
     def __init__(self) -> None:
         self.wake = asyncio.Event()
         self.outputs_dropped = 0
+        self.drained_results = 0
+        """In the last drain."""
         self._is_open = False
         self._beat: wire.Beat | None = None
         self._reports: dict[int, wire.ReplicaStatus] = {}
@@ -109,6 +111,7 @@ class Outgoing:
         for piece in outputs:
             yield wire.NodeMessage(attempt_output=piece)
         results, self._results = self._results, []
+        self.drained_results = len(results)
         for batch in batches(results):
             yield wire.NodeMessage(attempt_results=wire.AttemptResults(results=batch))
         ends, self._log_ends = self._log_ends, []

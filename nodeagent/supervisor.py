@@ -36,6 +36,8 @@ ADOPT_TIMEOUT_S: Final = 3.0
 """How long a new daemon waits for replicas it found to say what they run, before it says Hello without them."""
 ZYGOTE_LINGER_S: Final = 30.0
 SWEEP_MIN_S: Final = 0.01
+KEPT_GATHER_S: Final = 0.005
+"""What replicas may forget is told them a little later, many at once."""
 
 
 @dataclass(slots=True)
@@ -88,6 +90,8 @@ class Supervisor:
         self._takes_orders = True
         self._prepared: dict[int, tuple[Environment, Launch]] = {}
         self._awaited: dict[int, asyncio.Event] = {}
+        self._kept: dict[int, list[int]] = {}
+        self._kept_timer: asyncio.TimerHandle | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._chores: set[asyncio.Task[None]] = set()
@@ -119,7 +123,8 @@ class Supervisor:
             for seat in list(self.seats.values()):
                 await seat.ended()
             await self._zygotes.stop()
-        for handle in (self._sweep_timer, self._linger):
+        self._tell_kept()
+        for handle in (self._sweep_timer, self._linger, self._kept_timer):
             if handle is not None:
                 handle.cancel()
         for seat in self.seats.values():
@@ -215,10 +220,15 @@ class Supervisor:
 
     def kept(self, pairs: Sequence[tuple[int, int]]) -> None:
         """(token, replica id) of results that the replicas need not hold any more."""
-        by_replica: dict[int, list[int]] = {}
         for token, replica_id in pairs:
-            by_replica.setdefault(replica_id, []).append(token)
-        for replica_id, tokens in by_replica.items():
+            self._kept.setdefault(replica_id, []).append(token)
+        if self._kept and self._kept_timer is None:
+            self._kept_timer = asyncio.get_running_loop().call_later(KEPT_GATHER_S, self._tell_kept)
+
+    def _tell_kept(self) -> None:
+        self._kept_timer = None
+        told, self._kept = self._kept, {}
+        for replica_id, tokens in told.items():
             seat = self.seats.get(replica_id)
             if seat is not None and seat.process is not None:
                 seat.process.send(frames.frame_tokens(Kind.KEPT, tokens))
@@ -282,7 +292,9 @@ class Supervisor:
         elif kind == Kind.OUTPUT:
             self._output(frames.read_output(body))
         elif kind == Kind.PONG:
-            self._health.pong(seat, frames.read_pong(body))
+            pong = frames.read_pong(body)
+            self._started(pong.running)
+            self._health.pong(seat, pong)
         elif kind == Kind.HELLO:
             self._hello(seat, json.loads(body))
         elif kind in (Kind.CHECKPOINT_PUT, Kind.CHECKPOINT_GET):
@@ -306,8 +318,9 @@ class Supervisor:
 
     def _started(self, tokens: Sequence[int]) -> None:
         fresh, due_at = self.attempts.start(tokens, asyncio.get_running_loop().time())
-        self._sweep_at(due_at)
-        self._outgoing.started(fresh)
+        if fresh:
+            self._sweep_at(due_at)
+            self._outgoing.started(fresh)
 
     def _output(self, piece: frames.Output) -> None:
         if piece.token in self.attempts:

@@ -188,8 +188,8 @@ class Control:
         if self._probed_at is None:
             self._probed_at = now
             self._orders.probe()
-        running, waiting = self._ledger.counts
-        self.send(frames.frame_pong(Pong(seq, blocked_s, running, waiting, self._dropped)))
+        _, waiting = self._ledger.counts
+        self.send(frames.frame_pong(Pong(seq, blocked_s, waiting, self._dropped, self._ledger.running)))
 
     # -------------------------------------------------------------- writing
 

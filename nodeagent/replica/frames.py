@@ -91,9 +91,10 @@ class Pong(NamedTuple):
 
     seq: int
     blocked_s: float
-    running: int
     waiting: int
     outputs_dropped: int
+    running: tuple[int, ...]
+    """Tokens being worked on. One that blocks the loop from its first instruction is told of here alone."""
 
 
 class ProtocolError(Exception):
@@ -104,7 +105,7 @@ _HEADER: Final = struct.Struct("<IB")
 _RUN: Final = struct.Struct("<QIQHI")
 _RESULT: Final = struct.Struct("<QQBIIHII")
 _OUTPUT: Final = struct.Struct("<QQII")
-_PONG: Final = struct.Struct("<QdIII")
+_PONG: Final = struct.Struct("<QdII")
 _SEQ: Final = struct.Struct("<Q")
 _LENGTH: Final = struct.Struct("<I")
 
@@ -250,12 +251,13 @@ def read_ping(body: bytes) -> int:
 
 def frame_pong(pong: Pong) -> bytes:
     """A PONG frame."""
-    return frame(Kind.PONG, _PONG.pack(*pong))
+    return frame(Kind.PONG, _PONG.pack(*pong[:4]) + struct.pack(f"<{len(pong.running)}Q", *pong.running))
 
 
 def read_pong(body: bytes) -> Pong:
     """The health in a PONG."""
-    return Pong(*_PONG.unpack(body))
+    seq, blocked_s, waiting, outputs_dropped = _PONG.unpack_from(body)
+    return Pong(seq, blocked_s, waiting, outputs_dropped, read_tokens(body[_PONG.size :]))
 
 
 # ------------------------------------------------------------------ checkpoints: parts with their lengths

@@ -58,6 +58,12 @@ class Ledger:
             return held, list(self._ended.values())
 
     @property
+    def running(self) -> tuple[int, ...]:
+        """Tokens being worked on."""
+        with self._lock:
+            return tuple(self._started)
+
+    @property
     def counts(self) -> tuple[int, int]:
         """Attempts running, attempts waiting."""
         running = len(self._started)

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from nodeagent.replica import frames
 from nodeagent.replica.checkpoints import CheckpointClient
 from nodeagent.replica.control import Control
-from nodeagent.replica.frames import Kind, Outcome, Output, Result, Run
+from nodeagent.replica.frames import Outcome, Output, Result, Run
 from nodeagent.replica.launch import Launch
 from nodeagent.replica.ledger import Ledger
+from nodeagent.replica.reporter import Reporter
 from nodeagent.replica.slots import Slots
 from nodeagent.replica.threads import CURRENT_TOKEN, AttemptThreads
+
+_to_json: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+_from_json: Final = json.JSONDecoder().decode
 
 TURN_STARTS_MAX: Final = 64
 """Attempts started in one turn of the loop; more would keep it from answering."""
@@ -53,14 +55,10 @@ class Runtime:
         self._ledger = ledger
         self._slots = slots
         self._loop = asyncio.get_running_loop()
-        self._loop_thread = threading.get_ident()
         self._waiting: deque[Run] = deque()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._cancelled: set[int] = set()
-        self._started: list[int] = []
-        self._packed: list[bytes] = []
-        self._pieces: deque[Output] = deque()
-        self._is_flush_due = False
+        self._reporter = Reporter(control, self._loop, self._tasks)
         self._idle_waits: dict[int, asyncio.Event] = {}
         self._stopped = asyncio.Event()
         self._threads = AttemptThreads(max(8, min(64, 2 * launch.concurrency)), self._thread_idle)
@@ -78,7 +76,7 @@ class Runtime:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks.values())
-        self._flush()
+        self._reporter.flush()
 
     # -------------------------------------------------------------- orders, on the control thread
 
@@ -118,7 +116,7 @@ class Runtime:
             run = waiting.popleft()
             self._ledger.start(run.token)
             self._slots.take(run.token)
-            self._started.append(run.token)
+            self._reporter.started(run.token)
             tasks[run.token] = self._loop.create_task(self._attempt(run))
         self._loop.call_soon(self._start_some)
 
@@ -135,8 +133,6 @@ class Runtime:
 
     async def _attempt(self, run: Run) -> None:
         CURRENT_TOKEN.set(run.token)
-        if not self._is_flush_due:
-            self._due()  # so that STARTED leaves even if the agent runs for hours
         began = time.perf_counter_ns()
         result: tuple[int, bytes, str, str, str]
         try:
@@ -144,8 +140,8 @@ class Runtime:
                 task_id=run.task_id,
                 attempt=run.attempt,
                 thread_id=run.thread_id,
-                input=json.loads(run.input),
-                emit=_Emitter(self, run).emit,
+                input=_from_json(run.input.decode()),
+                emit=_Emitter(self._reporter, run).emit,
                 checkpoints=self._checkpoints.channel(run) if run.thread_id else None,
             )
             result = (Outcome.SUCCEEDED, self._encode(await self._agent.run(call)), "", "", "")
@@ -175,7 +171,7 @@ class Runtime:
         return Outcome.FAILED, b"", name, message, self._traceback(error, self._bundle)
 
     def _encode(self, value: object) -> bytes:
-        data = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        data = _to_json(value).encode()
         if len(data) > self._payload_max:
             raise OutputTooLarge(
                 f"The output has {len(data)} bytes; a task may answer with {self._payload_max}. "
@@ -201,41 +197,9 @@ class Runtime:
         if event is not None:
             event.set()
 
-    # -------------------------------------------------------------- reporting: once a turn, not once an attempt
-
     def _end(self, result: Result) -> None:
-        self._packed.append(self._ledger.end(result))
         self._slots.release(result.token)
-        if not self._is_flush_due:
-            self._due()
-
-    def emit(self, piece: Output) -> None:
-        """A piece of output, from any thread."""
-        self._pieces.append(piece)
-        if threading.get_ident() == self._loop_thread:
-            if not self._is_flush_due:
-                self._due()
-        else:
-            self._loop.call_soon_threadsafe(self._due)
-
-    def _due(self) -> None:
-        if not self._is_flush_due:
-            self._is_flush_due = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        """One write for all that happened in this turn. An attempt that has ended already needs no STARTED."""
-        self._is_flush_due = False
-        started = [token for token in self._started if token in self._tasks]
-        self._started.clear()
-        data = [frames.frame_tokens(Kind.STARTED, started)] if started else []
-        if data:
-            self._control.send(b"".join(data))
-        while self._pieces:
-            self._control.send(frames.frame_output(self._pieces.popleft()), droppable=True)
-        if self._packed:
-            packed, self._packed = self._packed, []
-            self._control.send(frames.frame_results(packed))
+        self._reporter.ended(self._ledger.end(result), more_to_come=bool(self._waiting))
 
 
 class OutputTooLarge(ValueError):
@@ -245,10 +209,10 @@ class OutputTooLarge(ValueError):
 class _Emitter:
     """`Call.emit` of one attempt: numbers its pieces."""
 
-    __slots__ = ("_run", "_runtime", "_seq")
+    __slots__ = ("_reporter", "_run", "_seq")
 
-    def __init__(self, runtime: Runtime, run: Run) -> None:
-        self._runtime = runtime
+    def __init__(self, reporter: Reporter, run: Run) -> None:
+        self._reporter = reporter
         self._run = run
         self._seq = 0
 
@@ -257,4 +221,4 @@ class _Emitter:
             return
         self._seq += 1
         data = json.dumps(value, allow_nan=False, ensure_ascii=False, default=str).encode()
-        self._runtime.emit(Output(self._run.task_id, self._run.token, self._seq, data))
+        self._reporter.piece(Output(self._run.task_id, self._run.token, self._seq, data))
