@@ -29,7 +29,6 @@ LOG_TAIL_MAX: Final = 10_000
 EVENTS_PAGE: Final = 500
 
 SSE_KEEPALIVE_S: Final = 15.0
-STREAM_LINGER_S: Final = 60.0  # output kept for a watcher who comes back
-STREAM_PIECES_MAX: Final = 1_000  # pieces kept for each watched task
+STREAMS_MAX: Final = 2_000  # open at once; each holds a connection and a queue
 RETRY_AFTER_S: Final = 1  # said to callers when a dependency is away
 ENGINE_DEADLINE_S: Final = 10.0

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
-from typing import Final
+from typing import ClassVar, Final
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from controller.gateway.limits import SSE_KEEPALIVE_S
+from agentfarm.errors import Unavailable
+from controller.gateway.limits import SSE_KEEPALIVE_S, STREAMS_MAX
 
 KEEPALIVE: Final = b": still here\n\n"
 
@@ -28,6 +29,8 @@ def message(event: str, data: bytes, event_id: str | None = None) -> bytes:
 
 class StreamedAnswer(StreamingResponse):
     """A response that lasts: flushed piece by piece, with keep-alive comments when `keepalive` is given."""
+
+    open_now: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -47,6 +50,13 @@ class StreamedAnswer(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the pieces end or the client has gone."""
+        StreamedAnswer.open_now += 1
+        try:
+            await self._send_while_wanted(receive, send)
+        finally:
+            StreamedAnswer.open_now -= 1
+
+    async def _send_while_wanted(self, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self.stream_response(send))
         leaving = asyncio.ensure_future(disconnected(receive))
         try:
@@ -64,6 +74,15 @@ def event_stream(
 ) -> StreamedAnswer:
     """The response for a stream of `message`s."""
     return StreamedAnswer(pieces, "text/event-stream", KEEPALIVE, status=status, headers=headers)
+
+
+def check_room() -> None:
+    """Raises Unavailable when STREAMS_MAX streams are open. Asked before anything is begun for a new one."""
+    if StreamedAnswer.open_now >= STREAMS_MAX:
+        raise Unavailable(
+            f"{STREAMS_MAX} streams are open, the limit.", remedy="Try again later.", limit="STREAMS_MAX",
+            maximum=STREAMS_MAX,
+        )  # fmt: skip
 
 
 async def disconnected(receive: Receive) -> None:

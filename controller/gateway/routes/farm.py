@@ -53,6 +53,8 @@ async def events(
     accept: Annotated[str, Header(include_in_schema=False)] = NDJSON,
 ) -> Response:
     """The farm's story, oldest first: NDJSON, or server-sent events by Accept."""
+    if follow:
+        sse.check_room()
     filters = _filters(farm, node, agent, task)
     start = event_id(last_event_id) if last_event_id else after
     is_sse = "text/event-stream" in accept

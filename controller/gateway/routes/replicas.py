@@ -46,6 +46,7 @@ async def log(
     follow: bool = False,
 ) -> Response:
     """The log as server-sent events: one `line` each, at last an `end`, or a `problem` if the node went away."""
+    sse.check_room()
     state = farm.state
     found = state.replicas[find_replica(state, replica or f"{deployment}/{seat}")]
     if farm.logs is None:

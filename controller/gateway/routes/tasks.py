@@ -12,6 +12,7 @@ from agentfarm.errors import Conflict, InvalidRequest, NotFound
 from controller.core.commands import CancelTask, NewTask, SubmitTasks
 from controller.core.lives import TaskState
 from controller.core.model import TaskId, TaskOptions
+from controller.gateway import sse
 from controller.gateway.answers import json_response
 from controller.gateway.batch import submit_batch
 from controller.gateway.bodies import body_of
@@ -20,7 +21,6 @@ from controller.gateway.json_input import read_json
 from controller.gateway.limits import ENGINE_DEADLINE_S, PAGE_DEFAULT, PAGE_MAX, WAIT_MAX_S
 from controller.gateway.models.tasks import BatchAnswer, BatchLine, CancelAnswer, SubmitBody, TaskPage, TaskView
 from controller.gateway.naming import find_deployment
-from controller.gateway.sse import event_stream
 from controller.gateway.submission import SubmissionReader, answer_of, check_key
 from controller.gateway.views.tasks import current_attempt
 from controller.gateway.waiting import look_at, no_task, task_events, wait_while_wanted
@@ -43,6 +43,8 @@ async def submit(
     idempotency_key: Annotated[str | None, Header(description="Equal keys make one task.")] = None,
 ) -> Response:
     """Submit one task. It is durable when this answers; with `wait` the answer is its result, if that comes in time."""
+    if stream:
+        sse.check_room()
     state, key = farm.state, check_key(idempotency_key)
     task = SubmissionReader(state, farm.settings.payload_max_bytes).read_body(await request.body(), key)
     id_before = state.next_task
@@ -53,7 +55,7 @@ async def submit(
         await _refuse_other_input(farm, task_id, task, key)
     status, headers = 201 if is_new else 200, {"Location": f"/v1/tasks/{task_id}"}
     if stream:
-        return event_stream(task_events(farm, task_id), status, headers)
+        return sse.event_stream(task_events(farm, task_id), status, headers)
     view = await wait_while_wanted(farm, task_id, wait, request.receive) if wait else await look_at(farm, task_id)
     return json_response(view, status, headers)
 
@@ -115,8 +117,9 @@ async def watch(
     last_event_id: Annotated[str | None, Header(description="Resume after this piece of output.")] = None,
 ) -> Response:
     """Server-sent events: `state` when it moves, `output` for each piece, `end` with the task's view."""
+    sse.check_room()
     await look_at(farm, TaskId(task_id))
-    return event_stream(task_events(farm, TaskId(task_id), event_id(last_event_id)))
+    return sse.event_stream(task_events(farm, TaskId(task_id), event_id(last_event_id)))
 
 
 @router.post("/{id}/cancel", response_model=CancelAnswer, operation_id="cancel_task")

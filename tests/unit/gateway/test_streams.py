@@ -180,6 +180,16 @@ async def test_log_comes_as_lines_and_is_followed(http: httpx.AsyncClient, small
     assert (await http.get("/v1/replicas/echo/7/log")).status_code == 404
 
 
+async def test_streams_are_bounded_and_given_back(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "STREAMS_MAX", 1)
+    async with lines_of(http, "/v1/events?follow=1"):
+        refused = await http.get("/v1/events?follow=1")
+        assert (refused.status_code, refused.json()["limit"]) == (503, "STREAMS_MAX")
+    await until(lambda: sse.StreamedAnswer.open_now == 0)
+    async with lines_of(http, "/v1/events?follow=1") as lines:
+        assert await anext(lines)
+
+
 async def test_taken_port_is_said_by_name(small: SmallFarm) -> None:
     from agentfarm.errors import Conflict
 
