@@ -45,6 +45,8 @@ from farmctl.dev.watching import Glimpse, glimpse
 NODES_READY_S: Final = 60.0
 JOIN_WITHIN_S: Final = 30.0
 PREPARE_WITHIN_S: Final = 600.0
+PORT_TRIES: Final = 5
+PORT_LOST: Final = "Address already in use"
 LOOK_EVERY_S: Final = 0.1
 WRITE_DOWN_EVERY_S: Final = 2.0
 SEED: Final = 1
@@ -95,6 +97,7 @@ class DevFarm:
         self._choose_store()
         addresses = self._start_exchange()
         self._wait_for_controller()
+        self._meet_controller()
         self._join_nodes()
         market = self._market_settings(addresses)
         self._say(f"starting {len(self.settings.node_names)} node daemons")
@@ -152,8 +155,24 @@ class DevFarm:
         return port
 
     def _wait_for_controller(self) -> None:
-        process = next(p for p in self._keeper.processes if p.name == CONTROLLER)
-        process.wait_until_ready(self._wish)
+        """Until it serves; when somebody took its port in the meantime, on another one."""
+        for _ in range(PORT_TRIES):
+            process = next(process for process in self._keeper.processes if process.name == CONTROLLER)
+            try:
+                process.wait_until_ready(self._wish)
+                return
+            except Unavailable:
+                is_port_lost = not process.is_running and PORT_LOST in process.said()
+                if not is_port_lost or self.settings.port is not None:
+                    raise
+            self._choose_ports()
+            self._keeper.launch(controller_program(self.folder, self.ports))
+        raise Unavailable(
+            "Every port that was free was taken before the controller could listen.", remedy="Use --port."
+        )
+
+    def _meet_controller(self) -> None:
+        """Connect to its gateway, and tell the other verbs where it is."""
         token = self.folder.token_file.read_text(encoding="utf-8").strip()
         self._client = FarmClient(Connection(self.ports.server, token, "farmctl dev"), sleep=self._wish.pause)
         self.folder.announce(
