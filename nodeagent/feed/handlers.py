@@ -85,7 +85,8 @@ def on_delta(feed: FeedState, delta: BookDelta, connection: Connection, out: Out
     name = delta.product
     product = feed.products.get(name) or feed.product(name)
     if product is None:
-        _refuse(feed, Reject(RejectReason.UNKNOWN_PRODUCT, name, name[:64]), connection, out)
+        # Nobody asked for it, so the name is damaged: whose changes these were is unknown.
+        _refuse(feed, Reject(RejectReason.UNKNOWN_PRODUCT, "", name[:64], breaks_book=True), connection, out)
         return
     counts = product.counts
     if delta.time_ns and feed.venue_now_ns:

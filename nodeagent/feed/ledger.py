@@ -77,7 +77,17 @@ class _Repair(msgspec.Struct):
 class TradeLedger:
     """The trade ids of one product, over all connections and REST pages of a feed."""
 
-    __slots__ = ("_announced_id", "_announced_ns", "_repairs", "first_id", "last_id", "last_ns", "missing", "product")
+    __slots__ = (
+        "_announced_id",
+        "_announced_ns",
+        "_repairs",
+        "first_id",
+        "given_up_to",
+        "last_id",
+        "last_ns",
+        "missing",
+        "product",
+    )
 
     def __init__(self, product: str, last_known_id: int = -1) -> None:
         """`last_known_id`: the newest trade already stored, so that a restart notices what passed meanwhile."""
@@ -87,6 +97,8 @@ class TradeLedger:
         self.last_ns = 0
         """Venue time of the newest trade."""
         self.missing = Intervals()
+        self.given_up_to = -1
+        """Holes up to this id were forgotten for want of room: not missing any more, and not repaired."""
         self._repairs: list[_Repair] = []
         self._announced_id = -1
         self._announced_ns = 0
@@ -150,7 +162,7 @@ class TradeLedger:
     def _open(self, last_missing_id: int, before_ns: int, now_ns: int) -> TradeHole:
         hole = TradeHole(self.product, self.last_id + 1, last_missing_id, self.last_ns, before_ns)
         if len(self.missing) >= HOLES_MAX:
-            self.missing.drop_oldest()
+            _, self.given_up_to = self.missing.drop_oldest()
         self.missing.append(hole.first_id, hole.last_id)
         self._repairs.append(_Repair(hole, now_ns, now_ns + REPAIR_DELAY_NS))
         return hole

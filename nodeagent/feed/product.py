@@ -129,12 +129,15 @@ class Product:
     def close_filled_holes(self, now_ns: int) -> list[GapRow]:
         """The rows of holes in which nothing is missing any more, now with their time of repair."""
         missing = self.ledger.missing
-        filled = [row for row in self.open_holes if not missing.overlaps(row.first_id, row.last_id)]
-        if not filled:
-            return []
-        self.open_holes = [row for row in self.open_holes if missing.overlaps(row.first_id, row.last_id)]
+        still_open, filled = [], []
+        for row in self.open_holes:
+            if missing.overlaps(row.first_id, row.last_id):
+                still_open.append(row)
+            elif row.last_id > self.ledger.given_up_to:
+                filled.append(repaired(row, now_ns))
+        self.open_holes = still_open
         self.counts.repaired += len(filled)
-        return [repaired(row, now_ns) for row in filled]
+        return filled
 
 
 def repaired(row: GapRow, now_ns: int) -> GapRow:

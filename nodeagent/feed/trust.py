@@ -14,9 +14,12 @@ def lost_frames(feed: FeedState, connection: Connection, hole: tuple[int, int], 
     """Frames of unknown content are gone: any book of the connection may be wrong."""
     feed.sequence_gaps += 1
     row = _row(feed, GapKind.CONNECTION_SEQUENCE, "", hole, connection.connection_id)
-    out.rows.append(row)
-    connection.open_gaps.append(row)
-    _doubt_all(feed, connection)
+    if connection.books:
+        out.rows.append(row)
+        connection.open_gaps.append(row)
+        _doubt_all(feed, connection)
+    else:
+        out.rows.append(repaired(row, feed.now_ns))  # lost trades show by their ids; nothing else can be brought back
 
 
 def note_frame(feed: FeedState, kind: GapKind, sequence: int, connection: Connection, out: Output) -> None:

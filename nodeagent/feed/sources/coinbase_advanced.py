@@ -57,6 +57,8 @@ CHANNEL_NAMES: Final = {
     Channel.STATUS: "status",
 }
 TRADES_PAGE_MAX: Final = 1000
+LOOK_BACK_S: Final = 7 * 24 * 3600
+"""How far to look for trades when the one before the hole is known by its id alone, as after a restart."""
 _decode: Final = wire.FRAME.decode
 _SIDES: Final = {"bid": BID, "offer": ASK}
 
@@ -138,10 +140,12 @@ class CoinbaseAdvanced:
         )
 
     def trades_request(self, hole: TradeHole) -> RestRequest | None:
-        """The venue finds trades by time only (whole seconds), so the hole's neighbours' times bound the question."""
-        start = hole.after_ns // NS
-        end = hole.before_ns // NS + 1
-        window = f"&start={start}&end={end}" if hole.after_ns and hole.before_ns else ""
+        """The venue finds trades by time only, in whole seconds; the times around the hole bound the question."""
+        window = ""
+        if hole.before_ns:
+            end_s = hole.before_ns // NS + 1
+            start_s = hole.after_ns // NS if hole.after_ns else end_s - LOOK_BACK_S
+            window = f"&start={start_s}&end={end_s}"
         return RestRequest(
             Purpose.TRADES,
             f"{self.rest_url}/products/{hole.product}/ticker?limit={TRADES_PAGE_MAX}{window}",

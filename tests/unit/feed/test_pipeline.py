@@ -14,7 +14,7 @@ from nodeagent.feed.events import GapKind, Instrument, RejectReason
 from nodeagent.feed.pipeline import Pipeline
 from nodeagent.feed.records import Record, RecordKind, RestAnswer
 from nodeagent.feed.rows import BookChangeRow, BookRow, GapRow, HealthRow, Row, TradeRow
-from nodeagent.feed.source import Channel, Purpose, RestRequest, Source
+from nodeagent.feed.source import Channel, Purpose, RestRequest, Source, TradeHole
 from nodeagent.feed.sources.binance import Binance
 from nodeagent.feed.sources.coinbase_advanced import CoinbaseAdvanced
 from nodeagent.feed.sources.coinbase_exchange import CoinbaseExchange
@@ -301,6 +301,14 @@ def test_an_unreadable_frame_doubts_every_book_where_frames_have_no_numbers() ->
     assert not any(state.is_synced for state in line.pipeline.state.connections[1].books.values())
 
 
+def test_changes_of_a_product_nobody_asked_for_doubt_every_book() -> None:
+    """Its name is damaged: they were meant for one of ours."""
+    line = exchange()
+    out = line.send(line.update(("buy", "99.50", "1"), product="BTC-USE"))
+    assert [reject.reason for reject in out.rejects] == [RejectReason.UNKNOWN_PRODUCT]
+    assert not any(state.is_synced for state in line.pipeline.state.connections[1].books.values())
+
+
 def test_unknown_types_are_ignored_and_counted() -> None:
     line = exchange()
     out = line.send({"type": "rfq_match", "product_id": "BTC-USD"})
@@ -456,6 +464,51 @@ def test_missing_trades_are_asked_for_by_time() -> None:
     assert (request.first_id, request.last_id) == (1005, 1007)
     second = START_NS // NS
     assert request.url.endswith(f"/products/BTC-USD/ticker?limit=1000&start={second}&end={second + 2}")
+
+
+def test_pages_by_time_move_back_until_the_hole_is_covered() -> None:
+    """Also after a restart, when only the id of the last stored trade is known, and never in a circle."""
+    source = CoinbaseAdvanced()
+    newest = START_NS // NS
+
+    def body(request: RestRequest) -> bytes:
+        """A venue with a trade a second, ids as their second."""
+        start, end = (int(part.split("=")[1]) for part in request.url.split("?")[1].split("&")[1:])
+        seconds = [second for second in range(start, end + 1) if second < newest][-1000:]
+        trades = [
+            {
+                "product_id": "BTC-USD",
+                "trade_id": str(s),
+                "price": "1",
+                "size": "1",
+                "side": "BUY",
+                "time": to_iso(s * NS),
+            }
+            for s in reversed(seconds)
+        ]
+        return json.dumps({"trades": trades}).encode()
+
+    hole = TradeHole("BTC-USD", newest - 2500, newest - 1, 0, newest * NS)
+    request = source.trades_request(hole)
+    seen: set[int] = set()
+    pages = 0
+    while request is not None and pages < 10:
+        answer = source.parse_trades(request, body(request))
+        seen |= {trade.trade_id for trade in answer.trades}
+        request = answer.next_request
+        pages += 1
+    assert pages == 3
+    assert seen >= set(range(newest - 2500, newest))
+
+
+def test_a_connection_without_books_keeps_no_gap_open() -> None:
+    line = Line(CoinbaseAdvanced())
+    line.connect(channels=("trades",))
+    venue = Venue(3)
+    line.send(venue.trades_snapshot("BTC-USD"))
+    venue.trades_snapshot("ETH-USD")
+    line.send(venue.trades_snapshot("BTC-USD"))
+    assert [g.repaired_at_ns is not None for g in line.gaps(GapKind.CONNECTION_SEQUENCE)] == [True]
 
 
 # Full channel
