@@ -46,6 +46,10 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
 )
+BROKEN: Final = (
+    grpc.aio.AioRpcError, grpc.aio.UsageError, TimeoutError, OSError,
+    asyncio.InvalidStateError,  # gRPC's word for a write to a stream that has just ended
+)  # fmt: skip
 _REFUSALS: Final = frozenset(
     {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.FAILED_PRECONDITION,
      grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED}
@@ -114,7 +118,7 @@ class Link:
                 except Refused as problem:
                     wait_s = REFUSED_BACKOFF_S
                     self._complain(f"refused: {problem}", "error")
-                except (grpc.aio.AioRpcError, grpc.aio.UsageError, TimeoutError, OSError) as problem:
+                except BROKEN as problem:
                     self._complain(_words(problem), "warning")
                 finally:
                     self._disconnected()

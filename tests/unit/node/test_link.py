@@ -1,0 +1,52 @@
+"""The link outlives every stream, however that ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+
+from nodeagent.calls import Calls
+from nodeagent.daemon import Daemon
+from nodeagent.link import Link, Peer
+from nodeagent.outgoing import Outgoing
+
+
+def aio_error() -> grpc.aio.AioRpcError:
+    nothing = grpc.aio.Metadata()
+    return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, "away")
+
+
+ENDS = {
+    "a write after its end": lambda: asyncio.InvalidStateError("RPC already finished."),
+    "its connection went": aio_error,
+    "its channel is closed": lambda: grpc.aio.UsageError("Channel is closed."),
+    "it was silent": lambda: TimeoutError("5 heartbeats went unanswered"),
+    "the network is down": lambda: OSError("unreachable"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_a_stream_that_breaks_is_made_anew(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = Link(Peer("127.0.0.1:1", grpc.ssl_channel_credentials), Daemon.__new__(Daemon), Outgoing(), Calls())
+    streams, again = 0, asyncio.Event()
+
+    async def stream(self: Link) -> None:
+        nonlocal streams
+        streams += 1
+        if streams == 1:
+            raise ENDS[end]()
+        again.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Link, "_stream", stream)
+    running = asyncio.create_task(link.run())
+    tried_again = asyncio.create_task(again.wait())
+    try:
+        await asyncio.wait((running, tried_again), timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        assert tried_again.done(), "the link ended with its stream"
+    finally:
+        for task in (running, tried_again):
+            task.cancel()
+        await asyncio.gather(running, tried_again, return_exceptions=True)
