@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 CAPTURES = ROOT.parent / "shared" / "data" / "coinbase"
 FARMCTL = (sys.executable, "-c", "from farmctl.main import main; main()")
 DEADLINE_S = 60.0
+AWAY_MAX_S = 30.0
 NO_FARM = {name: value for name, value in os.environ.items() if not name.startswith("AGENTFARM_")}
 
 
@@ -85,6 +86,9 @@ class Farm:
         line = self.process.stdout.readline()  # it comes when the farm is ready; its end comes when it cannot be
         assert line, f"the farm did not start:\n{self.words}"
         self.said = json.loads(line)
+        if "problem" in self.said:
+            self.end()
+            raise AssertionError(f"the farm did not start: {self.said}\n{self.words}")
 
     @property
     def words(self) -> str:
@@ -96,8 +100,11 @@ class Farm:
         return farmctl(*arguments, cwd=self.home, timeout_s=timeout_s, text=text)
 
     def ask(self, *arguments: str, timeout_s: float = DEADLINE_S) -> Any:
-        """The JSON of a verb that must succeed."""
+        """The JSON of a verb that must succeed. A farm that is away is asked again, as its message says to."""
         done = self.ctl(*arguments, "--json", timeout_s=timeout_s)
+        deadline = time.monotonic() + AWAY_MAX_S
+        while done.code != 0 and '"code": "unavailable"' in done.out and time.monotonic() < deadline:
+            done = self.ctl(*arguments, "--json", timeout_s=timeout_s)
         assert done.code == 0, f"farmctl {' '.join(arguments)}: {done.code}\n{done.out}\n{done.err}"
         return done.json
 
@@ -124,6 +131,7 @@ class Farm:
 
     def wait(self, *tasks: int, timeout: str = "60s") -> list[Any]:
         """The tasks once they have ended, however they did."""
+        self.ask("status")  # so that a farm that is away for a moment is back
         done = self.ctl("task", "wait", *map(str, tasks), "--timeout", timeout, "--json", timeout_s=90)
         found = done.json if isinstance(done.json, list) else [done.json]
         assert all(task["is_final"] for task in found), [(task["id"], task["state"]) for task in found]
