@@ -1,10 +1,11 @@
-"""How fast market data goes in: `python -m benchmarks.ingest [--peer] [--repeat 15]`.
+"""How fast market data goes in: `python -m benchmarks.ingest [--peer] [--repeat 15] [--live-s 20]`.
 
 Replays the recorded Coinbase Advanced Trade session through the real path, parse + validate + book + rows, on one
 core, and says frames and book levels a second (updates only, both books full), the time of the 5 MB snapshot, and the
 size of our capture of it. With `--peer`, cryptofeed and ccxt handle the same frames in the same run, in an
 environment that `uv` makes for them; both build the books and neither stores or validates anything. CPU time, the
-median of all repetitions. The last line is one JSON object.
+median of all repetitions. Then a real feed process stores a live market into a real QuestDB, where one can be had.
+The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+from benchmarks.ingest_live import LiveFigures, measure_live
 from benchmarks.ingest_peers import PEERS, PeerResult, measure_peer
 from nodeagent.feed.capture import CaptureWriter
 from nodeagent.feed.capture_reader import segments
@@ -57,6 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", action="store_true", help="also measure cryptofeed and ccxt on the same frames")
     parser.add_argument("--repeat", type=int, default=15)
+    parser.add_argument("--live-s", type=float, default=20.0, help="seconds of the live part; 0 leaves it out")
     options = parser.parse_args()
     if not RECORDING.exists():
         print(f"the recording is not at {RECORDING}", file=sys.stderr)
@@ -73,8 +76,12 @@ def main() -> int:
         for name in PEERS:
             _progress(f"{name}: making its environment, then measuring")
             peers.append(measure_peer(name, [r.payload for r in records if r.kind is RecordKind.RECEIVED]))
+    live = LiveFigures(problem="left out")
+    if options.live_s:
+        _progress(f"a feed, an exchange and a QuestDB for {options.live_s:g} s")
+        live = measure_live(options.live_s)
     _progress("")
-    _print(figures, peers)
+    _print(figures, peers, live)
     return 0
 
 
@@ -142,7 +149,7 @@ def _levels(pipeline: Pipeline) -> int:
     return sum(product.all_counts().level_changes for product in pipeline.state.products.values())
 
 
-def _print(figures: Figures, peers: list[PeerResult]) -> None:
+def _print(figures: Figures, peers: list[PeerResult], live: LiveFigures) -> None:
     updates_s = statistics.median(figures.updates_s)
     frames_per_s = figures.frames / updates_s
     levels_per_s = figures.levels / updates_s
@@ -158,6 +165,14 @@ def _print(figures: Figures, peers: list[PeerResult]) -> None:
         print(f"{peer.name:<22} {rate}  {peer.problem or peer.does}")
     print(f"snapshot of 46,000 levels, 5.1 MB: {snapshot_ms:.0f} ms; trades to rows: {trades_per_s:,.0f}/s")
     print(f"capture: {figures.capture_ratio:.1f} times smaller than raw, {capture_ms:.0f} ms for all of it")
+    if live.problem:
+        print(f"live: not measured, {live.problem}")
+    else:
+        print(
+            f"live, 20 products, {live.frames_per_s:.0f} frames/s, {live.trades} trades: receipt to visible p50 "
+            f"{live.visible_p50_ms:.0f} ms, p99 {live.visible_p99_ms:.0f} ms; feed {live.core_pct:.1f} % of a core, "
+            f"{live.rss_mib:.0f} MiB; QuestDB {live.questdb_core_pct:.0f} %"
+        )
     result: dict[str, object] = {
         "frames_per_s": round(frames_per_s),
         "levels_per_s": round(levels_per_s),
@@ -165,6 +180,13 @@ def _print(figures: Figures, peers: list[PeerResult]) -> None:
         "trades_per_s": round(trades_per_s),
         "capture_ratio": round(figures.capture_ratio, 2),
     }
+    if not live.problem:
+        result |= {
+            "visible_p99_ms": round(live.visible_p99_ms, 1),
+            "core_pct": round(live.core_pct, 1),
+            "rss_mib": round(live.rss_mib, 1),
+            "live_frames_per_s": round(live.frames_per_s),
+        }
     for peer in peers:
         if not peer.problem:
             result[peer.name] = {"frames_per_s": round(peer.frames_per_s), "levels_per_s": round(peer.levels_per_s)}
