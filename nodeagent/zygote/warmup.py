@@ -19,16 +19,24 @@ class _State(TypedDict):
 
 
 async def _async_step(state: _State) -> _State:
+    from agentfarm.sdk import llm  # noqa: PLC0415 - as agents do
+
+    await llm("smart").ainvoke("Warm up.")
     return {"count": state["count"] + 1}
 
 
 def _sync_step(state: _State) -> _State:
+    from agentfarm.sdk import llm  # noqa: PLC0415 - as agents do
+
+    llm("smart").invoke("Warm up.")
     return {"count": state["count"] + 1}
 
 
 def run_graph() -> None:
-    """Run it, with checkpoints, as a replica would. Leaves no thread behind. Raises whatever is wrong with LangGraph
-    here."""
+    """Run it as a replica would, with checkpoints and the scripted model. Leaves no thread behind.
+
+    Raises whatever is wrong with LangGraph here.
+    """
     asyncio.run(_runs())
 
 
