@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -42,11 +41,14 @@ class Farm:
         folder: Path | None = None,
         controller: dict[str, Any] | None = None,
         node: dict[str, Any] | None = None,
+        environment: dict[str, str] | None = None,
     ) -> None:
         self.folder = folder or Path(tempfile.mkdtemp(prefix="farm-"))
         self._is_own_folder = folder is None
         self._controller_settings = {"gateway_port": 0, "link_port": 0, "log_level": "info", **(controller or {})}
         self._node_settings = node or {}
+        self._own_settings: dict[str, dict[str, Any]] = {}  # of single controllers and nodes, kept for their restarts
+        self._environment = {**os.environ, **(environment or {})}
         self.node_names = [f"node-{i + 1}" for i in range(nodes)]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.http = httpx.Client()
@@ -58,7 +60,7 @@ class Farm:
             for name in self.node_names:
                 self.join(name)
                 self.start_node(name)
-            self.wait_for(lambda: self._ready_nodes() == len(self.node_names), "nodes to be ready")
+            self.wait_for(lambda: self.ready_nodes() == len(self.node_names), "nodes to be ready")
         except BaseException:
             self._end()
             raise
@@ -71,23 +73,41 @@ class Farm:
 
     # -------------------------------------------------------------- processes
 
-    def start_controller(self) -> None:
-        """Start the controller and wait until its gateway answers; on a second start it keeps its ports."""
-        data_dir = self.folder / "controller"
+    def start_controller(self, name: str = "controller", *, leads: bool = True, **settings: Any) -> None:
+        """Start a controller and wait until its gateway answers; on a second start it keeps its settings and ports.
+
+        leads: wait until it leads, too, and speak to this one from now on.
+        """
+        data_dir = self.folder / name
         data_dir.mkdir(parents=True, exist_ok=True)
         announced = data_dir / "controller.json"
         announced.unlink(missing_ok=True)
-        config = self.folder / "controller.yaml"
-        config.write_text(yaml.safe_dump({"data_dir": str(data_dir), **self._controller_settings}))
-        self._spawn("controller", "controller.main", "--config", str(config))
-        said = self.wait_for(lambda: _read_json(announced), "the controller")
-        self.gateway = said["gateway"]
-        self._controller_settings["gateway_port"] = int(said["gateway"].rsplit(":", 1)[1])
-        self._controller_settings["link_port"] = int(said["link"].rsplit(":", 1)[1])
-        token = (data_dir / "operator.token").read_text().strip()
+        own = self._own_settings.setdefault(name, {})
+        own.update(settings)
+        config = self.folder / f"{name}.yaml"
+        config.write_text(yaml.safe_dump({"data_dir": str(data_dir), **self._controller_settings, **own}))
+        self._spawn(name, "controller.main", "--config", str(config))
+        said = self.wait_for(lambda: _read_json(announced), f"the {name}")
+        own["gateway_port"] = int(said["gateway"].rsplit(":", 1)[1])
+        own["link_port"] = int(said["link"].rsplit(":", 1)[1])
+        if leads:
+            self.speak_to(name)
+            self.wait_for(self._leads, f"the {name} to lead")
+
+    def speak_to(self, name: str) -> None:
+        """From now on `http` and `gateway` are those of this controller."""
+        self.gateway = self.gateway_of(name)
+        token = (self.folder / name / "operator.token").read_text().strip()
         self.http.close()
         self.http = httpx.Client(base_url=self.gateway, headers={"Authorization": f"Bearer {token}"}, timeout=60)
-        self.wait_for(self._leads, "the controller to lead")
+
+    def gateway_of(self, name: str) -> str:
+        """Where a controller answers programs. KeyError before its first start."""
+        return f"http://127.0.0.1:{self._own_settings[name]['gateway_port']}"
+
+    def link_port(self, name: str = "controller") -> int:
+        """Where a controller listens for nodes."""
+        return int(self._own_settings[name]["link_port"])
 
     def join(self, name: str) -> None:
         """Invite a node and let it join."""
@@ -96,11 +116,13 @@ class Farm:
         command = [sys.executable, "-m", "nodeagent.main", "join", invited.json()["token"]]
         subprocess.run([*command, "--data-dir", str(self.folder / name)], check=True, capture_output=True)
 
-    def start_node(self, name: str) -> None:
-        """Start a node's daemon."""
+    def start_node(self, name: str, **settings: Any) -> None:
+        """Start a node's daemon; on a second start it keeps its settings."""
+        own = self._own_settings.setdefault(name, {})
+        own.update(settings)
         config = self.folder / f"{name}.yaml"
-        settings = {"data_dir": str(self.folder / name), "stop_replicas_on_exit": True, "metrics_port": 0}
-        config.write_text(yaml.safe_dump({**settings, **self._node_settings}))
+        common = {"data_dir": str(self.folder / name), "stop_replicas_on_exit": True, "metrics_port": 0}
+        config.write_text(yaml.safe_dump({**common, **self._node_settings, **own}))
         self._spawn(name, "nodeagent.main", "run", "--config", str(config))
 
     def kill(self, name: str) -> None:
@@ -109,8 +131,8 @@ class Farm:
         self.processes[name].wait()
 
     def kill_node(self, name: str) -> None:
-        """A power cut: the daemon and everything below it, at once."""
-        for process in self._tree(self.processes[name].pid):
+        """A power cut: the daemon and everything of its node, at once."""
+        for process in self.members(name):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.processes[name].wait()
@@ -119,12 +141,13 @@ class Farm:
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments], stdout=log, stderr=log, start_new_session=True
-            )
+                [sys.executable, "-m", module, *arguments], stdout=log, stderr=log, start_new_session=True,
+                env=self._environment,
+            )  # fmt: skip
 
     def _end(self) -> None:
         self.http.close()
-        everyone = list(self.all_processes())
+        everyone = [member for name in self.processes for member in self.members(name)]
         for name in reversed(list(self.processes)):
             if self.processes[name].poll() is None:
                 self.processes[name].send_signal(signal.SIGTERM)
@@ -138,11 +161,16 @@ class Farm:
         if self._is_own_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def all_processes(self) -> Iterator[psutil.Process]:
-        """Every process of the farm that lives."""
-        for process in self.processes.values():
-            if process.poll() is None:
-                yield from self._tree(process.pid)
+    def members(self, name: str) -> list[psutil.Process]:
+        """Every living process of a controller or node: also those that outlived the one that had started them."""
+        mine = str(self.folder / name) + "/"
+        is_up = self.processes[name].poll() is None  # else its pid may be another's by now
+        found = {process.pid: process for process in (self._tree(self.processes[name].pid) if is_up else ())}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if any(word.startswith(mine) for word in (process.cwd() + "/", *process.cmdline())):
+                    found[process.pid] = process
+        return list(found.values())
 
     def _tree(self, pid: int) -> list[psutil.Process]:
         try:
@@ -204,7 +232,8 @@ class Farm:
     def _leads(self) -> bool:
         return bool(self.http.get("/v1/status").status_code == 200)
 
-    def _ready_nodes(self) -> int:
+    def ready_nodes(self) -> int:
+        """How many nodes the controller calls ready."""
         nodes = self.http.get("/v1/nodes").raise_for_status().json()
         rows = nodes["nodes"] if isinstance(nodes, dict) else nodes
         return sum(row["state"] == "ready" for row in rows)
