@@ -26,7 +26,7 @@ SOURCES: list[tuple[Source, list[bytes]]] = [
     (Binance(), BINANCE_FRAMES),
 ]
 BY_SOURCE = pytest.mark.parametrize(("source", "frames"), SOURCES, ids=[source.name for source, _ in SOURCES])
-FUZZ = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
