@@ -1,7 +1,8 @@
 """Bring a database to the newest schema with the Alembic revisions of migrations/.
 
 A revision's name says when it is safe: `pre` only adds, and the release before still runs on it; `post` removes, once
-no old release runs.
+no old release runs. A revision is named as its file, and names sort in their order: so a controller that finds the
+newest one stored starts without Alembic, whose import takes longer than all else that a start does.
 """
 
 from __future__ import annotations
@@ -9,17 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-import sqlalchemy
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+import psycopg2
 
-from agentfarm.errors import Conflict, Unavailable
+from controller.journal.connection import connect, translated
 
-MIGRATION_LOCK: Final = 0x6661726D_0001  # pg_advisory_lock key: "farm", migrations
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
 def migrate(dsn: str) -> None:
@@ -27,43 +22,27 @@ def migrate(dsn: str) -> None:
 
     Raises Unavailable when PostgreSQL does not answer, Conflict when a newer release made the schema.
     """
-    engine = sqlalchemy.create_engine(_sqlalchemy_url(dsn), poolclass=sqlalchemy.pool.NullPool)
-    try:
-        with engine.connect() as connection:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
-            connection.commit()
-            try:
-                command.upgrade(_config(connection), "head")
-            finally:
-                connection.rollback()
-                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
-                connection.commit()
-    except CommandError as error:
-        raise Conflict(
-            f"The database was made by another release of the farm: {error}",
-            remedy="Start the release that made it, or a newer one.",
-        ) from error
-    except DBAPIError as error:
-        if not error.connection_invalidated and not isinstance(error, sqlalchemy.exc.OperationalError):
-            raise
-        raise Unavailable(f"PostgreSQL does not answer: {error.orig}", remedy="Check that it runs.") from error
-    finally:
-        engine.dispose()
+    if _stored_revision(dsn) != newest_revision():
+        from controller.journal.upgrade import upgrade  # noqa: PLC0415 - Alembic, only where there is work for it
+
+        upgrade(dsn, MIGRATIONS)
 
 
 def newest_revision() -> str:
     """The revision this release needs."""
-    head = ScriptDirectory.from_config(_config(None)).get_current_head()
-    assert head is not None
-    return head
+    return max(path.stem for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
-def _config(connection: sqlalchemy.Connection | None) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config
-
-
-def _sqlalchemy_url(dsn: str) -> str:
-    return "postgresql+psycopg2://" + dsn.split("://", 1)[1]
+def _stored_revision(dsn: str) -> str | None:
+    """The database's revision; None for one that has no tables yet."""
+    with translated():
+        connection = connect(dsn, "migrate")
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT version_num FROM alembic_version")
+                row = cursor.fetchone()
+                return str(row[0]) if row is not None else None
+        except psycopg2.errors.UndefinedTable:
+            return None
+        finally:
+            connection.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -69,6 +71,16 @@ def test_migrating_twice_changes_nothing(empty_database_url: str) -> None:
     migrate(empty_database_url)
     assert query(empty_database_url, "SELECT version_num FROM alembic_version") == [(newest_revision(),)]
     assert query(empty_database_url, "SELECT epoch FROM leader") == [(0,)]
+
+
+def test_start_on_the_newest_schema_does_without_alembic(database_url: str) -> None:
+    code = (
+        "import sys; import controller.main; from controller.journal.migrate import migrate; migrate(sys.argv[1]);"
+        " print([name for name in sys.modules if name.partition('.')[0] in ('alembic', 'mako')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, database_url], capture_output=True, text=True,
+                          timeout=60, check=False)  # fmt: skip
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
 def test_controllers_that_start_together_migrate_once(empty_database_url: str) -> None:
