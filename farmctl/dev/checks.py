@@ -40,13 +40,24 @@ def answers_given(tasks: Sequence[Mapping[str, Any]]) -> Check:
 
 
 def brief_is_consistent(task: Mapping[str, Any]) -> Check:
-    """The figures of one brief fit one another: low ≤ VWAP ≤ high, something traded, all finite."""
+    """The figures of one brief fit one another: low ≤ VWAP ≤ high, something traded, all finite.
+
+    A product without a trade, as captures have them, has no figures, and must say so.
+    """
     name = f"figures of task {task['id']} fit one another"
     output = task.get("output")
     figures = output.get("figures", {}) if isinstance(output, dict) else {}
+    if isinstance(output, dict) and output.get("trades") == 0 and not figures:
+        return Check(name, is_ok=True, detail=f"{output.get('product')}: no trades")
     problems = figure_problems(figures)
     told = f"{output.get('product')}: " if isinstance(output, dict) else ""
     return Check(name, not problems, "; ".join(problems) or told + ", ".join(f"{k} {figures[k]}" for k in FIGURES))
+
+
+def something_was_told(tasks: Sequence[Mapping[str, Any]]) -> Check:
+    """At least one brief is of trades."""
+    told = [task for task in tasks if (task.get("output") or {}).get("trades")]
+    return Check("a brief tells of trades", bool(told), f"{len(told)} of {len(tasks)}")
 
 
 def figure_problems(figures: Mapping[str, Any]) -> list[str]:

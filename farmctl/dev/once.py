@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from farmctl.dev.checks import Check, answers_given, brief_is_consistent, tasks_succeeded
+from farmctl.dev.checks import Check, answers_given, brief_is_consistent, something_was_told, tasks_succeeded
 from farmctl.dev.farm import DevFarm
 from farmctl.dev.market import MarketKind
 from farmctl.dev.stopping import StopWish
@@ -75,9 +75,9 @@ def work_through(farm: DevFarm, agents: Sequence[str], wish: StopWish, report: R
     market = _market_check(farm, wish)
     report.checks.append(market)
     if market.is_ok and not market.is_skipped and BRIEF_AGENT in agents:
-        ids += [
-            _submit(farm, BRIEF_AGENT, {"product": farm.products[n % len(farm.products)]}) for n in range(BRIEF_TASKS)
-        ]
+        count = max(BRIEF_TASKS, len(farm.products))
+        wanted = [farm.products[number % len(farm.products)] for number in range(count)]
+        ids += [_submit(farm, BRIEF_AGENT, {"product": product}) for product in wanted]
     report.tasks = _ended(farm, ids, wish)
     report.seen = farm.look()
     questions = [task for task in report.tasks if task["agent"] == QUESTION_AGENT]
@@ -87,6 +87,7 @@ def work_through(farm: DevFarm, agents: Sequence[str], wish: StopWish, report: R
     if briefs:
         report.checks.append(tasks_succeeded("briefs succeed", briefs, BRIEF_TASKS))
         report.checks += [brief_is_consistent(task) for task in briefs if task["state"] == "succeeded"]
+        report.checks.append(something_was_told(briefs))
     report.checks.append(_nodes_check(farm, report.seen))
 
 
