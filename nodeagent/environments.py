@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,7 @@ from nodeagent.programs import OUR_PYTHON, RuntimeFolder, run_program
 LOCK_NAMES: Final = ("requirements.lock", "requirements.txt")
 BUILD_TIMEOUT_S: Final = 900.0
 CHECK_TIMEOUT_S: Final = 60.0
+SPARE_ENVIRONMENTS: Final = 4
 FAILED_KEPT_S: Final = 30.0
 """A failed build is not tried again for this long: its replicas all get the same answer."""
 MESSAGE_CHARS_MAX: Final = 8_000
@@ -64,6 +66,8 @@ class Environments:
         async with self._locks.setdefault(name, asyncio.Lock()):
             if not environment.python.exists():
                 await self._build_once(environment, requirements)
+            with suppress(OSError):
+                os.utime(self._folder / name)
         return environment
 
     async def _build_once(self, environment: Environment, requirements: Path) -> None:
@@ -107,12 +111,14 @@ class Environments:
             raise StartFailed("environment_failed", said, is_final=True)
 
     def prune(self, used: set[str]) -> None:
-        """Forget environments that no bundle on this node needs."""
-        if self._folder.is_dir():
-            for entry in self._folder.iterdir():
-                if entry.is_dir() and not entry.name.startswith(".") and entry.name not in used:
-                    shutil.rmtree(entry, ignore_errors=True)
-                    log.info("environment.pruned", name=entry.name)
+        """Forget environments that no replica needs, but for the few used last."""
+        if not self._folder.is_dir():
+            return
+        spare = [entry for entry in self._folder.iterdir() if not entry.name.startswith(".") and entry.name not in used]
+        spare.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+        for entry in spare[SPARE_ENVIRONMENTS:]:
+            shutil.rmtree(entry, ignore_errors=True)
+            log.info("environment.pruned", name=entry.name)
 
 
 def environment_name(requirements: bytes) -> str:

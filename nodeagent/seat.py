@@ -76,6 +76,8 @@ class Seat:
         self.status = wire.ReplicaStatus(replica_id=self.id, state=wire.REPLICA_STATE_STARTING)
         self.presence = Presence.ACTIVE
         self.pinged_at = self.ponged_at = 0.0
+        self.environment = self.zygote = ""
+        """Names of what its process was forked from; kept for as long as a seat needs them."""
         self._around = around
         self._ready = asyncio.Event()
         self._ending = asyncio.Event()
@@ -156,6 +158,11 @@ class Seat:
             self._kill_timer.cancel()
         if self.process is not None:
             self.process.detach()
+
+    def forked_from(self, environment: str, zygote: str) -> None:
+        """What its next process needs on this node."""
+        self.environment, self.zygote = environment, zygote
+        self._remember()
 
     def hello(self, ready_ms: int) -> None:
         """Its replica is ready for work."""
@@ -318,7 +325,8 @@ class Seat:
 
     def _remember(self) -> None:
         """Write down what the next daemon needs to know."""
-        memory: dict[str, Any] = {"wanted": self.wanted.SerializeToString().hex(), "restarts": self.status.restarts}
+        memory: dict[str, Any] = {"wanted": self.wanted.SerializeToString().hex(), "restarts": self.status.restarts,
+                                  "environment": self.environment, "zygote": self.zygote}  # fmt: skip
         if self.presence is Presence.ENDED:
             memory["ended"] = self.status.SerializeToString().hex()
         with suppress(OSError):  # a full disk: then the next daemon hears of it from the controller
@@ -333,6 +341,7 @@ def recall(folder: Path, around: Surroundings) -> Seat | None:
         memory = json.loads((folder / SEAT_NAME).read_text())
         seat = Seat(wire.DesiredReplica.FromString(bytes.fromhex(memory["wanted"])), folder, around)
         seat.status.restarts = int(memory["restarts"])
+        seat.environment, seat.zygote = memory.get("environment", ""), memory.get("zygote", "")
         if "ended" in memory:
             seat.status = wire.ReplicaStatus.FromString(bytes.fromhex(memory["ended"]))
             seat.presence = Presence.ENDED

@@ -245,6 +245,7 @@ class Supervisor:
         launch = launch_of(seat, bundle, self._node, self._variables, self.late_variables)
         await self._zygotes.prepare(environment, launch, import_timeout_s=seat.spec.healthy_timeout_s)
         self._prepared[seat.id] = (environment, launch)
+        seat.forked_from(environment.name, agent_name(environment, launch))
 
     async def fork(self, seat: Seat) -> tuple[int, int]:
         """See `Surroundings`."""
@@ -443,11 +444,11 @@ class Supervisor:
     async def _tidy(self) -> None:
         """Forget what no seat needs any more."""
         living = [seat for seat in self.seats.values() if seat.presence is not Presence.ENDED]
-        if any(seat.id not in self._prepared for seat in living):
-            self._tidy_later()  # found after a restart, or still preparing: we do not know what they need
-            return
-        prepared = [self._prepared[seat.id] for seat in living]
-        await self._zygotes.retire({agent_name(environment, launch) for environment, launch in prepared})
+        if all(seat.zygote for seat in living):
+            await self._zygotes.retire({seat.zygote for seat in living})
+            self._environments.prune({seat.environment for seat in living})
+        else:
+            self._tidy_later()  # still preparing: we do not know what they need
         self._bundles.prune([seat.wanted.bundle_digest for seat in living])
 
 
