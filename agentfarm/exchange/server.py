@@ -36,6 +36,8 @@ SUBSCRIBE_WITHIN_S: Final = 5.0
 IDLE_CLOSE_S: Final = 75.0
 CONNECTS_PER_S, CONNECT_BURST = 8.0, 20
 REQUESTS_PER_S, REQUEST_BURST = 10.0, 15
+SESSION_QUEUE_MAX: Final = 5000
+"""Frames kept for a client that does not read; then it is cut."""
 YIELD_EVERY: Final = 20
 FIRST_SUBSCRIBER_GRACE_S: Final = 0.3
 """A recording starts this long after the first subscription, so that the subscriptions that follow it miss nothing."""
@@ -65,6 +67,7 @@ class ExchangeServer:
         subscribe_within_s: float = SUBSCRIBE_WITHIN_S,
         idle_close_s: float = IDLE_CLOSE_S,
         wait_for_subscriber: bool | None = None,
+        session_queue_max: int = SESSION_QUEUE_MAX,
     ) -> None:
         """`speed` 0 tells the content as fast as clients take it; `wait_for_subscriber` defaults to finite content.
 
@@ -83,6 +86,7 @@ class ExchangeServer:
         self.is_over = asyncio.Event()
         """Set when finite content has been told to its end."""
         self._port = port
+        self._session_queue_max = session_queue_max
         self._subscribe_within_s, self._idle_close_s = subscribe_within_s, idle_close_s
         self._connects = TokenBucket(CONNECTS_PER_S, CONNECT_BURST)
         self._requests = TokenBucket(rest_per_s, max(REQUEST_BURST, int(rest_per_s)))
@@ -192,6 +196,10 @@ class ExchangeServer:
         for session in list(self._sessions):
             session.cut()
 
+    def disconnect_one(self) -> None:
+        """Cut one connection."""
+        next(iter(self._sessions)).cut()
+
     def now_ns(self) -> int:
         """The venue's clock."""
         return self._clock.now_ns()
@@ -243,7 +251,8 @@ class ExchangeServer:
                 session.second()
 
     async def _serve_session(self, connection: ServerConnection) -> None:
-        session = Session(self, connection, ExchangeSession if self.protocol is Protocol.EXCHANGE else AdvancedSession)
+        protocol = ExchangeSession if self.protocol is Protocol.EXCHANGE else AdvancedSession
+        session = Session(self, connection, protocol, self._session_queue_max)
         self._sessions.add(session)
         try:
             await session.run(self._subscribe_within_s, self._idle_close_s)

@@ -18,7 +18,6 @@ from agentfarm.exchange.faults import FaultKind, FaultPlan, Frame
 from agentfarm.exchange.limits import TokenBucket
 from agentfarm.exchange.venue import Venue
 
-SESSION_QUEUE_MAX: Final = 5000
 PATIENCE_S: Final = 30.0
 POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
 
@@ -50,11 +49,12 @@ class Session:
         office: Office,
         connection: ServerConnection,
         protocol: type[AdvancedSession] | type[ExchangeSession],
+        queue_max: int,
     ) -> None:
         self._office = office
         self._connection = connection
         self._protocol = protocol(office.venue)
-        self._queue: asyncio.Queue[Frame] = asyncio.Queue(SESSION_QUEUE_MAX)
+        self._queue: asyncio.Queue[Frame] = asyncio.Queue(queue_max)
         self._room = asyncio.Event()
         self._held: list[str] = []
         self._messages = TokenBucket(protocol.messages_per_s, protocol.messages_per_s)
@@ -78,7 +78,7 @@ class Session:
     async def tell(self, batch: Batch, *, is_patient: bool) -> None:
         """Queue what this session is told of an event; a patient teller waits for room first, so that frames are
         queued in the order of their numbers."""
-        if is_patient and self._queue.qsize() > SESSION_QUEUE_MAX // 2:
+        if is_patient and self._queue.qsize() > self._queue.maxsize // 2:
             self._room.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._room.wait(), PATIENCE_S)
@@ -117,7 +117,7 @@ class Session:
         with suppress(ConnectionClosed):
             while True:
                 frame = await self._queue.get()
-                if self._queue.qsize() < SESSION_QUEUE_MAX // 4:
+                if self._queue.qsize() < self._queue.maxsize // 4:
                     self._room.set()
                 verdict = self._office.plan.judge(frame, self._held)
                 match verdict.befallen:

@@ -79,7 +79,7 @@ class Mark:
 class WriterSettings:
     """A flush costs the server, its rows hardly anything: so batches by time, and by size when catching up."""
 
-    flush_interval_s: float = 0.2
+    flush_interval_s: float = 0.15
     flush_rows_max: int = 5_000
     queue_max: int = INGEST_QUEUE_MAX
 

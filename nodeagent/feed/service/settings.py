@@ -41,7 +41,7 @@ class FeedSettings:
     every_change: bool = False
     """Store every level change too (table book_change)."""
     book_check_interval_s: float = 300.0
-    flush_interval_s: float = 0.2
+    flush_interval_s: float = 0.15
     flush_rows_max: int = 5_000
     fsync_interval_s: float = 1.0
     """At most so much of the capture is lost in a power cut; its trades are asked for again over REST."""

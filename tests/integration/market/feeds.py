@@ -83,7 +83,6 @@ def feed_for(folder: Path, exchange: ExchangeServer, server: QuestDBServer, **se
         "status_file": folder / "status.json",
         "ws_url": exchange.ws_url,
         "rest_url": exchange.rest_url,
-        "flush_interval_s": 0.1,
         "book_check_interval_s": 0.0,
     }
     return FeedProcess(folder, FeedSettings(**{**chosen, **settings}))

@@ -57,7 +57,7 @@ async def test_client_that_talks_too_much_is_closed() -> None:
 
 async def test_client_that_does_not_read_is_cut() -> None:
     async with (
-        ExchangeServer(content=_Flood(), wait_for_subscriber=True) as exchange,
+        ExchangeServer(content=_Flood(), wait_for_subscriber=True, session_queue_max=100) as exchange,
         connect(exchange.ws_url, max_queue=1, close_timeout=0.1, compression=None, proxy=None) as socket,
     ):
         assert exchange.sessions == 1
