@@ -15,7 +15,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "farmctl.md").read_text(encoding="u
 
 def test_page_names_every_verb_and_no_other() -> None:
     cells = re.findall(r"^\| (`farmctl .*?) \| ", PAGE.replace("\\|", "¦"), re.MULTILINE)
-    told = {word for cell in cells for word in re.findall(r"`(?:farmctl )?(?:task |node )?([a-z]+)", cell)}
+    told = {word for cell in cells for word in re.findall(r"`(?:farmctl )?(?:task |node |feed )?([a-z]+)", cell)}
     group = typer.main.get_command(app)
     verbs = set()
     for name, command in group.commands.items():  # type: ignore[attr-defined]
