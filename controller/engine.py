@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 TURN_COMMANDS_MAX: Final = 2_000  # commands in one turn; more wait for the next
 QUEUE_COMMANDS_MAX: Final = 50_000  # waiting commands beyond which callers are refused
-RECOVER_WAIT_MAX_S: Final = 2.0
+RECOVER_WAIT_FIRST_S, RECOVER_WAIT_MAX_S = 0.1, 2.0
 COMMIT_BUCKETS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # of the histogram
 LEAD_CHECK_S: Final = 1.0  # the longest beats are acknowledged without asking PostgreSQL whether we still lead
 
@@ -71,6 +71,12 @@ class EngineMetrics:
         bound = next((bound for bound in COMMIT_BUCKETS_S if took_s <= bound), None)
         if bound is not None:
             self.commit_buckets[bound] += 1
+
+
+def recover_wait_s(failures_in_row: int) -> float:
+    """How long to wait before the state is read again."""
+    doubled = 2 ** min(failures_in_row - 2, 10)
+    return 0.0 if failures_in_row < 2 else min(RECOVER_WAIT_MAX_S, RECOVER_WAIT_FIRST_S * doubled)
 
 
 class EventBus:
@@ -131,6 +137,7 @@ class Engine:
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
         self._next_due = 0.0
+        self._failures_in_row = 0
         self._checked_at = 0.0  # perf_counter of the last transaction, which proves that we lead
         self.send: Callable[[Effect], None] = lambda effect: None  # set by the link
         self.on_reset: Callable[[], None] = lambda: None  # set by the link: close every node stream
@@ -255,6 +262,7 @@ class Engine:
             self._checked_at = decided
             await self._on_thread(self._journal.commit, transition.changes, self._state.epoch)
             metrics.count_commit(time.perf_counter() - decided)
+            self._failures_in_row = 0
         await self._publish(batch, transition)
 
     async def _publish(self, batch: list[tuple[Command, asyncio.Future[Any] | None]], transition: Transition) -> None:
@@ -340,7 +348,11 @@ class Engine:
         log.info("engine.leading", epoch=epoch, tasks=len(state.tasks), nodes=len(state.nodes))
 
     async def _recover(self) -> None:
-        """Throw the state away and read it again. Streams are closed, so nodes come back and say what they hold."""
+        """Throw the state away and read it again. Streams are closed, so nodes come back and say what they hold.
+
+        At once after one failure; more and more slowly where it fails again and again, as on a full disk.
+        """
+        self._failures_in_row += 1
         self.metrics.commit_failures += 1
         self.metrics.recoveries += 1
         self._state = None
@@ -348,6 +360,7 @@ class Engine:
         self.on_reset()
         self._refuse_waiting()
         self.watchers.end_all()
+        await asyncio.sleep(recover_wait_s(self._failures_in_row))
         await self._lead()
 
     def _fail(self, batch: Sequence[tuple[Command, asyncio.Future[Any] | None]], problem: FarmError) -> None:

@@ -24,7 +24,7 @@ from controller.core.commands import (
 from controller.core.lives import Outcome, ReplicaState, TaskState
 from controller.core.model import DeploymentName, FarmState, Instant, Limits, NodeName, Policy, TaskId, TaskOptions
 from controller.core.transition import Assign, Changes, Effect, FinishedTask
-from controller.engine import Engine
+from controller.engine import Engine, recover_wait_s
 
 AGENT, NODE = DeploymentName("echo"), NodeName("n1")
 
@@ -214,3 +214,29 @@ async def test_refusals_are_raised_and_a_stopped_engine_is_unavailable(farm: Far
     await farm.engine.stop()
     with pytest.raises(Unavailable):
         await farm.submit(b"1")
+
+
+async def test_a_database_that_refuses_every_commit_is_asked_more_and_more_slowly(farm: Farm) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for _ in range(4):
+        await farm.engine.leading.wait()
+        farm.journal.fail_next = True
+        with pytest.raises(Unavailable):
+            await farm.engine.ask(AddNode(NodeName("n2")))
+    await farm.engine.leading.wait()
+    assert loop.time() - began >= sum(map(recover_wait_s, range(1, 5))) == pytest.approx(0.7)
+    await farm.engine.ask(AddNode(NodeName("n2")))  # it works again, and so the next failure is a first one
+    farm.journal.fail_next = True
+    again = loop.time()
+    with pytest.raises(Unavailable):
+        await farm.engine.ask(AddNode(NodeName("n3")))
+    await farm.engine.leading.wait()
+    assert loop.time() - again < recover_wait_s(5)
+
+
+def test_the_wait_for_a_database_is_bounded() -> None:
+    waits = [recover_wait_s(failures) for failures in (1, 2, 3, 4, 5, 6, 7, 100, 100_000)]
+    assert waits[0] == 0.0
+    assert waits == sorted(waits)
+    assert waits[-1] == 2.0
