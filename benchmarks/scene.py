@@ -247,16 +247,15 @@ class Scene:
     def full_disk(self, name: str) -> Iterator[None]:
         """The file system of a data folder has no byte left."""
         filler = self.folder / name / "filler"
-        with filler.open("wb") as file, contextlib.suppress(OSError):
-            while True:
-                file.write(b"\0" * 2**16)
-                file.flush()
-        with filler.open("ab", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(b"\0")
+        descriptor = os.open(filler, os.O_CREAT | os.O_WRONLY, 0o600)
         try:
+            for size in (2**20, 2**12, 1):
+                with contextlib.suppress(OSError):
+                    while os.write(descriptor, b"\0" * size):
+                        pass
             yield
         finally:
+            os.close(descriptor)
             filler.unlink()
 
     def hold(self, node: str, *, up: bool = False, down: bool = False) -> None:
