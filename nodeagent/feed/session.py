@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -121,6 +122,7 @@ class FeedSession:
             open_timeout=CONNECT_TIMEOUT_S,
             close_timeout=CLOSE_TIMEOUT_S,
             user_agent_header="agentfarm",
+            proxy=None if is_local(url) else True,
         ) as socket:
             connection_id = self._next_connection_id()
             opened = Connected(self._source.name, url, tuple(products), tuple(channel.value for channel in channels))
@@ -181,7 +183,9 @@ class RestClient:
         self._source = source
         self._sink = sink
         self._pace = Pace(REST_PER_S)
-        self._client = httpx.AsyncClient(timeout=REST_TIMEOUT_S, headers={"User-Agent": "agentfarm"})
+        self._client = httpx.AsyncClient(
+            timeout=REST_TIMEOUT_S, headers={"User-Agent": "agentfarm"}, trust_env=not is_local(source.rest_url)
+        )
         self.requests = 0
         self.failures = 0
         self.problem = ""
@@ -246,6 +250,11 @@ class Pace:
         self._next_s = max(self._next_s, now_s - self._gap_s * self._burst) + self._gap_s
         if self._next_s > now_s:
             await asyncio.sleep(self._next_s - now_s)
+
+
+def is_local(url: str) -> bool:
+    """Whether an address is this machine, which no proxy should be asked for."""
+    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
 
 
 def backoff_s(attempt: int, min_s: float, max_s: float) -> float:

@@ -26,7 +26,7 @@ from nodeagent.feed.service.retention import Room, expendable, left_out
 from nodeagent.feed.service.settings import FeedSettings
 from nodeagent.feed.service.status import FeedStatus, ProductStatus
 from nodeagent.feed.session import FeedSession, RestClient, SessionSettings
-from nodeagent.feed.source import Channel, RestRequest, Source, load_source
+from nodeagent.feed.source import Channel, RestRequest, Signer, Source, load_source
 from nodeagent.feed.state import PipelineSettings, Resubscribe
 from nodeagent.feed.times import MS_NS, NS
 from nodeagent.feed.writer import AnyRow, Mark, RowWriter, WriterSettings
@@ -47,6 +47,7 @@ class Feed:
     def __init__(self, settings: FeedSettings) -> None:
         self.settings = settings
         self._source = _source(settings)
+        self._signer = _signer(settings)
         self._tasks: list[asyncio.Task[None]] = []
         self._asked: set[asyncio.Task[None]] = set()
         self._asking = asyncio.Semaphore(REST_AT_ONCE)
@@ -192,6 +193,7 @@ class Feed:
             ),
             self._intake,
             self._next_connection_id,
+            self._signer,
         )
 
     def _next_connection_id(self) -> int:
@@ -342,6 +344,15 @@ def _source(settings: FeedSettings) -> Source:
     source.websocket_url = settings.ws_url or source.websocket_url
     source.rest_url = settings.rest_url or source.rest_url
     return source
+
+
+def _signer(settings: FeedSettings) -> Signer | None:
+    """The venue's key, if there is one. Raises InvalidRequest, naming the file."""
+    if settings.credentials_file is None:
+        return None
+    from nodeagent.feed.sources.credentials import read_signer  # noqa: PLC0415 - most feeds need no cryptography
+
+    return read_signer(settings.source, settings.credentials_file)
 
 
 def _lock(folder: os.PathLike[str]) -> IO[str]:

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from agentfarm.errors import InvalidRequest
 from nodeagent.feed.source import Channel
 
-_PATHS: Final = ("capture_dir", "endpoint_file", "status_file", "questdb_dir")
+_PATHS: Final = ("capture_dir", "endpoint_file", "status_file", "questdb_dir", "credentials_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ class FeedSettings:
     rest_url: str = ""
     questdb_dir: Path | None = None
     """The server's folder, to judge its disk too; None when it is elsewhere."""
+    credentials_file: Path | None = None
+    """The venue's key, for channels that need one; its form is in `nodeagent.feed.sources.credentials`."""
     metrics_port: int = 0
     """Loopback; 0 chooses one, told in the status."""
     connections: int = 1
