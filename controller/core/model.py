@@ -236,7 +236,7 @@ class Deployment:
     queues: dict[int, deque[TaskId]] = field(default_factory=dict)  # priority -> FIFO
     queued: int = 0
     leased: int = 0
-    service_s: float | None = None  # running mean of the time one attempt takes
+    service_s: float | None = None  # what an attempt takes: a decaying maximum, not a mean
     seat_failures: dict[int, int] = field(default_factory=dict)
 
 

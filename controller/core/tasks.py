@@ -31,7 +31,7 @@ from controller.core.turn import TASK_THREAD_PREFIX, Turn
 
 PERMANENT_ERRORS = frozenset({"Reject"})  # the agent says that trying again is useless
 CRASH_ERRORS = frozenset({"ReplicaCrashed"})  # the replica died with the attempt
-SERVICE_MEAN_WEIGHT = 0.2  # of the newest attempt in a deployment's running mean of service time
+SERVICE_FALL_WEIGHT = 0.05  # of an attempt that was shorter than a deployment's estimate of service time
 
 
 # ------------------------------------------------------------------ accepting
@@ -227,10 +227,12 @@ def backoff_s(turn: Turn, policy: Policy, task: Task) -> float:
 
 
 def _learn_service_time(deployment: Deployment, duration_s: float) -> None:
-    if deployment.service_s is None:
+    """Up at once, down slowly: one long attempt ends prefetching, so that little is parked behind the next one."""
+    known_s = deployment.service_s
+    if known_s is None or duration_s >= known_s:
         deployment.service_s = duration_s
     else:
-        deployment.service_s += SERVICE_MEAN_WEIGHT * (duration_s - deployment.service_s)
+        deployment.service_s = known_s + SERVICE_FALL_WEIGHT * (duration_s - known_s)
 
 
 # ------------------------------------------------------------------ checkpoints

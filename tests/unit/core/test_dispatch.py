@@ -81,6 +81,26 @@ def test_measured_service_time_opens_and_closes_the_window() -> None:
     assert window(farm.limits, deployment, 1) == 1
 
 
+def test_one_long_attempt_ends_prefetching_and_many_short_ones_begin_it_again() -> None:
+    farm = Farm()
+    deployment = farm.service()
+
+    def serve(duration_s: float) -> None:
+        [task] = farm.submit()
+        farm.end(task, duration_s=duration_s)
+
+    for _ in range(20):
+        serve(0.001)
+    assert window(farm.limits, deployment, 1) > 1
+    serve(0.2)
+    assert window(farm.limits, deployment, 1) == 1, "a mean would still believe in short work"
+    serve(0.001)
+    assert window(farm.limits, deployment, 1) == 1
+    for _ in range(60):
+        serve(0.001)
+    assert window(farm.limits, deployment, 1) > 1
+
+
 def test_a_turn_sends_a_node_no_more_bytes_than_its_limit_and_goes_on_at_once() -> None:
     farm = Farm(Limits(assign_bytes_max=200))
     farm.service(concurrency=10)
