@@ -64,7 +64,7 @@ class Daemon:
             self.identity.name,
             bundles=Bundles(self._folder / "bundles", runtime, self.calls.fetch_bundle),
             environments=Environments(self._folder / "environments", runtime),
-            zygotes=Zygotes(self._folder / "zygotes", runtime, self._exited),
+            zygotes=Zygotes(self._folder / "zygotes", runtime, self._exited, release=version),
             outgoing=self.outgoing,
             relay=self.relay,
             variables=_agent_variables(settings),

@@ -14,6 +14,7 @@ import shutil
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -127,11 +128,13 @@ def environment_name(requirements: bytes) -> str:
     return hashlib.sha256(version + requirements).hexdigest()[:20]
 
 
+@lru_cache(maxsize=256)
 def modules_to_share(bundle: Path) -> tuple[str, ...]:
     """What the agent's environment zygote should import before it forks: LangGraph for agents that use it, else
     nothing.
 
-    Only a matter of speed and memory: an agent imports what it needs in any case.
+    Bundles never change, so it is found out once. Only a matter of speed and memory: an agent imports what it needs in
+    any case.
     """
     for path in bundle.rglob("*.py"):
         if path.is_file() and _USES_GRAPH.search(path.read_bytes()):

@@ -30,7 +30,7 @@ from nodeagent.replica.launch import SLOTS_NAME, Launch
 from nodeagent.replica.slots import read_slots
 from nodeagent.replica_process import Exit
 from nodeagent.seat import Seat, launch_of, living_process, recall
-from nodeagent.zygotes import Zygotes, agent_name
+from nodeagent.zygotes import Zygotes
 
 ADOPT_TIMEOUT_S: Final = 3.0
 """How long a new daemon waits for replicas it found to say what they run, before it says Hello without them."""
@@ -245,7 +245,7 @@ class Supervisor:
         launch = launch_of(seat, bundle, self._node, self._variables, self.late_variables)
         await self._zygotes.prepare(environment, launch, import_timeout_s=seat.spec.healthy_timeout_s)
         self._prepared[seat.id] = (environment, launch)
-        seat.forked_from(environment.name, agent_name(environment, launch))
+        seat.forked_from(environment.name, self._zygotes.name_for(environment, launch))
 
     async def fork(self, seat: Seat) -> tuple[int, int]:
         """See `Surroundings`."""

@@ -115,8 +115,9 @@ class AgentZygote:
 class Zygotes:
     """The folder `zygotes/`."""
 
-    def __init__(self, folder: Path, runtime: RuntimeFolder, on_exit: ExitNews) -> None:
+    def __init__(self, folder: Path, runtime: RuntimeFolder, on_exit: ExitNews, *, release: str) -> None:
         self._folder = folder
+        self._release = release
         self._runtime = runtime
         self._on_exit = on_exit
         self._clients: dict[str, ZygoteClient] = {}
@@ -139,7 +140,7 @@ class Zygotes:
                 answer = await agent.client.ask("fork", timeout_s=FORK_TIMEOUT_S, launch=_fields(asked))
             except (ZygoteGone, OSError) as problem:
                 log.warning("zygote.gone", problem=str(problem))
-                self._agents.pop(agent_name(environment, launch), None)
+                self._agents.pop(self.name_for(environment, launch), None)
                 continue
             if "error" in answer:
                 raise StartFailed("crashed", f"The replica could not be forked: {answer['error']}", is_final=False)
@@ -160,15 +161,22 @@ class Zygotes:
             if folder.name.startswith("agent-"):
                 self._agents[folder.name] = AgentZygote(client, loads_agent=False)
 
+    def name_for(self, environment: Environment, launch: Launch) -> str:
+        """The zygote of an agent version: what is imported, in which environment, with which variables, by which
+        release
+        of ours. So an upgraded daemon forks nothing new from what an older one left."""
+        key = "\0".join((launch.bundle, launch.entry or "", repr(sorted(launch.environment.items()))))
+        kinship = _kinship(environment, Path(launch.bundle), self._release)
+        return f"agent-{kinship}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
     async def retire(self, used: set[str]) -> None:
         """End agent zygotes that no replica needs, and then environment zygotes without agents."""
         for name in [name for name in self._clients if name.startswith("agent-") and name not in used]:
             await self._end(name)
         agents = used | {name for name in self._clients if name.startswith("agent-")}
-        environments = {name.split("-")[1] for name in agents}
-        for name in [name for name in self._clients if name.startswith("env-")]:
-            if name.split("-")[1] not in environments:
-                await self._end(name)
+        parents = {f"env-{name.removeprefix('agent-').rpartition('-')[0]}" for name in agents}
+        for name in [name for name in self._clients if name.startswith("env-") and name not in parents]:
+            await self._end(name)
 
     async def stop(self) -> None:
         """End them all; agent zygotes first."""
@@ -189,7 +197,7 @@ class Zygotes:
     # -------------------------------------------------------------- making them
 
     async def _agent(self, environment: Environment, launch: Launch, import_timeout_s: float) -> AgentZygote:
-        name = agent_name(environment, launch)
+        name = self.name_for(environment, launch)
         async with self._locks.setdefault(name, asyncio.Lock()):
             known = self._agents.get(name)
             if known is not None and not known.client.is_gone:
@@ -226,7 +234,7 @@ class Zygotes:
 
     async def _environment(self, environment: Environment, bundle: Path) -> ZygoteClient:
         modules = modules_to_share(bundle)
-        name = f"env-{environment.name}-{'graph' if modules else 'plain'}"
+        name = f"env-{_kinship(environment, bundle, self._release)}"
         async with self._locks.setdefault(name, asyncio.Lock()):
             known = self._clients.get(name)
             if known is None or known.is_gone:
@@ -264,10 +272,9 @@ class Zygotes:
             ) from None
 
 
-def agent_name(environment: Environment, launch: Launch) -> str:
-    """The name of the zygote of an agent version: what is imported, in which environment, with which variables."""
-    key = "\0".join((launch.bundle, launch.entry or "", repr(sorted(launch.environment.items()))))
-    return f"agent-{environment.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+def _kinship(environment: Environment, bundle: Path, release: str) -> str:
+    """The part of the names that an environment zygote and the agent zygotes forked from it have in common."""
+    return f"{environment.name}-{'graph' if modules_to_share(bundle) else 'plain'}-{release}"
 
 
 def _fields(launch: Launch) -> dict[str, Any]:

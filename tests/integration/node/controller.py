@@ -40,6 +40,7 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
         self.fetches: list[int] = []
         self.fetch_breaks_after: int | None = None
         self.beats = 0
+        self.measured = wire.Measured()
         self.acknowledges = True
         self.answers_beats = True
         self.stop_exclusive_after_ms = 6_000
@@ -167,6 +168,7 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
         kind = message.WhichOneof("body")
         if kind == "beat":
             self.beats += 1
+            self.measured = message.beat.measured
             if self.answers_beats:
                 return wire.ControllerMessage(beat_ack=wire.BeatAck(seq=message.beat.seq))
         elif kind == "replica_report":

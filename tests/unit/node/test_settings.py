@@ -77,11 +77,13 @@ def test_a_market_says_what_it_is(settings: MarketSettings, kind: str) -> None:
 
 
 def test_only_agents_that_use_langgraph_are_forked_from_it(tmp_path: Path) -> None:
-    (tmp_path / "agent.py").write_text("async def main(x):\n    return 'import langgraph'\n")
-    assert modules_to_share(tmp_path) == ()
-    (tmp_path / "parts").mkdir()
-    (tmp_path / "parts" / "graph.py").write_text("if True:\n    from langgraph.graph import StateGraph\n")
-    assert modules_to_share(tmp_path) == GRAPH_MODULES
+    plain, graph = tmp_path / "plain", tmp_path / "graph"
+    for folder in (plain, graph / "parts"):
+        folder.mkdir(parents=True)
+    (plain / "agent.py").write_text("async def main(x):\n    return 'import langgraph'\n")
+    (graph / "parts" / "graph.py").write_text("if True:\n    from langgraph.graph import StateGraph\n")
+    assert modules_to_share(plain) == ()
+    assert modules_to_share(graph) == GRAPH_MODULES
 
 
 def test_environments_are_named_by_what_they_hold() -> None:
