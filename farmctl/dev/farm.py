@@ -25,6 +25,7 @@ from farmctl.dev.keeping import Keeper
 from farmctl.dev.market import PRODUCTS, Market, MarketKind, choose_market, is_live_reachable
 from farmctl.dev.ports import DEFAULT_PORT, choose_port, remembered_port
 from farmctl.dev.preparing import Preparation
+from farmctl.dev.processes import environment
 from farmctl.dev.programs import (
     CONTROLLER,
     EXCHANGE,
@@ -107,7 +108,7 @@ class DevFarm:
         self._wait_for_nodes()
 
     def _choose_ports(self) -> None:
-        before = read_json(self._memory)
+        before = read_json(self.folder.memory)
         remembered = before if isinstance(before, dict) else {}
         gateway = choose_port(self.settings.port)
         if self.settings.port is None and gateway != DEFAULT_PORT:
@@ -115,7 +116,7 @@ class DevFarm:
             self._say(self.notes[-1])
         link = remembered_port(remembered.get("link_port"))
         self.ports = Ports(gateway, link)
-        write_json(self._memory, {**remembered, "link_port": link})
+        write_json(self.folder.memory, {**remembered, "link_port": link})
 
     def _choose_market(self) -> Market:
         market = choose_market(self.settings.market, is_live_reachable)
@@ -127,12 +128,12 @@ class DevFarm:
         if self.market.kind is MarketKind.OFF:
             return
         key = market_key(self.market)
-        remembered = read_json(self._memory) or {}
+        remembered = read_json(self.folder.memory) or {}
         node = self.folder.node(self.settings.node_names[0])
         before = remembered.get("market_store")
         if exchange_shelf(node, before, key):
             self._say(f"market data of the {before} market is set aside in {node / 'markets'}")
-        write_json(self._memory, {**remembered, "market_store": key})
+        write_json(self.folder.memory, {**remembered, "market_store": key})
 
     def _start_exchange(self) -> Addresses | None:
         if not self.market.needs_exchange:
@@ -149,9 +150,9 @@ class DevFarm:
 
     def _exchange_port(self) -> int:
         """The port of before, so that a restarted exchange is found again by the feed."""
-        remembered = read_json(self._memory) or {}
+        remembered = read_json(self.folder.memory) or {}
         port = remembered_port(remembered.get("exchange_port"))
-        write_json(self._memory, {**remembered, "exchange_port": port})
+        write_json(self.folder.memory, {**remembered, "exchange_port": port})
         return port
 
     def _wait_for_controller(self) -> None:
@@ -195,10 +196,14 @@ class DevFarm:
         joining: dict[str, subprocess.Popen[str]] = {}
         for name in new:
             token = str(self.client.post("/v1/nodes/invite", {"name": name})["token"])
-            joining[name] = subprocess.Popen(
-                join_command(self.folder, name, token), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE, text=True, start_new_session=True,
+            joining[name] = child = subprocess.Popen(
+                join_command(self.folder, name), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment(),
             )  # fmt: skip
+            assert child.stdin is not None  # it is a pipe
+            child.stdin.write(token)  # not on the command line, where every user of the machine could read it
+            child.stdin.close()
+            child.stdin = None  # communicate() must not touch it again
         deadline = time.monotonic() + JOIN_WITHIN_S
         while any(child.poll() is None for child in joining.values()) and time.monotonic() < deadline:
             self._wish.pause(LOOK_EVERY_S)
@@ -277,6 +282,8 @@ class DevFarm:
         """Stop in order: nodes, exchange, controller. Returns the commands of what was left even so, and ended."""
         if self._preparation is not None:
             self._preparation.stop()
+        if self._client is not None:
+            self._client.close()
         nodes = [name for name in self._keeper.names if name not in (CONTROLLER, EXCHANGE)]
         for names, words in (
             (nodes, "stopping the node daemons, their replicas, QuestDB and the feed"),
@@ -286,18 +293,12 @@ class DevFarm:
             if any(name in self._keeper.names for name in names):
                 self._say(words)
                 self._keeper.stop(names, self._wish)
-        if self._client is not None:
-            self._client.close()
         left = records.end_descendants(())
         self.folder.records.unlink(missing_ok=True)
         self.folder.announcement.unlink(missing_ok=True)
         return left
 
     # -------------------------------------------------------------- what we remember
-
-    @property
-    def _memory(self) -> Path:
-        return self.folder.root / "remembered.json"
 
     def _own_pids(self) -> list[int]:
         own = [process.pid for process in self._keeper.processes]

@@ -46,6 +46,16 @@ class FarmFolder:
         return self.root / "processes.json"
 
     @property
+    def examples(self) -> Path:
+        """Which example agents were deployed here, by digest."""
+        return self.root / "examples.json"
+
+    @property
+    def memory(self) -> Path:
+        """What the next start takes up again: ports, the market's store."""
+        return self.root / "remembered.json"
+
+    @property
     def controller(self) -> Path:
         return self.root / "controller"
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from agentfarm.errors import FarmError
-from farmctl.dev.agents import ROLLED_OUT_WITHIN_S, deploy_examples
+from farmctl.dev.agents import ROLLED_OUT_WITHIN_S, Example, Examples
 from farmctl.dev.farm import DevFarm
 from farmctl.dev.folder import forget, open_folder
 from farmctl.dev.market import MarketKind
@@ -57,10 +57,11 @@ def _run(farm: DevFarm, out: Output, wish: StopWish, progress: _Progress, began:
     problem: FarmError | None = None
     try:
         farm.start()
-        agents = deploy_examples(
-            farm.client, farm.settings.examples, progress.say, has_market=farm.market.kind is not MarketKind.OFF
+        examples = Examples(farm.settings.examples, farm.folder.examples, progress.say).deploy(
+            farm.client, has_market=farm.market.kind is not MarketKind.OFF, is_once=farm.settings.is_once
         )
-        _wait_for_rollouts(farm, agents)
+        _wait_for_rollouts(farm, examples)
+        agents = [example.name for example in examples]
         report.seconds_to_ready = time.monotonic() - began
         progress.say(f"the farm is ready after {report.seconds_to_ready:.1f} s")
         if farm.settings.is_once:
@@ -92,11 +93,16 @@ def _stay(farm: DevFarm, agents: list[str], out: Output, wish: StopWish, progres
         stay_up(farm, agents, screen, wish)
 
 
-def _wait_for_rollouts(farm: DevFarm, agents: Sequence[str]) -> None:
-    """Until the examples run. Agents of the person's own are not waited for: they may be meant to fail."""
+def _wait_for_rollouts(farm: DevFarm, examples: Sequence[Example]) -> None:
+    """Until the examples run; those that need market data, unless it has failed.
+
+    Agents of the person's own are not waited for: they may be meant to fail.
+    """
 
     def missing(seen: Glimpse) -> list[str]:
-        return [name for name in seen.unfinished() if name in agents]
+        hopeless = [example.name for example in examples if example.needs_market and seen.market_failure]
+        expected = {example.name for example in examples}.difference(hopeless)
+        return [name for name in seen.unfinished() if name in expected]
 
     try:
         farm.wait_for(lambda seen: not missing(seen), lambda seen: f"{', '.join(missing(seen))} did not start",

@@ -21,6 +21,7 @@ from farmctl.dev.stopping import StopWish
 POLL_S: Final = 0.05
 TAIL_BYTES: Final = 64 * 1024
 TAIL_LINES: Final = 12
+LOOPBACK_NAMES: Final = "127.0.0.1,localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Process:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    env={**os.environ, "PYTHONUNBUFFERED": "1", **program.environment},
+                    env=environment(program.environment),
                 )
             except OSError as error:
                 raise Unavailable(f"{program.name} cannot be started: {error}.") from error
@@ -128,6 +129,13 @@ class Process:
             return f"{self.name} runs."
         how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with status {code}"
         return f"{self.name} {how}.\n{self.tail()}"
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What our programs get: ours, unbuffered, and no proxy between what runs on this machine."""
+    beside = {name: os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy")}
+    direct = {name: ",".join(filter(None, (said, LOOPBACK_NAMES))) for name, said in beside.items()}
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **direct, **(more or {})}
 
 
 def _signal_name(number: int) -> str:

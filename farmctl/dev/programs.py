@@ -105,10 +105,10 @@ def announced_addresses(said: str) -> Addresses | None:
     return None
 
 
-def join_command(folder: FarmFolder, name: str, token: str) -> list[str]:
-    """What makes this machine a node of the farm, once."""
+def join_command(folder: FarmFolder, name: str) -> list[str]:
+    """What makes this machine a node of the farm, once. It reads its invitation from standard input."""
     data_dir = str(folder.node(name))
-    return [sys.executable, "-m", "nodeagent.main", "join", token, "--data-dir", data_dir]
+    return [sys.executable, "-m", "nodeagent.main", "join", "-", "--data-dir", data_dir]
 
 
 def node_program(folder: FarmFolder, name: str, link: str, market: dict[str, Any] | None) -> Program:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,13 @@ class Done:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-def farmctl(*arguments: str, cwd: Path, timeout_s: float = DEADLINE_S, text: str = "") -> Done:
-    """Run a verb to its end."""
+def farmctl(
+    *arguments: str, cwd: Path, timeout_s: float = DEADLINE_S, text: str = "", env: Mapping[str, str] | None = None
+) -> Done:
+    """Run a verb to its end. `env`: variables laid over ours."""
     done = subprocess.run(
-        [*FARMCTL, *arguments], cwd=cwd, capture_output=True, text=True, timeout=timeout_s, input=text, env=NO_FARM,
-        check=False,
+        [*FARMCTL, *arguments], cwd=cwd, capture_output=True, text=True, timeout=timeout_s, input=text,
+        env={**NO_FARM, **(env or {})}, check=False,
     )  # fmt: skip
     return Done(done.returncode, done.stdout, done.stderr)
 

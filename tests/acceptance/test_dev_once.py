@@ -95,6 +95,30 @@ def test_the_default_port_that_is_taken_gives_way_with_a_note(tmp_path: Path) ->
     assert any("Port 8600 is taken" in note for note in report["notes"])
 
 
+def test_without_the_jar_and_a_network_the_farm_runs_without_market_data_and_says_what_to_do(tmp_path: Path) -> None:
+    nowhere = "http://127.0.0.1:9"
+    env = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "M2_REPO": str(tmp_path / "m2"), "HOME": str(tmp_path / "home"),
+           "HTTPS_PROXY": nowhere, "HTTP_PROXY": nowhere, "https_proxy": nowhere, "http_proxy": nowhere}  # fmt: skip
+    folder = tmp_path / ".farm"
+    options = ("--once", "--json", "--nodes", "1", "--market", "simulated", "--data-dir", str(folder))
+    done = farmctl("dev", *options, cwd=tmp_path, timeout_s=200, env=env)
+    assert done.code == 0, done.out + done.err
+    report = done.json
+    assert report["market"]["source"] == "off"
+    assert any("jar" in note and "--questdb" in note for note in report["notes"]), report["notes"]
+    assert "The farm runs without it." in done.err
+    assert report["tasks"]["succeeded"] == 12
+
+
+def test_a_questdb_that_does_not_answer_is_named_and_fails_the_check(tmp_path: Path) -> None:
+    options = ("--once", "--json", "--nodes", "1", "--market", "simulated", "--questdb", "http://127.0.0.1:9")
+    done = farmctl("dev", *options, "--data-dir", str(tmp_path / ".farm"), cwd=tmp_path, timeout_s=200)
+    assert done.code == 1, done.out + done.err
+    (failed,) = [check for check in done.json["checks"] if not check["is_ok"]]
+    assert "127.0.0.1:9" in failed["detail"]
+    assert not processes_of(tmp_path / ".farm")
+
+
 def test_after_kill_9_of_farmctl_dev_the_next_start_ends_what_was_left_and_goes_on(tmp_path: Path) -> None:
     farm = Farm(tmp_path, "--market", "off", "--nodes", "1")
     try:
