@@ -94,7 +94,7 @@ class ReplicaProcess(Process):
         for run in runs:
             if run.token in known:
                 continue
-            if self._is_stopping:
+            if self._is_stopping or (self.spec.is_exclusive and self.world.now >= self.lease_until):
                 self._finish(Result(run.task_id, run.token, Outcome.INTERRUPTED, 0))
             else:
                 self._waiting.append(run)

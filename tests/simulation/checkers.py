@@ -1,7 +1,7 @@
 """The eyes of a history: what each part says and does is compared with what was committed, all the time.
 
-The checkers keep their own books. They learn of commits from the database at the moment they are applied, of executions from
-the replica processes, of answers from the clients; they never believe what the core says of itself.
+The checkers keep their own books. They learn of commits from the database at the moment they are applied, of
+executions from the replica processes, of answers from the clients; they never believe what the core says of itself.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ STATE_EACH = 8  # turns with changes between two checks of the whole state
 JOURNAL_EACH = 24  # turns with changes between two comparisons with the journal
 FAILING = ("failed", "timed_out")
 CRASHED = "ReplicaCrashed"
+PERMANENT = "Reject"
 
 
 class Checkers:
@@ -43,6 +44,7 @@ class Checkers:
         self._epoch = 0
         self._newest_token = 0
         self._leases: dict[int, tuple[int, int, str]] = {}  # every token ever leased -> task, replica, node
+        self._leased_at: dict[int, float] = {}
         self._holder: dict[int, int] = {}  # task -> the token that holds its lease now
         self._final: dict[int, tuple[Any, ...]] = {}
         self._executions: dict[int, Execution] = {}
@@ -58,9 +60,13 @@ class Checkers:
     # -------------------------------------------------------------- turns
 
     def before_turn(self, controller: Controller) -> None:
-        """Note whom the controller hears in this turn."""
+        """Note whom the controller hears in this turn, and that it hears every stream it has open."""
         state = controller.state
         assert state is not None
+        for session in controller.sessions.values():
+            open_to = state.nodes.get(session.node)
+            if session.is_joined and open_to is not None and not open_to.session:
+                raise Broken("a stream that is open is heard", f"session {session.number} of {session.node}")
         for command, _ in controller.batch:
             if isinstance(command, NodeJoined):
                 self._heard[controller.name, controller.life, command.node] = self._world.now
@@ -166,6 +172,8 @@ class Checkers:
                 "only the holder's attempt ends", f"task {task_id}: {token}, held by {self._holder.get(task_id)}"
             )
         del self._holder[task_id]
+        if error_type == PERMANENT:
+            raise Broken("a permanent error is final", f"task {task_id} is tried again")
         self._failures[task_id] += outcome in FAILING
         self._crashes[task_id] += error_type == CRASHED
         if self._failures[task_id] >= self._attempts_max[task_id]:
@@ -180,6 +188,7 @@ class Checkers:
             raise Broken("one valid holder per attempt", f"task {task_id}: {self._holder[task_id]} and {token}")
         self._holder[task_id] = token
         self._leases[token] = (task_id, replica, node)
+        self._leased_at[token] = self._world.now
 
     def _finished(self, item: FinishedTask) -> None:
         task_id, token = item.task.id, item.task.token
@@ -192,13 +201,12 @@ class Checkers:
         if item.state is TaskState.SUCCEEDED:
             if execution is None or execution.output != item.output or execution.task_id != task_id:
                 raise Broken("what is stored is what was done", f"task {task_id}: {item.output!r}, {execution}")
-        elif item.error_type == "Reject" and (execution is None or execution.does != "reject"):
+        elif item.error_type == PERMANENT and (execution is None or execution.does != "reject"):
             raise Broken("what is stored is what was done", f"task {task_id} refused, {execution}")
-        elif item.state is TaskState.DEAD and item.error_type not in ("Poison",):
-            if self._failures[task_id] + 1 < self._attempts_max[task_id]:
-                raise Broken(
-                    "a task has all its attempts", f"task {task_id} is dead after {self._failures[task_id] + 1}"
-                )
+        elif item.state is TaskState.DEAD and item.error_type != "Poison":
+            failures = self._failures[task_id] + 1
+            if failures < self._attempts_max[task_id]:
+                raise Broken("a task has all its attempts", f"task {task_id} is dead after {failures}")
 
     def _drain(self, name: str, *, is_complete: bool) -> None:
         if not is_complete:
@@ -252,6 +260,15 @@ class Checkers:
         self._active[execution.task_id].pop(execution.token, None)
 
     # -------------------------------------------------------------- the end
+
+    def every_lease_is_in_hand(self, before: float) -> None:
+        """What was leased before that moment is worked on, waits at a replica, or its result waits to be told."""
+        hands: set[int] = set()
+        for machine in self._machines.values():
+            hands |= machine.daemon.outbox.keys() | set(machine.daemon.attempts.tokens)
+        for task_id, token in self._holder.items():
+            if token not in hands and self._leased_at[token] < before:
+                raise Broken("a lease is in somebody's hands", f"{token} of task {task_id}, {self._leases[token]}")
 
     def is_quiet(self) -> bool:
         """Whether every task has ended and every hand is empty."""

@@ -1,6 +1,7 @@
 """Simulated clients: they submit, cancel and operate, over a network that may lose the answer.
 
-A client that has an idempotency key repeats its request until it is answered; one without a key asks once and may never know.
+A client that has an idempotency key repeats its request until it is answered; one without a key asks once and may
+never know.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Controller(Process):
         self._is_turn_due = False
         self._checked_at = 0.0
         self._tick_life = 0
-        self._sessions: dict[int, Session] = {}
+        self.sessions: dict[int, Session] = {}
         self._next_session = 1
         self.loaded_at = Instant(0.0, 0.0)
 
@@ -96,7 +96,7 @@ class Controller(Process):
         """SIGKILL: a commit on its way may still be applied; the kernel closes every stream."""
         self.end()
         self.state = None
-        for session in list(self._sessions.values()):
+        for session in list(self.sessions.values()):
             session.stream.close("up")
         self._reset()
         self.world.at(0.01, self._database.unlock, self)
@@ -105,7 +105,7 @@ class Controller(Process):
         self.state = None
         self._waiting, self.batch = [], []
         self._is_busy = self._is_turn_due = False
-        self._sessions = {}
+        self.sessions = {}
 
     # -------------------------------------------------------------- leading
 
@@ -136,7 +136,7 @@ class Controller(Process):
     def _recover(self) -> None:
         """Throw the state away and read it again; streams are closed, so nodes come back and say what they hold."""
         self.state = None
-        for session in list(self._sessions.values()):
+        for session in list(self.sessions.values()):
             self._close(session)
         waiting, self._waiting = self._waiting, []
         self._refuse(waiting)
@@ -274,7 +274,7 @@ class Controller(Process):
 
     def deliver(self, effect: Effect) -> None:
         """Carry out one effect of a committed turn."""
-        session = self._sessions.get(effect.session)
+        session = self.sessions.get(effect.session)
         if session is None:
             return
         if isinstance(effect, CloseSession):
@@ -289,7 +289,7 @@ class Controller(Process):
             stream.close("up")
             return
         number, self._next_session = self._next_session, self._next_session + 1
-        session = self._sessions[number] = Session(self, number, NodeName(node), stream)
+        session = self.sessions[number] = Session(self, number, NodeName(node), stream)
         stream.send_down(translate.welcome(self.state.epoch, self.limits, BEAT_INTERVAL_S, STOP_EXCLUSIVE_AFTER_S))
         answered = self._once(lambda answer: self._joined(session, answer))
         self.ask(translate.joined(session.node, number, hello), answered)
@@ -307,7 +307,7 @@ class Controller(Process):
         return once
 
     def _joined(self, session: Session, answer: Any) -> None:
-        if self._sessions.get(session.number) is not session:
+        if self.sessions.get(session.number) is not session:
             return
         if isinstance(answer, FarmError):
             self._close(session)
@@ -322,8 +322,8 @@ class Controller(Process):
         self._ended(session)
 
     def _ended(self, session: Session) -> None:
-        if self._sessions.get(session.number) is session:
-            del self._sessions[session.number]
+        if self.sessions.get(session.number) is session:
+            del self.sessions[session.number]
             self.tell(NodeStreamEnded(session.node, session.number))
 
     def heard(self, stream: Stream, message: Any) -> None:
@@ -335,7 +335,7 @@ class Controller(Process):
         self.soon(self._broken, stream)
 
     def _broken(self, stream: Stream) -> None:
-        for session in list(self._sessions.values()):
+        for session in list(self.sessions.values()):
             if session.stream is stream:
                 self._ended(session)
 
@@ -344,7 +344,7 @@ class Controller(Process):
             node, hello = message
             self.accept(stream, node, hello)
             return
-        for session in self._sessions.values():
+        for session in self.sessions.values():
             if session.stream is stream:
                 if session.is_joined:
                     self._read(session, message)

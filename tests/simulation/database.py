@@ -1,6 +1,6 @@
 """Simulated PostgreSQL: tables that survive, and everything that may happen to a commit on its way.
 
-A commit is applied or not at one moment, and its answer may come, come late, or be lost; the caller may be dead by then.
+A commit is applied or not at one moment; its answer may come, come late, or be lost; the caller may be dead by then.
 """
 
 from __future__ import annotations
@@ -99,7 +99,12 @@ class Database:
         self.world.at(for_s, self._back)
 
     def _back(self) -> None:
-        self._down -= 1
+        self._down = max(0, self._down - 1)
+
+    def heal(self) -> None:
+        """Everything is well from now on."""
+        self._down = self._slow = 0
+        self._next_commit.clear()
 
     def slow(self, for_s: float) -> None:
         """Commits take seconds for a while."""
@@ -107,7 +112,7 @@ class Database:
         self.world.at(for_s, self._quick)
 
     def _quick(self) -> None:
-        self._slow -= 1
+        self._slow = max(0, self._slow - 1)
 
     def spoil_next(self, fault: str) -> None:
         """`refused`: not applied. `answer_lost`: applied, but the controller hears an error."""

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from controller.core.dispatch import window
 from controller.core.lives import LIVE_REPLICA_STATES, NodeState, ReplicaState, TaskState
 from controller.core.model import Deployment, FarmState, Instant, Node, Replica, Task
 from controller.journal.memory import Tables
@@ -27,6 +28,7 @@ def check_state(state: FarmState) -> None:
     _tasks_and_leases(state)
     _counters(state)
     _queues(state)
+    _hands(state)
     _seats(state)
     _capacity(state)
 
@@ -94,6 +96,25 @@ def _queues(state: FarmState) -> None:
             raise Broken("a queued task stands in line once", f"{task} stands {stands[task.id]} times")
         if task.state is TaskState.QUEUED and state.deployments[task.deployment].is_removed:
             raise Broken("nothing waits for what was removed", f"{task}")
+
+
+def _hands(state: FarmState) -> None:
+    """No task waits beside a replica that could take it, but for what a turn's limit of bytes held back."""
+    for deployment in state.deployments.values():
+        if deployment.name in state.undispatched or not any(
+            task_id in state.tasks and state.tasks[task_id].state is TaskState.QUEUED
+            for queue in deployment.queues.values()
+            for task_id in queue
+        ):
+            continue
+        for replica_id in deployment.replicas:
+            replica = state.replicas[replica_id]
+            node = state.nodes.get(replica.node) if replica.node is not None else None
+            if node is None or node.state is not NodeState.READY or not node.session:
+                continue
+            size = window(state.limits, deployment, deployment.versions[replica.version].policy.concurrency)
+            if replica.state is ReplicaState.RUNNING and not replica.is_retiring and len(replica.tokens) < size:
+                raise Broken("no task waits beside a free hand", f"{deployment.name}: {replica}")
 
 
 def _seats(state: FarmState) -> None:

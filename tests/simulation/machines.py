@@ -1,9 +1,9 @@
 """Simulated machines: power, disk, processes, and the node daemon with its real decisions.
 
-What the daemon decides is the real code: the table of attempts and what is reported of each (nodeagent/attempts.py), the
-comparison of wanted and present replicas (nodeagent/desired.py), restarts (nodeagent/restarts.py). What is simulated is
-the shell around them (nodeagent/supervisor.py, seat.py, outbox.py, outgoing.py, link.py, lease.py): sockets, processes,
-disk and time.
+What the daemon decides is the real code: the table of attempts and what is reported of each (nodeagent/attempts.py),
+the comparison of wanted and present replicas (nodeagent/desired.py), restarts (nodeagent/restarts.py). What is
+simulated is the shell around them (nodeagent/supervisor.py, seat.py, outbox.py, outgoing.py, link.py, lease.py):
+sockets, processes, disk and time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Streams between nodes and controllers: ordered, late, cut, half-open, and blocked one way or both.
 
-A stream is what gRPC over TCP is: within it messages come in order or not at all. What is sent into a partition waits in
-kernels and comes when it heals, unless the stream is cut before; so old streams may deliver after new ones were opened.
+A stream is what gRPC over TCP is: within it messages come in order or not at all. What is sent into a partition waits
+in kernels and comes when it heals, unless the stream is cut before; so old streams may deliver after new ones opened.
 """
 
 from __future__ import annotations
@@ -172,8 +172,19 @@ class Network:
 
     def _heal(self, node: str, ways: tuple[str, ...]) -> None:
         for way in ways:
+            if not self._blocked[node][way]:
+                continue  # healed with everything else
             self._blocked[node][way] -= 1
             if not self._blocked[node][way]:
+                for stream in self._streams.get(node, []):
+                    stream.healed(way)
+
+    def heal(self) -> None:
+        """Everything is well from now on."""
+        self._slow_until.clear()
+        for node, blocked in self._blocked.items():
+            for way in [way for way, count in blocked.items() if count]:
+                blocked[way] = 0
                 for stream in self._streams.get(node, []):
                     stream.healed(way)
 

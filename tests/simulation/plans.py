@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tests.simulation.agents import Step
 
@@ -35,7 +35,7 @@ class Plan:
     happenings: tuple[Happening, ...] = field(repr=False)
 
 
-FAULTS: dict[str, float] = {
+FAULTS: Final[dict[str, float]] = {
     "do_reset": 3.0,
     "do_half_open": 1.5,
     "do_partition": 3.0,
@@ -54,7 +54,7 @@ FAULTS: dict[str, float] = {
     "do_spoil_commit": 3.0,
     "do_jump_clock": 1.0,
 }
-WORK: dict[str, float] = {
+WORK: Final[dict[str, float]] = {
     "do_submit": 12.0,
     "do_cancel": 3.0,
     "do_deploy": 2.0,
@@ -67,57 +67,80 @@ WORK: dict[str, float] = {
     "do_forget": 0.4,
     "do_add_machine": 0.3,
 }
-KINDS = ("good", "good", "good", "slow", "import_failed", "environment_failed", "crash_loop", "never_ready")
+KINDS: Final = ("good", "good", "good", "slow", "import_failed", "environment_failed", "crash_loop", "never_ready")
+DOES: Final = {"ok": 70.0, "fail": 14.0, "reject": 4.0, "crash": 8.0, "hang": 4.0}
+SHORT_S: Final = (0.2, 1.0, 2.5)
+LONG_S: Final = (5.0, 7.0, 9.0, 12.0, 20.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Mood:
+    """What a history is like."""
+
+    work: dict[str, float]
+    faults: dict[str, float]
+    faults_a_second: float
+    fault_lengths_s: tuple[float, ...] = (*SHORT_S, *LONG_S)
+    machines_min: int = 1
+    exclusive_share: float = 0.4
+    steps_s: tuple[float, ...] = (0.002, 0.02, 0.2, 1.0, 1.0, 4.0, 9.0, 15.0)
 
 
 def plan(seed: int) -> Plan:
-    """The plan of a seed. Some histories are calm, some short of memory, some nothing but faults."""
+    """The plan of a seed."""
     chance = random.Random(f"{seed}:plan")
-    length_s = chance.choice((8.0, 15.0, 25.0))
-    machines = tuple(chance.choice((512, 1024, 2048)) for _ in range(chance.randint(1, 4)))
+    mood = _mood(chance)
+    length_s = chance.choice((10.0, 20.0, 30.0))
+    machines = tuple(chance.choice((512, 1024, 2048)) for _ in range(chance.randint(mood.machines_min, 4)))
     deployments = chance.randint(1, 3)
-    mood = chance.choice((0.0, 0.15, 0.3, 0.3, 0.5))  # faults a second
+    happenings = [
+        Happening(0.3 + 0.1 * number, "do_deploy", _deploy(chance, mood, number, "good"))
+        for number in range(deployments)
+    ]
+    for weights, a_second, arguments in (
+        (mood.work, 1.5, _work),
+        (mood.faults, mood.faults_a_second, _fault),
+    ):
+        moment = 1.0
+        while a_second and (moment := moment + chance.expovariate(a_second)) < length_s:
+            what = chance.choices(list(weights), list(weights.values()))[0]
+            happenings.append(Happening(round(moment, 3), what, arguments(chance, mood, what)))
+    memory_bytes = chance.choice((40, 500, 1 << 20))
+    return Plan(seed, machines, deployments, length_s, memory_bytes, tuple(sorted(happenings)))
+
+
+def _mood(chance: random.Random) -> Mood:
+    """Some histories are calm, each of the others has ills of its own; some are about leases of exclusive work."""
+    if chance.random() < 0.15:
+        return Mood(
+            work={"do_submit": 4.0, "do_cancel": 0.3, "do_scale": 0.3, "do_drain": 0.2},
+            faults={"do_partition": 3.0, "do_kill_daemon": 2.0, "do_stop_daemon": 2.0, "do_drop_lock": 1.0,
+                    "do_kill_controller": 1.0, "do_stop_controller": 1.0, "do_slow": 1.0},
+            faults_a_second=0.4, fault_lengths_s=LONG_S, machines_min=2, exclusive_share=0.9, steps_s=(1.0, 9.0, 15.0),
+        )  # fmt: skip
     kinds = sorted(FAULTS)
     chance.shuffle(kinds)
-    weights = {kind: FAULTS[kind] for kind in kinds[: chance.randint(3, len(kinds))]}  # each history has its own ills
-    happenings = [Happening(0.3 + 0.1 * number, "do_deploy", (number, "good", chance.randint(1, 3),
-                                                             chance.choice((1, 1, 2, 4)), chance.random() < 0.3,
-                                                             chance.choice((64, 128, 300))))
-                  for number in range(deployments)]  # fmt: skip
-    moment = 1.0
-    while moment < length_s:
-        moment += chance.expovariate(1.5)
-        what = chance.choices(list(WORK), list(WORK.values()))[0]
-        happenings.append(Happening(round(moment, 3), what, _work(chance, what)))
-    moment = 1.0
-    while mood and moment < length_s:
-        moment += chance.expovariate(mood)
-        what = chance.choices(list(weights), list(weights.values()))[0]
-        happenings.append(Happening(round(moment, 3), what, _fault(chance, what)))
-    happenings = [it for it in happenings if it.at < length_s]
-    return Plan(seed, machines, deployments, length_s, chance.choice((40, 500, 1 << 20)), tuple(sorted(happenings)))
+    faults = {kind: FAULTS[kind] for kind in kinds[: chance.randint(3, len(kinds))]}
+    return Mood(WORK, faults, chance.choice((0.0, 0.2, 0.4, 0.4, 0.8)))
 
 
-def _work(chance: random.Random, what: str) -> tuple[Any, ...]:
+def _work(chance: random.Random, mood: Mood, what: str) -> tuple[Any, ...]:
     number = chance.randrange(1 << 16)
     if what == "do_submit":
         options = {}
         if chance.random() < 0.2:
-            options["max_attempts"] = chance.randint(1, 5)
+            options["max_attempts"] = chance.choice((1, 2, 5, 8))
         if chance.random() < 0.1:
             options["queue_timeout_s"] = chance.choice((0.5, 3.0))
-        if chance.random() < 0.2:
+        if chance.random() < 0.15:
             options["run_timeout_s"] = chance.choice((0.5, 3.0))
-        steps = tuple(tuple(_step(chance)) for _ in range(chance.randint(1, 4)))
+        steps = tuple(tuple(_step(chance, mood)) for _ in range(chance.randint(1, 4)))
         return (
             number, chance.choice((1, 1, 2, 5, 10)), chance.choice((None, None, -3, 0, 5)), steps,
             tuple(sorted(options.items())), chance.random() < 0.7,
         )  # fmt: skip
     if what == "do_deploy":
-        return (
-            number, chance.choice(KINDS), chance.randint(1, 4), chance.choice((1, 1, 2, 4)), chance.random() < 0.3,
-            chance.choice((64, 128, 300)),
-        )  # fmt: skip
+        return _deploy(chance, mood, number, chance.choice(KINDS))
     if what == "do_scale":
         return (number, chance.randint(0, 5))
     if what == "do_drain":
@@ -127,16 +150,20 @@ def _work(chance: random.Random, what: str) -> tuple[Any, ...]:
     return (number,)
 
 
-def _step(chance: random.Random) -> Step:
-    does = chance.choices(("ok", "fail", "reject", "crash", "hang"), (70, 14, 4, 8, 4))[0]
-    after_s = chance.choice((0.002, 0.02, 0.2, 1.0, 1.0, 4.0, 9.0))
-    return Step(does, after_s, chance.random() < 0.1)
+def _deploy(chance: random.Random, mood: Mood, number: int, kind: str) -> tuple[Any, ...]:
+    """Which, kind, replicas, concurrency, whether exclusive, memory."""
+    is_exclusive = chance.random() < mood.exclusive_share
+    return number, kind, chance.randint(1, 4), chance.choice((1, 1, 2, 4)), is_exclusive, chance.choice((64, 128, 300))
 
 
-def _fault(chance: random.Random, what: str) -> tuple[Any, ...]:
+def _step(chance: random.Random, mood: Mood) -> Step:
+    does = chance.choices(list(DOES), list(DOES.values()))[0]
+    return Step(does, chance.choice(mood.steps_s), chance.random() < 0.1)
+
+
+def _fault(chance: random.Random, mood: Mood, what: str) -> tuple[Any, ...]:
     number = chance.randrange(1 << 16)
-    short, long = chance.choice((0.2, 1.0, 2.5)), chance.choice((5.0, 7.0, 9.0, 12.0, 20.0))
-    for_s = round(chance.choice((short, long)) * (0.8 + 0.4 * chance.random()), 3)
+    for_s = round(chance.choice(mood.fault_lengths_s) * (0.8 + 0.4 * chance.random()), 3)
     if what == "do_half_open":
         return (number, chance.choice(("up", "down")))
     if what == "do_partition":

@@ -1,0 +1,318 @@
+"""The farm with one thing broken at a time: what a careless change could do. Each must be caught by some checker.
+
+A mutant is a context manager that breaks the running code and mends it afterwards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from controller.core import decide, dispatch, nodes, placement, seating, tasks, turn
+from controller.core.commands import AttemptsEnded
+from controller.core.model import DeploymentName, FarmState, Instant, Limits, Node, Replica, Resources, Task
+from controller.core.transition import AckResults, Changes, Transition
+from controller.journal.memory import Commit, MemoryJournal
+from nodeagent.replica.frames import Run
+from tests.simulation import controllers
+from tests.simulation.agents import ReplicaProcess
+from tests.simulation.controllers import Controller
+from tests.simulation.network import Stream
+
+Mutant = Callable[[], AbstractContextManager[Any]]
+MUTANTS: dict[str, Mutant] = {}
+
+
+def mutant(make: Callable[[], Iterator[None]]) -> Callable[[], AbstractContextManager[Any]]:
+    """Register a mutant under its name."""
+    made = contextmanager(make)
+    MUTANTS[make.__name__] = made
+    return made
+
+
+def simply(name: str, target: Any, attribute: str, instead: Any) -> None:
+    """A mutant that replaces one thing."""
+    MUTANTS[name] = lambda: patch.object(target, attribute, instead)
+
+
+# ------------------------------------------------------------------ fences
+
+
+@mutant
+def result_without_its_token_is_accepted() -> Iterator[None]:
+    """The fence is dropped: whoever reports a task's end ends it."""
+    real = tasks.attempts_ended
+
+    def accept(now: turn.Turn, command: AttemptsEnded) -> None:
+        for result in command.results:
+            task, node = now.state.tasks.get(result.task), command.node
+            if task is not None and task.token is not None and task.node is not None:
+                node, result = task.node, dataclasses.replace(result, token=task.token)  # noqa: PLW2901
+            real(now, dataclasses.replace(command, node=node, results=(result,)))
+        now.acks.setdefault(command.node, []).extend(result.token for result in command.results)
+
+    with patch.dict(decide.HANDLERS, {AttemptsEnded: accept}):
+        yield
+
+
+@mutant
+def epoch_of_a_commit_is_not_checked() -> Iterator[None]:
+    """A leader that lost the lead goes on writing."""
+
+    def commit(self: MemoryJournal, changes: Changes, epoch: int) -> None:
+        assert self._clock is not None
+        Commit(self._tables, self._clock).write(changes)
+
+    with patch.object(MemoryJournal, "commit", commit):
+        yield
+
+
+@mutant
+def tokens_begin_anew_after_a_restart() -> Iterator[None]:
+    """The epoch is left out of the token."""
+    real = MemoryJournal.load
+
+    def load(self: MemoryJournal, limits: Limits, now: Instant) -> FarmState:
+        state = real(self, limits, now)
+        state.next_token = 1 << 40
+        return state
+
+    with patch.object(MemoryJournal, "load", load):
+        yield
+
+
+simply("every_session_is_heard", nodes, "_current", lambda now, name, session: now.state.nodes.get(name))
+
+# ------------------------------------------------------------------ order of things
+
+
+@mutant
+def results_are_acknowledged_before_the_commit() -> Iterator[None]:
+    real = Controller._commit
+
+    def commit(self: Controller, transition: Transition) -> None:
+        for effect in transition.effects:
+            if isinstance(effect, AckResults):
+                self.deliver(effect)
+        real(self, transition)
+
+    with patch.object(Controller, "_commit", commit):
+        yield
+
+
+@mutant
+def callers_are_answered_before_the_commit() -> Iterator[None]:
+    real = Controller._commit
+
+    def commit(self: Controller, transition: Transition) -> None:
+        for index, (command, answered) in enumerate(self.batch):
+            if answered is not None:
+                answered(transition.answers[index])
+                self.batch[index] = (command, None)
+        real(self, transition)
+
+    with patch.object(Controller, "_commit", commit):
+        yield
+
+
+@mutant
+def leases_are_sent_before_the_commit() -> Iterator[None]:
+    real = Controller._commit
+
+    def commit(self: Controller, transition: Transition) -> None:
+        for effect in transition.effects:
+            self.deliver(effect)
+        transition.effects = []
+        real(self, transition)
+
+    with patch.object(Controller, "_commit", commit):
+        yield
+
+
+simply("idempotency_keys_are_not_looked_up", Controller, "_with_known_keys", lambda self, commands: commands)
+
+# ------------------------------------------------------------------ leases and time
+
+
+@mutant
+def lease_row_is_deleted_with_its_first_lease() -> Iterator[None]:
+    real = turn.Turn.end_lease
+
+    def end_lease(self: turn.Turn, task: Task, deployment: Any) -> None:
+        batch, held = task.lease_batch, self.state.lease_batches.get(task.lease_batch, 0)
+        real(self, task, deployment)
+        if task.token is not None and held > 1:
+            self.state.lease_batches.pop(batch, None)
+            self.out.changes.ended_lease_batches.append(batch)
+
+    with patch.object(turn.Turn, "end_lease", end_lease):
+        yield
+
+
+@mutant
+def leases_are_issued_again_too_early() -> Iterator[None]:
+    real = nodes.check_silence
+
+    def check_silence(now: turn.Turn) -> None:
+        limits, now.state.limits = now.state.limits, dataclasses.replace(now.state.limits, reissue_after_s=4.0)
+        real(now)
+        now.state.limits = limits
+
+    with patch.object(nodes, "check_silence", check_silence):
+        yield
+
+
+@mutant
+def leases_found_at_start_are_void() -> Iterator[None]:
+    """A new controller does not wait for the nodes to come back."""
+    real = MemoryJournal.load
+
+    def load(self: MemoryJournal, limits: Limits, now: Instant) -> FarmState:
+        state = real(self, limits, now)
+        for node in state.nodes.values():
+            node.last_heard = 0.0
+        return state
+
+    with patch.object(MemoryJournal, "load", load):
+        yield
+
+
+simply("nodes_trust_their_leases_too_long", controllers, "STOP_EXCLUSIVE_AFTER_S", 30.0)
+
+
+@mutant
+def exclusive_attempts_are_left_to_the_daemon() -> Iterator[None]:
+    """A daemon that is dead or stopped ends nothing; its replicas must look at the lease themselves."""
+    with patch.object(ReplicaProcess, "lease_holds_until", lambda self, moment: None):
+        yield
+
+
+@mutant
+def orders_are_obeyed_after_the_lease_is_over() -> Iterator[None]:
+    """A daemon that was stopped finds an old order in its socket when it goes on."""
+    real = ReplicaProcess.take
+
+    def take(self: ReplicaProcess, runs: list[Run]) -> None:
+        until, self.lease_until = self.lease_until, float("inf")
+        real(self, runs)
+        self.lease_until = until
+
+    with patch.object(ReplicaProcess, "take", take):
+        yield
+
+
+@mutant
+def daemon_says_hello_without_what_runs() -> Iterator[None]:
+    real = Stream.send_up
+
+    def send_up(self: Stream, message: Any) -> None:
+        if isinstance(message, tuple):
+            del message[1].running_tokens[:]
+        real(self, message)
+
+    with patch.object(Stream, "send_up", send_up):
+        yield
+
+
+# ------------------------------------------------------------------ work that is lost or done too often
+
+
+@mutant
+def what_never_arrived_is_not_given_back() -> Iterator[None]:
+    real = turn.Turn.give_back
+
+    def give_back(self: turn.Turn, task: Task, outcome: Any, reason: str) -> None:
+        if reason != "never_arrived":
+            real(self, task, outcome, reason)
+
+    with patch.object(turn.Turn, "give_back", give_back):
+        yield
+
+
+simply("poison_is_never_seen", tasks, "CRASH_ERRORS", frozenset())
+simply("permanent_errors_are_tried_again", tasks, "PERMANENT_ERRORS", frozenset())
+simply("failures_are_not_counted", tasks, "max_attempts", lambda policy, options: 1_000)
+
+
+@mutant
+def backoff_never_ends() -> Iterator[None]:
+    with patch.dict(decide.TIMERS, {"retry": lambda now, task_id: None}):
+        yield
+
+
+simply("node_that_is_back_gets_nothing", nodes, "_touch_queues", lambda now, node: None)
+
+
+@mutant
+def queued_task_of_a_removed_agent_is_forgotten() -> Iterator[None]:
+    real = turn.Turn.requeue
+
+    def requeue(self: turn.Turn, task: Task, outcome: Any, **more: Any) -> None:
+        deployment = self.state.deployments[task.deployment]
+        was, deployment.is_removed = deployment.is_removed, False
+        real(self, task, outcome, **more)
+        deployment.is_removed = was
+
+    with patch.object(turn.Turn, "requeue", requeue):
+        yield
+
+
+# ------------------------------------------------------------------ places
+
+
+def _blocked_by_silence_alone(node: Node) -> tuple[placement.Refusal, ...]:
+    is_heard = node.state is nodes.NodeState.READY and node.session
+    return () if is_heard else (placement.Refusal(placement.Reason.NOT_READY),)
+
+
+simply("cordon_is_ignored", seating, "_blocked", _blocked_by_silence_alone)
+
+
+@mutant
+def promises_are_not_counted() -> Iterator[None]:
+    real = placement.Offer.take
+
+    def take(self: placement.Offer, deployment: DeploymentName, need: Resources) -> None:
+        real(self, deployment, Resources(0, 0))
+
+    with patch.object(placement.Offer, "take", take):
+        yield
+
+
+@mutant
+def drain_is_complete_when_nothing_new_is_taken() -> Iterator[None]:
+    real = nodes.check_drained
+
+    def check_drained(now: turn.Turn, node: Node) -> None:
+        replicas = [now.state.replicas[it] for it in node.replicas]
+        kept = node.replicas
+        if all(replica.is_retiring for replica in replicas):
+            node.replicas = set()
+        real(now, node)
+        node.replicas = kept
+
+    with patch.object(nodes, "check_drained", check_drained):
+        yield
+
+
+@mutant
+def strays_are_forgotten() -> Iterator[None]:
+    """A node that was lost and came back is called empty while processes remain."""
+    real = nodes.check_drained
+
+    def check_drained(now: turn.Turn, node: Node) -> None:
+        node.strays = set()
+        real(now, node)
+
+    with patch.object(nodes, "check_drained", check_drained):
+        yield
+
+
+def _any_that_runs(now: turn.Turn, replica: Replica) -> bool:
+    return replica.state in (nodes.ReplicaState.RUNNING, nodes.ReplicaState.STOPPING) and replica.node is not None
+
+
+simply("retiring_replicas_get_work", dispatch, "is_open", _any_that_runs)
