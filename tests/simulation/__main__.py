@@ -94,3 +94,7 @@ def run_chunk(seeds: range) -> tuple[list[str], int, int]:
         if verdict.problem is not None:
             failures.append(report(verdict))
     return failures, tasks, len(seeds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
