@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from agentfarm.exchange import ExchangeServer
 from nodeagent.feed.service.settings import FeedSettings
 from nodeagent.questdb.endpoint import Endpoint
@@ -65,6 +67,11 @@ class FeedProcess:
         except FileNotFoundError:
             return {}
         return said
+
+    def rss_bytes(self) -> int:
+        """Its resident memory."""
+        assert self.process is not None
+        return int(psutil.Process(self.process.pid).memory_info().rss)
 
     async def _end(self, number: signal.Signals) -> None:
         if self.process is not None and self.process.returncode is None:

@@ -20,7 +20,7 @@ LOSSES = (
     Fault(FaultKind.REORDER, rate=0.02),
     Fault(FaultKind.CORRUPT, rate=0.01),
     Fault(FaultKind.TRUNCATE, rate=0.01),
-    Fault(FaultKind.CLOSE, rate=0.002),
+    Fault(FaultKind.CLOSE, rate=0.005),
 )
 
 
@@ -33,7 +33,7 @@ async def test_holes_of_a_lossy_feed_are_repaired(
         feed = feed_for(tmp_path, exchange, server)
         feeds.append(feed)
         await feed.start()
-        await until("the fault run is over", lambda: exchange.told.total() > 1200, within_s=40)
+        await until("the fault run is over", lambda: exchange.told.total() > 900, within_s=40)
         exchange.heal()
         exchange.pause()
         await until_all_stored(exchange, server.endpoint, within_s=40)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
-from agentfarm.exchange import ExchangeServer
+from agentfarm.exchange import ExchangeServer, GeneratedContent
 from nodeagent.questdb.server import QuestDBServer
 from nodeagent.questdb.sql import query
 from tests.integration.market.feeds import FeedProcess, feed_for, until, until_all_stored
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 async def test_every_trade_sent_is_stored_once(
     protocol: str, server: QuestDBServer, feeds: list[FeedProcess], tmp_path: Path
 ) -> None:
-    async with ExchangeServer(protocol, seed=11, speed=2) as exchange:
+    content = GeneratedContent(("BTC-USD", "ETH-USD"), 11, time.time_ns(), trades_per_s=30)
+    async with ExchangeServer(protocol, content=content) as exchange:
         feed = feed_for(tmp_path, exchange, server)
         feeds.append(feed)
         await feed.start()

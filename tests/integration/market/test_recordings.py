@@ -30,7 +30,7 @@ EVERYTHING = (
 )
 
 
-PLAYED = {"advanced": (BTC_ETH, 6.0), "exchange": (TEN_PRODUCTS, 10.0)}
+PLAYED = {"advanced": (BTC_ETH, 10.0), "exchange": (TEN_PRODUCTS, 20.0)}
 """Per protocol a recording, and how many times faster than it happened it is played."""
 
 
