@@ -69,8 +69,9 @@ class Daemon:
             relay=self.relay,
             variables=_agent_variables(settings),
         )
-        self.outbox = Outbox(self._folder / "outbox.db", self.supervisor.kept)
-        self.supervisor.outbox = self.outbox
+        self.workload = self.supervisor.workload
+        self.outbox = Outbox(self._folder / "outbox.db", self.workload.kept)
+        self.workload.outbox = self.outbox
         self.logs = LogStreams(self.supervisor, self.calls, self.outgoing)
         self.market = Market(settings.market, self._folder, runtime, self._market_ready)
         if settings.market is not None:
@@ -146,7 +147,7 @@ class Daemon:
             capabilities=sorted({*settings.capabilities, *self.market.capabilities}),
             measured=self.measured(),
             replicas=[seat.status for seat in self.supervisor.seats.values()],
-            running_tokens=list(self.supervisor.attempts.tokens),
+            running_tokens=list(self.workload.attempts.tokens),
             finished_tokens=list(self.outbox.tokens),
             products=self.market.products,
         )
@@ -184,13 +185,13 @@ class Daemon:
         """See `nodeagent.link.Node`. Orders we do not know are left alone."""
         kind = message.WhichOneof("body")
         if kind == "assign":
-            self.supervisor.assign(message.assign.assignments)
+            self.workload.assign(message.assign.assignments)
         elif kind == "results_ack":
             self.outbox.acknowledge(message.results_ack.tokens)
         elif kind == "desired":
             self.supervisor.apply(message.desired)
         elif kind == "cancel_attempts":
-            self.supervisor.cancel(message.cancel_attempts.tokens, message.cancel_attempts.reason)
+            self.workload.cancel(message.cancel_attempts.tokens, message.cancel_attempts.reason)
         elif kind == "log_request":
             self.logs.begin(message.log_request)
         elif kind == "log_stop":
@@ -198,7 +199,7 @@ class Daemon:
 
     def stop_exclusive(self, within_s: float) -> None:
         """See `nodeagent.link.Node`."""
-        self.supervisor.stop_exclusive(within_s)
+        self.workload.stop_exclusive(within_s)
 
     # -------------------------------------------------------------- small connections between parts
 

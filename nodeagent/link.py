@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,10 +25,10 @@ from nodeagent.outgoing import Outgoing
 
 PROTOCOL: Final = 1
 WELCOME_TIMEOUT_S: Final = 10.0
-BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 5.0
+BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 1.0
 REFUSED_BACKOFF_S: Final = 10.0
-UNANSWERED_BEATS_MAX: Final = 5
-"""A stream on which this many heartbeats went unanswered is given up, whatever TCP says."""
+UNANSWERED_INTERVALS_MAX: Final = 5
+"""A stream on which a heartbeat goes unanswered for this many intervals is given up, whatever TCP says."""
 MESSAGE_BYTES_MAX: Final = 16 * 2**20
 EXCLUSIVE_KILL_WITHIN_S: Final = 1.0
 WRITE_EVERY_S: Final = 0.001
@@ -101,8 +100,9 @@ class Link:
         self._outgoing = outgoing
         self._calls = calls
         self._lease = Lease(asyncio.get_running_loop(), self._lease_is_over)
-        self._beats: deque[tuple[int, float]] = deque()
         self._seq = 0
+        self._beat_sent_at = 0.0
+        self._beat_answered = asyncio.Event()
         self._current: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
@@ -179,7 +179,6 @@ class Link:
         self.is_connected = True
         self.problem = ""
         self.streams_total += 1
-        self._beats.clear()
         self._lease.stop_after_s = welcome.stop_exclusive_after_ms / 1000
         self._node.welcomed(welcome)
         self.connected.set()
@@ -229,14 +228,20 @@ class Link:
             written_at = loop.time()
 
     async def _keep_beating(self, interval_s: float) -> None:
+        """The next beat goes when the last was answered: where the controller's words do not reach us, it must not
+        believe that its work does, only because ours reach it. It hears silence then, and gives our work to others."""
         loop = asyncio.get_running_loop()
+        give_up_s = UNANSWERED_INTERVALS_MAX * interval_s
         next_at = loop.time()
         while True:
-            if len(self._beats) >= UNANSWERED_BEATS_MAX:
-                raise TimeoutError(f"{len(self._beats)} heartbeats went unanswered")
             self._seq += 1
-            self._beats.append((self._seq, loop.time()))
+            self._beat_sent_at = loop.time()
+            self._beat_answered.clear()
             self._outgoing.beat(wire.Beat(seq=self._seq, measured=self._node.measured()))
+            try:
+                await asyncio.wait_for(self._beat_answered.wait(), give_up_s)
+            except TimeoutError:
+                raise TimeoutError(f"a heartbeat went unanswered for {give_up_s:g} s") from None
             next_at = max(next_at + interval_s, loop.time())  # a stall is not made up for by a burst
             await asyncio.sleep(next_at - loop.time())
 
@@ -244,12 +249,10 @@ class Link:
 
     def _acknowledged(self, seq: int) -> None:
         """The leases hold from the moment before this beat was sent, not from the moment of its answer."""
-        sent_at = None
-        while self._beats and self._beats[0][0] <= seq:
-            _, sent_at = self._beats.popleft()
-        if sent_at is not None:
-            self.round_trip_s = asyncio.get_running_loop().time() - sent_at
-            self._lease.proven(sent_at)
+        if seq == self._seq and not self._beat_answered.is_set():
+            self._beat_answered.set()
+            self.round_trip_s = asyncio.get_running_loop().time() - self._beat_sent_at
+            self._lease.proven(self._beat_sent_at)
 
     def _lease_is_over(self) -> None:
         self._node.stop_exclusive(EXCLUSIVE_KILL_WITHIN_S)

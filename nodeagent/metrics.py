@@ -137,10 +137,10 @@ class NodeCollector:
         yield from (by_state, crashed, memory)
 
     def _attempts(self) -> Iterator[Metric]:
-        supervisor = self._daemon.supervisor
-        counts = supervisor.counts
-        yield _gauge("agentfarm_node_attempts_in_hand", "Given to this node and not ended.", len(supervisor.attempts))
-        yield _gauge("agentfarm_node_attempts_running", "Being worked on.", supervisor.attempts.running_count)
+        workload = self._daemon.workload
+        counts = workload.counts
+        yield _gauge("agentfarm_node_attempts_in_hand", "Given to this node and not ended.", len(workload.attempts))
+        yield _gauge("agentfarm_node_attempts_running", "Being worked on.", workload.attempts.running_count)
         yield _counter("agentfarm_node_attempts_taken", "Handed to replicas.", counts.attempts_taken)
         ended = CounterMetricFamily("agentfarm_node_attempts_ended", "By outcome.", labels=("outcome",))
         for outcome in ("succeeded", "failed", "timed_out", "cancelled", "interrupted"):
