@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.simulation.history import History
@@ -33,3 +36,8 @@ def test_mutant_is_caught(name: str) -> None:
             assert isinstance(problem, Broken), f"not by a law: {problem!r}"
             return
     pytest.fail(f"{name} was not caught by {SEEDS_MAX} histories from seed {first} on")
+
+
+def test_the_documentation_names_every_mutant() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+    assert set(re.findall(r"^\| `([a-z_]+)` \|", text, re.MULTILINE)) == set(MUTANTS)
