@@ -109,6 +109,8 @@ class QuestDBServer:
             self._unlock()
             raise
         self._tasks = [asyncio.create_task(self._keep_running()), asyncio.create_task(self._keep_healthy())]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
         return self.endpoint
 
     async def stop(self) -> None:
@@ -236,10 +238,10 @@ class QuestDBServer:
                 try:
                     await self._bring_up()
                     break
-                except FarmError as failure:
+                except (FarmError, OSError) as failure:  # OSError: a full disk does not end the supervision
                     failures += 1
                     self.state = ServerState.DOWN
-                    self._tell("questdb.start_failed", {"problem": failure.problem})
+                    self._tell("questdb.start_failed", {"problem": str(failure)})
                     await self._end_process()
 
     async def _keep_healthy(self) -> None:
@@ -259,6 +261,11 @@ class QuestDBServer:
             elif time.monotonic() - self._answered_at_s > UNANSWERING_MAX_S:
                 self._tell("questdb.unanswering", {"pid": self._process.pid, "seconds": UNANSWERING_MAX_S})
                 self._process.send(signal.SIGKILL)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Supervision that ends by itself is a bug of ours: say so, loudly."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._tell("questdb.supervision_failed", {"problem": repr(error)})
 
     async def _leave(self) -> None:
         for task in self._tasks:
