@@ -114,6 +114,15 @@ async def test_a_stream_on_which_nobody_answers_is_given_up(node: Node, controll
     await controller.until(lambda: len(controller.hellos) >= 2)
 
 
+async def test_a_node_that_is_not_answered_is_not_heard_either(node: Node, controller: ScriptedController) -> None:
+    await node.start()
+    await controller.until(lambda: controller.beats >= 1)
+    controller.answers_beats = False
+    before = controller.beats
+    await controller.until(lambda: len(controller.hellos) >= 2)  # five intervals later
+    assert controller.beats - before <= 2  # the one that waits, and perhaps one on the new stream
+
+
 async def test_messages_of_a_newer_controller_are_left_alone(node: Node, controller: ScriptedController) -> None:
     await node.start()
     unknown = wire.ControllerMessage.FromString(bytes([0xAA, 0x06, 0x02, 0x08, 0x01]))  # field 101: a message

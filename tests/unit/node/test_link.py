@@ -22,7 +22,7 @@ ENDS = {
     "a write after its end": lambda: asyncio.InvalidStateError("RPC already finished."),
     "its connection went": aio_error,
     "its channel is closed": lambda: grpc.aio.UsageError("Channel is closed."),
-    "it was silent": lambda: TimeoutError("5 heartbeats went unanswered"),
+    "it was silent": lambda: TimeoutError("a heartbeat went unanswered for 5 s"),
     "the network is down": lambda: OSError("unreachable"),
 }
 
