@@ -75,8 +75,8 @@ def work_through(farm: DevFarm, agents: Sequence[str], wish: StopWish, report: R
     market = _market_check(farm, wish)
     report.checks.append(market)
     if market.is_ok and not market.is_skipped and BRIEF_AGENT in agents:
-        count = max(BRIEF_TASKS, len(farm.products))
-        wanted = [farm.products[number % len(farm.products)] for number in range(count)]
+        count = max(BRIEF_TASKS, len(farm.feeding.products))
+        wanted = [farm.feeding.products[number % len(farm.feeding.products)] for number in range(count)]
         ids += [_submit(farm, BRIEF_AGENT, {"product": product}) for product in wanted]
     report.tasks = _ended(farm, ids, wish)
     report.seen = farm.look()

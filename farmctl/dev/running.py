@@ -19,7 +19,7 @@ RATE_OVER_S: Final = 10.0
 
 def stay_up(farm: DevFarm, agents: Sequence[str], screen: Screen, wish: StopWish) -> None:
     """Until stopping is wished."""
-    workload = Workload(farm.client, Rhythm(agents, farm.products))
+    workload = Workload(farm.client, Rhythm(agents, farm.feeding.products))
     rate = RowRate()
     footer = addresses(farm)
     try:
@@ -40,7 +40,7 @@ def addresses(farm: DevFarm) -> list[tuple[str, str]]:
     """Where to look and what to try next."""
     server = farm.ports.server
     found = [("gateway", f"{server}/docs"), ("metrics", f"{server}/metrics")]
-    console = farm.questdb_console()
+    console = farm.feeding.console()
     if console is not None:
         found.append(("QuestDB", console))
     found += [

@@ -128,7 +128,9 @@ def picture(shown: Shown) -> RenderableType:
         return Text("the gateway is away …", style="yellow")
     parts: list[RenderableType] = [
         nodes_table(shown.seen.nodes),
+        Text(),
         deployments_table(shown.seen),
+        Text(),
         _summary(shown, shown.seen),
     ]
     if shown.brief:
