@@ -25,7 +25,7 @@ from tests.simulation.network import Network, Stream
 from tests.simulation.world import Process, Timer, World, cancel
 
 WELCOME_TIMEOUT_S = 10.0
-UNANSWERED_BEATS_MAX = 5
+UNANSWERED_INTERVALS_MAX = 5
 EXCLUSIVE_KILL_WITHIN_S = 1.0
 STORE_AFTER_S = 0.04
 STORE_RETRY_S = 1.0
@@ -173,7 +173,8 @@ class Daemon(Process):
         self._stop_after_s = 6.0
         self._generation = 0
         self._seq = 0
-        self._beats: dict[int, float] = {}
+        self._beats: dict[int, float] = {}  # the one that waits for its answer
+        self._beat_interval_s = 0.0
         self._is_welcomed = False
         self._failures = 0
         self._reports: dict[int, wire.ReplicaStatus] = {}
@@ -248,7 +249,7 @@ class Daemon(Process):
 
     def _again(self) -> None:
         self._failures += 1
-        wait_s = min(5.0, 0.1 * 2 ** min(self._failures, 10))
+        wait_s = min(1.0, 0.1 * 2 ** min(self._failures, 10))
         self.after(wait_s * (0.5 + self._random.random() / 2), self._connect)
 
     def _give_up(self) -> None:
@@ -300,19 +301,25 @@ class Daemon(Process):
         self._tell()
 
     def _beat(self, stream: Stream | None, interval_s: float) -> None:
+        """The next goes when this one was answered."""
         if self.stream is not stream or stream is None:
             return
-        if len(self._beats) >= UNANSWERED_BEATS_MAX:
-            self._give_up()
-            return
         self._seq += 1
+        self._beat_interval_s = interval_s
         self._beats[self._seq] = self.world.now
         stream.send_up(wire.Beat(seq=self._seq))
-        self.after(interval_s, self._beat, stream, interval_s)
+        self.after(UNANSWERED_INTERVALS_MAX * interval_s, self._unanswered, stream, self._seq)
+
+    def _unanswered(self, stream: Stream, seq: int) -> None:
+        if self.stream is stream and seq in self._beats:
+            self._give_up()
 
     def _acknowledged(self, seq: int) -> None:
-        for earlier in [number for number in self._beats if number <= seq]:
-            self._proven(self._beats.pop(earlier))
+        sent_at = self._beats.pop(seq, None)
+        if sent_at is not None:
+            self._proven(sent_at)
+            due_s = max(0.0, sent_at + self._beat_interval_s - self.world.now)
+            self.after(due_s, self._beat, self.stream, self._beat_interval_s)
 
     def _tell(self) -> None:
         """Send what waits, soon: many facts, few messages."""
