@@ -24,6 +24,7 @@ READ_BYTES: Final = 256 * 1024
 OUTPUT_BACKLOG_BYTES_MAX: Final = 4 * 2**20
 """Output pieces a slow daemon may leave waiting; beyond it the oldest are dropped, and counted."""
 CHORES_EVERY_S: Final = 1.0
+ALONE_CHORES_EVERY_S: Final = 10.0
 
 
 class Orders(Protocol):
@@ -109,15 +110,17 @@ class Control:
         chores_at = time.monotonic() + CHORES_EVERY_S
         while not (self._stopping.is_set() and not self._backlog):
             busy = self._connection is not None and bool(self._backlog)
-            for key, events in self._selector.select(None if self._is_idle(busy) else CHORES_EVERY_S):
+            for key, events in self._selector.select(self._patience_s(busy)):
                 key.data(events)
             if time.monotonic() >= chores_at:
                 self._chores()
                 chores_at = time.monotonic() + CHORES_EVERY_S
 
-    def _is_idle(self, busy: bool) -> bool:
-        """Nothing runs: sleep until somebody speaks; the daemon's pings are often enough for the chores."""
-        return not busy and self._ledger.counts == (0, 0) and not self._stopping.is_set()
+    def _patience_s(self, busy: bool) -> float | None:
+        """How long to wait for somebody to speak. A daemon pings often enough for the chores of an idle replica."""
+        if busy or self._stopping.is_set() or self._ledger.counts != (0, 0):
+            return CHORES_EVERY_S
+        return None if self._connection is not None else ALONE_CHORES_EVERY_S
 
     def _accept(self, _events: int) -> None:
         with suppress(BlockingIOError, InterruptedError):

@@ -37,6 +37,7 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
 EXIT_DELIVERY_S: Final = 2.0
 """How long a stopping replica tries to hand over what it still has to say."""
+ABANDONED_AFTER_S: Final = 5.0
 EXCLUSIVE_SILENCE_MAX_S: Final = 4.0
 """Together with a second to look, a second to kill, and a second since the last beat, this stays below the eight
 seconds
@@ -87,6 +88,8 @@ async def _serve(launch: Launch, agent: Any, listener: socket.socket, log: Outpu
 
     def chores() -> None:
         log.rotate_if_large()
+        if control.silence_s > ABANDONED_AFTER_S and not launch.home.exists():
+            runtime.stop()  # the node was taken away, folder and all: nobody will ever come back for us
         if launch.is_exclusive:
             _mind_silence(control.silence_s, ledger, runtime)
 

@@ -17,6 +17,7 @@ from nodeagent.replica.unix_sockets import listen
 from nodeagent.zygote.messages import SOCKET_NAME, LineReader, encode
 
 READ_BYTES: Final = 64 * 1024
+LOOK_EVERY_S: Final = 10.0
 LONELY_MAX_S: Final = 900.0
 """A zygote with no children that no daemon has been connected to for this long ends: nobody needs it."""
 
@@ -71,9 +72,11 @@ class Server:
         """Until told to stop and alone, or lonely for too long."""
         try:
             while not self._is_done():
-                for key, _ in self._selector.select(LONELY_MAX_S / 2):
+                for key, _ in self._selector.select(LOOK_EVERY_S):
                     key.data()
                 self._reap()
+                if not self._peers and not self._folder.exists():
+                    self._ends_when_alone = True  # the node was taken away, folder and all
         finally:
             with suppress(OSError):
                 (self._folder / SOCKET_NAME).unlink()

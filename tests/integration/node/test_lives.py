@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -307,6 +308,17 @@ async def test_exclusive_attempts_end_when_the_daemon_is_dead(
     log = node.data / "replicas" / "1" / "running"
     await node.kill()
     await until(lambda: not any(log.read_bytes()), deadline_s=7.0)
+
+
+async def test_a_node_whose_folder_is_taken_away_leaves_nothing_running(
+    node: Node, controller: ScriptedController
+) -> None:
+    await node.start()
+    await controller.desire(wanted(1, controller.bundle(agent=ECHO)))
+    await controller.until_running(1)
+    await node.kill()
+    shutil.rmtree(node.data)
+    await until(lambda: not node.processes(), deadline_s=45.0)
 
 
 def _stored(node: Node) -> int:
