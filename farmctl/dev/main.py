@@ -85,9 +85,10 @@ def _stay(farm: DevFarm, agents: list[str], out: Output, wish: StopWish, progres
         said = {"server": farm.ports.server, "token_file": str(farm.folder.token_file), "market": farm.market.kind}
         out.json_line(said | {"nodes": farm.settings.node_names, "notes": farm.notes})
     is_live = console.is_terminal and not out.is_json
-    if not is_live:
-        for label, words in addresses(farm):
-            progress.say(f"{label:8} {words}")
+    console.print()
+    for label, words in addresses(farm):
+        console.print(f"  {label:8} {words}", highlight=False, markup=False, soft_wrap=True)
+    console.print()
     with LiveScreen(console) if is_live else LineScreen(console) as screen:
         progress.use(screen.say)
         stay_up(farm, agents, screen, wish)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from farmctl.dev.farm import DevFarm
@@ -21,7 +25,6 @@ def stay_up(farm: DevFarm, agents: Sequence[str], screen: Screen, wish: StopWish
     """Until stopping is wished."""
     workload = Workload(farm.client, Rhythm(agents, farm.feeding.products))
     rate = RowRate()
-    footer = addresses(farm)
     try:
         while not wish.is_wished:
             farm.keep()
@@ -30,7 +33,7 @@ def stay_up(farm: DevFarm, agents: Sequence[str], screen: Screen, wish: StopWish
             has_trades = seen is not None and seen.rows > 0 and farm.market.kind is not MarketKind.OFF
             if seen is not None:
                 workload.step(now, has_trades)
-            screen.show(Shown(seen, farm.market.words, workload.last_brief, farm.restarts, rate.of(seen, now), footer))
+            screen.show(Shown(seen, farm.market.words, workload.last_brief, farm.restarts, rate.of(seen, now)))
             wish.pause(BEAT_S)
     except Interrupted:
         return
@@ -43,16 +46,26 @@ def addresses(farm: DevFarm) -> list[tuple[str, str]]:
     console = farm.feeding.console()
     if console is not None:
         found.append(("QuestDB", console))
-    found += [
-        ("logs", str(farm.folder.root / "logs")),
-        ("try", "farmctl status"),
-        ("", 'farmctl task submit question-answering \'{"question": "What is a lease?"}\' --wait'),
-        ("", "farmctl scale question-answering 3"),
-        ("", "farmctl drain node-2"),
-        ("", "farmctl deploy ./my_agent.py"),
-        ("stop", "Ctrl-C"),
+    verbs = [
+        "status",
+        'task submit question-answering question="What is a lease?" --wait',
+        "task submit countdown start=20 --stream",
+        "scale question-answering 3",
+        "deploy ./my_agent.py",
     ]
+    if farm.settings.nodes > 1:
+        verbs.insert(-1, f"drain {farm.settings.node_names[-1]}")
+    program = program_name()
+    found.append(("logs", str(farm.folder.root / "logs")))
+    found += [("try" if number == 0 else "", f"{program} {verb}") for number, verb in enumerate(verbs)]
     return found
+
+
+def program_name() -> str:
+    """What a person types: the short name where the shell finds it, else the way it was started."""
+    if shutil.which("farmctl") is not None or Path(sys.argv[0]).name != "farmctl":
+        return "farmctl"
+    return os.path.relpath(sys.argv[0])
 
 
 class RowRate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Protocol
 
@@ -34,8 +34,6 @@ class Shown:
     brief: str = ""
     restarts: int = 0
     rows_per_s: float = 0.0
-    footer: Sequence[tuple[str, str]] = field(default_factory=tuple)
-    """Labels with addresses or commands."""
 
 
 class Screen(Protocol):
@@ -135,9 +133,7 @@ def picture(shown: Shown) -> RenderableType:
     ]
     if shown.brief:
         parts += [Text(), Text("last brief  ", style="bold").append(shown.brief[:BRIEF_CHARS], style="default")]
-    if shown.footer:
-        parts += [Text(), _footer(shown.footer)]
-    return Group(*parts)
+    return Group(*parts, Text("\nCtrl-C stops the farm", style="dim"))
 
 
 def nodes_table(nodes: Sequence[Mapping[str, Any]]) -> Table:
@@ -198,13 +194,6 @@ def _summary(shown: Shown, seen: Glimpse) -> Text:
     if shown.restarts:
         text.append(f"\n{shown.restarts} restarted", style="yellow")
     return text
-
-
-def _footer(entries: Sequence[tuple[str, str]]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    for label, words in entries:
-        table.add_row(Text(label, style="bold"), Text(words, style="cyan"))
-    return table
 
 
 def _table(*columns: str) -> Table:
