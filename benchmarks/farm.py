@@ -49,6 +49,7 @@ class Farm:
         self._node_settings = node or {}
         self._own_settings: dict[str, dict[str, Any]] = {}  # of single controllers and nodes, kept for their restarts
         self._environment = {**os.environ, **(environment or {})}
+        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a farm's programs are not compiled at each start
         self.node_names = [f"node-{i + 1}" for i in range(nodes)]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.http = httpx.Client()

@@ -87,9 +87,9 @@ def controller_killed(scene: Scene) -> None:
 
 
 def controller_killed_amid_submits(scene: Scene) -> None:
-    """Somewhere between the arrival of a burst of submits and their answers, the commit among it."""
+    """Somewhere between the arrival of a burst of submits and their answers, of which half come with the result."""
     scene.burst(BURST)
-    pause(scene.chance.uniform(0.0, 0.08))
+    pause(scene.chance.uniform(0.0, 0.2))
     controller_killed(scene)
 
 

@@ -22,6 +22,7 @@ import psycopg2
 ANSWER_DEADLINE_S: Final = 5.0
 RETRY_FIRST_S: Final = 0.05
 RETRY_MAX_S: Final = 0.5
+BURST_WAIT_S: Final = 3
 LOOK_EVERY_S: Final = 0.05
 KNOWN: Final = 200  # the status of a submit whose key was known
 
@@ -35,6 +36,7 @@ class Piece:
     submitted_at: float
     ids: set[int] = field(default_factory=set)  # of the tasks that answers named: one, if all is well
     tries: int = 0
+    wait_s: int = 0  # for the result, in the submit itself
     was_stored_unanswered: bool = False  # an answer was lost, and the task turned out to be stored
     refused: str = ""
     finished_at: float | None = None
@@ -113,9 +115,10 @@ class Load:
             await self._http.aclose()
             self._http = None
 
-    async def burst(self, count: int, seconds: float) -> list[Piece]:
-        """Submit that many at once; returns when they are on their way, not when they are answered."""
-        return [self._submit_one(seconds) for _ in range(count)]
+    async def burst(self, count: int, seconds: float) -> None:
+        """Submit that many at once, every other one waiting for its result; returns when they are on their way."""
+        for number in range(count):
+            self._submit_one(seconds, wait_s=number % 2 * BURST_WAIT_S)
 
     async def _pace(self) -> None:
         loop = asyncio.get_running_loop()
@@ -125,13 +128,13 @@ class Load:
             due = max(due + 1 / self._per_s, loop.time() - 1.0)
             await asyncio.sleep(max(0.0, due - loop.time()))
 
-    def _submit_one(self, seconds: float) -> Piece:
-        piece = Piece(f"chaos-{self._seed}-{len(self.pieces)}", round(seconds, 3), time.monotonic())
+    def _submit_one(self, seconds: float, wait_s: int = 0) -> None:
+        key = f"chaos-{self._seed}-{len(self.pieces)}"
+        piece = Piece(key, round(seconds, 3), time.monotonic(), wait_s=wait_s)
         self.pieces.append(piece)
         task = asyncio.create_task(self._until_answered(piece))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return piece
 
     async def _until_answered(self, piece: Piece) -> None:
         """Try until somebody says that it is stored. Anything but "try again" is remembered as a refusal."""
@@ -143,7 +146,7 @@ class Load:
             try:
                 assert self._http is not None
                 answer = await self._http.post(
-                    f"{gateway}/v1/tasks", json={"agent": self._agent, "input": given},
+                    f"{gateway}/v1/tasks?wait={piece.wait_s}", json={"agent": self._agent, "input": given},
                     headers={"Idempotency-Key": piece.key},
                 )  # fmt: skip
                 if answer.is_success:

@@ -28,7 +28,7 @@ import psycopg2
 
 from benchmarks import clock
 from benchmarks.farm import Farm
-from benchmarks.load import Load, Piece, Witness
+from benchmarks.load import Load, Witness
 from benchmarks.proxy import Proxy
 
 T = TypeVar("T")
@@ -268,9 +268,9 @@ class Scene:
         work = _call(lambda: proxy.reset() if lost is None else proxy.half_open(lost=lost))
         return self.background.do(work)
 
-    def burst(self, count: int) -> list[Piece]:
+    def burst(self, count: int) -> None:
         """That many short tasks at once, on their way when this returns."""
-        return self.background.do(self.load.burst(count, 0.1))
+        self.background.do(self.load.burst(count, 0.1))
 
     # -------------------------------------------------------------- recovering
 
