@@ -76,7 +76,7 @@ class ReplicaProcess(Process):
         self.replica_id = replica_id
         self.spec = spec
         self.pid = pid
-        self.lease_until = float("inf")  # for exclusive attempts; moved by whichever daemon lives
+        self.lease_until = 0.0  # for exclusive attempts; moved on by whichever daemon lives
         self._random = machine.random
         self._waiting: deque[Run] = deque()
         self._running: dict[int, Execution] = {}
@@ -143,7 +143,7 @@ class ReplicaProcess(Process):
 
     def lease_holds_until(self, moment: float) -> None:
         """What the daemon knows of the node's lease. An exclusive attempt ends with it, daemon or no daemon."""
-        self.lease_until = moment
+        moment = self.lease_until = max(self.lease_until, moment)
         if self.spec.is_exclusive and self._lease_timer is None:
             self._lease_timer = self.after(max(0.0, moment - self.world.now), self._look_at_lease)
 

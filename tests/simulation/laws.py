@@ -173,6 +173,18 @@ def check_same(state: FarmState, loaded: FarmState, now: Instant, *, clock_jumpe
             raise Broken("memory and journal say the same", f"memory {mine}\njournal {theirs}")
 
 
+class Moment(float):
+    """A moment that went to wall time and back: equal to another within a hundredth of a second."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, float) and abs(self - other) < 0.01
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = float.__hash__
+
+
 class Durable:
     """Everything of a state that must survive its controller, as plain values in an order of its own."""
 
@@ -195,22 +207,22 @@ class Durable:
         return (
             task.id, task.deployment, task.priority, task.input_size, repr(task.options), task.attempt, task.failures,
             task.crashes, is_held, task.is_cancelling, task.token or 0, task.replica or 0, task.node or "",
-            task.lease_batch if is_held else 0, 0.0 if is_held else self._ahead(task.not_before),
+            task.lease_batch if is_held else 0, self._ahead(0.0 if is_held else task.not_before),
         )  # fmt: skip
 
     def _replica(self, it: Replica) -> tuple[Any, ...]:
         is_pending = it.state is ReplicaState.PENDING
         return (
             it.id, it.deployment, it.seat, it.version, it.state.value, it.node or "", it.is_retiring, it.reason,
-            it.detail, it.restarts, it.pid, sorted(it.tokens), self._ahead(it.not_before) if is_pending else 0.0,
+            it.detail, it.restarts, it.pid, sorted(it.tokens), self._ahead(it.not_before if is_pending else 0.0),
         )  # fmt: skip
 
     def _deployment(self, it: Deployment) -> tuple[Any, ...]:
         rollout = it.rollout
-        step = rollout and (rollout.from_version or 0, rollout.to_version, rollout.state, rollout.reason,
+        step = () if rollout is None else (rollout.from_version or 0, rollout.to_version, rollout.state, rollout.reason,
                             rollout.seats_done, self._moment(rollout.deadline))  # fmt: skip
         return (
-            it.name, it.replicas_wanted, it.version, it.generation, it.is_removed, it.is_halted, repr(step),
+            it.name, it.replicas_wanted, it.version, it.generation, it.is_removed, it.is_halted, step,
             sorted(it.replicas), it.queued, it.leased,
             [(v.number, v.digest, v.has_run) for v in sorted(it.versions.values(), key=lambda v: v.number)],
         )  # fmt: skip
@@ -220,15 +232,16 @@ class Durable:
         state = NodeState.READY if node.state is NodeState.UNREACHABLE else node.state
         return (
             node.name, state.value, node.is_cordoned, node.cordon_reason, node.cpu_millicores, node.memory_mib,
-            repr(drain and (self._moment(drain.deadline), drain.is_forced, drain.is_complete)), sorted(node.replicas),
+            () if drain is None else (self._moment(drain.deadline), drain.is_forced, drain.is_complete),
+            sorted(node.replicas),
         )  # fmt: skip
 
-    def _moment(self, mono: float) -> float:
-        return 0.0 if self._clock_jumped else round(mono, 2)
+    def _moment(self, mono: float) -> Moment:
+        return Moment(0.0 if self._clock_jumped else mono)
 
-    def _ahead(self, mono: float) -> float:
+    def _ahead(self, mono: float) -> Moment:
         """A moment still to come; what is past is all the same."""
-        return self._moment(mono) if mono > self._now + 0.01 else 0.0
+        return self._moment(max(mono, self._now))
 
 
 # ------------------------------------------------------------------ what is durable, over time

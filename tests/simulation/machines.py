@@ -26,6 +26,7 @@ from tests.simulation.world import Process, Timer, World, cancel
 
 WELCOME_TIMEOUT_S = 10.0
 UNANSWERED_INTERVALS_MAX = 5
+UNPROVEN = -1e9
 EXCLUSIVE_KILL_WITHIN_S = 1.0
 STORE_AFTER_S = 0.04
 STORE_RETRY_S = 1.0
@@ -168,7 +169,7 @@ class Daemon(Process):
         self._unstored: set[int] = set()
         self._store_timer: Timer | None = None
         self._sweep_at: float | None = None
-        self._proven_at = self.world.now
+        self._proven_at = UNPROVEN  # whatever an earlier daemon knew of the lease, its replicas know too
         self._lease_timer: Timer | None = None
         self._stop_after_s = 6.0
         self._generation = 0

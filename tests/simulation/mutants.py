@@ -20,6 +20,7 @@ from nodeagent.replica.frames import Run
 from tests.simulation import controllers
 from tests.simulation.agents import ReplicaProcess
 from tests.simulation.controllers import Controller
+from tests.simulation.machines import Daemon
 from tests.simulation.network import Stream
 
 Mutant = Callable[[], AbstractContextManager[Any]]
@@ -186,7 +187,24 @@ simply("nodes_trust_their_leases_too_long", controllers, "STOP_EXCLUSIVE_AFTER_S
 @mutant
 def exclusive_attempts_are_left_to_the_daemon() -> Iterator[None]:
     """A daemon that is dead or stopped ends nothing; its replicas must look at the lease themselves."""
-    with patch.object(ReplicaProcess, "lease_holds_until", lambda self, moment: None):
+
+    def trust(self: ReplicaProcess, moment: float) -> None:
+        self.lease_until = float("inf")
+
+    with patch.object(ReplicaProcess, "lease_holds_until", trust):
+        yield
+
+
+@mutant
+def new_daemon_trusts_a_lease_it_never_saw() -> Iterator[None]:
+    """A daemon that was just started believes that its lease begins with it."""
+    real = Daemon.boot
+
+    def boot(self: Daemon) -> None:
+        real(self)
+        self._proven_at = self.world.now
+
+    with patch.object(Daemon, "boot", boot):
         yield
 
 
