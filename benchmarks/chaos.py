@@ -27,6 +27,8 @@ from benchmarks import faults
 from benchmarks.farm import machine, progress
 from benchmarks.faults import Fault
 from benchmarks.load import Piece
+from benchmarks.peers import under_faults
+from benchmarks.peers.queues import QUEUES, Missing
 from benchmarks.scene import Scene, said
 from benchmarks.verdict import Judgement, Verdict, judge
 
@@ -34,8 +36,10 @@ CALM_S: Final = 3.0  # before and after each fault; throughput is measured there
 LATE_S: Final = 1.0  # longer than its own duration by this: still held up
 RECOVERY_DEADLINE_S: Final = 60.0
 SECONDS: Final = (0.1, 0.9)  # how long a task takes
+WIDTH: Final = 52  # of the table's first column; longer words push the line
 QUICK: Final = ("replica-killed", "daemon-killed", "controller-in-submit", "postgres-killed", "partition",
                 "leader-killed")  # fmt: skip
+PEER: Final = ("node-killed",)  # what the loss of a worker is to other queues
 
 
 @dataclass(slots=True)
@@ -160,7 +164,7 @@ class Row:
         runs = sum(it.executions for it in self.pieces) / max(1, len(self.pieces))
         held = sorted(self.held_up_s) or [0.0]
         return (
-            f"{self.words:<52}{self.times:>6}{len(self.pieces):>7}{lost:>6}{twice:>6}{runs:>8.3f}"
+            f"{self.words:<{WIDTH}}{self.times:>6}{len(self.pieces):>7}{lost:>6}{twice:>6}{runs:>8.3f}"
             f"{statistics.median(held):>8.2f}{p99(held):>8.2f}{held[-1]:>8.2f}{self.back_pct:>7.0f}"
         )
 
@@ -186,13 +190,16 @@ def _row(words: str, happenings: Sequence[tuple[Run, Happening]]) -> Row:
     )
 
 
-def report(runs: Sequence[Run], skipped: Sequence[tuple[Fault, str]], seed: int) -> int:
-    """Print the table for people and one JSON object for programs. The exit code."""
+def report(runs: Sequence[Run], skipped: Sequence[tuple[str, str]], peers: Sequence[Row], seed: int) -> int:
+    """Print the table for people and one JSON object for programs. The exit code is of the farm alone."""
     rows = rows_of(runs)
     total = _row("all of it", [(run, it) for run in runs for it in run.happenings])
-    _print_table([*rows, total], skipped)
+    _print_table([*rows, total, *peers], skipped)
     print(f"seed {seed}; defaults; {machine()}. runs: executions a task. p50, p99, max: how long work was held up")
     print("beyond its own duration. back: tasks ended a second once recovered, of those before the fault.")
+    if peers:
+        print(f"Peers: {'; '.join(f'{queue.words} on {queue.settings}' for queue in QUEUES.values())}.")
+        print(f"Of a peer's tasks, those are lost that did not end within {under_faults.ENDS_WITHIN_S:g} s.")
     stored = sum(run.verdict.stored_unanswered for run in runs)
     unanswered = sum(run.verdict.unanswered for run in runs)
     print(f"{stored} submits were stored although their answer was lost; {unanswered} were never answered.")
@@ -208,13 +215,13 @@ def report(runs: Sequence[Run], skipped: Sequence[tuple[Fault, str]], seed: int)
     return 1 if lost or twice or problems else 0
 
 
-def _print_table(rows: Sequence[Row], skipped: Sequence[tuple[Fault, str]]) -> None:
-    print(f"{'fault':<52}{'times':>6}{'tasks':>7}{'lost':>6}{'twice':>6}{'runs':>8}"
+def _print_table(rows: Sequence[Row], skipped: Sequence[tuple[str, str]]) -> None:
+    print(f"{'fault':<{WIDTH}}{'times':>6}{'tasks':>7}{'lost':>6}{'twice':>6}{'runs':>8}"
           f"{'p50 s':>8}{'p99 s':>8}{'max s':>8}{'back %':>7}")  # fmt: skip
     for row in rows:
         print(row)
-    for fault, why in skipped:
-        print(f"{fault.words:<52} skipped: {why}")
+    for words, why in skipped:
+        print(f"{words:<{WIDTH}} skipped: {why}")
 
 
 # ------------------------------------------------------------------ the program
@@ -230,6 +237,14 @@ def plan_of(chosen: Sequence[Fault], rounds: int, chance: random.Random) -> list
     return plan
 
 
+def _peer(name: str, folder: Path, options: argparse.Namespace) -> Row:
+    folder.mkdir()
+    got = under_faults.measure(
+        name, folder, rounds=options.rounds, per_s=options.rate, seconds=SECONDS, seed=options.seed
+    )
+    return Row(got.words, got.times, got.pieces, got.held_up_s, got.before_per_s, got.after_per_s)
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -240,15 +255,20 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=6)
     parser.add_argument("--rate", type=float, default=30.0, help="tasks a second")
     parser.add_argument("--quick", action="store_true", help="one round of the most telling faults")
+    parser.add_argument("--peer", action="store_true",
+                        help=f"the loss of a node here, and of a worker of {' and '.join(QUEUES)}")  # fmt: skip
     parser.add_argument("--keep", action="store_true", help="leave all files behind, also when all went well")
     options = parser.parse_args()
-    names = [name for name in options.faults.split(",") if name] or (QUICK if options.quick else [])
+    names = [name for name in options.faults.split(",") if name] or (
+        PEER if options.peer else QUICK if options.quick else ()
+    )
     known = {fault.name: fault for fault in faults.ALL}
     if wrong := [name for name in names if name not in known]:
         parser.error(f"there is no fault {', '.join(wrong)}")
     chosen = [known[name] for name in names] or list(faults.ALL)
     runs: list[Run] = []
-    skipped: list[tuple[Fault, str]] = []
+    skipped: list[tuple[str, str]] = []
+    peers: list[Row] = []
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     code = 1
     try:
@@ -264,12 +284,17 @@ def main() -> None:
                 seed=options.seed, folder=place,
             ) as scene:  # fmt: skip
                 missing = [(fault, fault.missing(scene)) for fault in wanted]
-                skipped += [(fault, why) for fault, why in missing if why]
+                skipped += [(fault.words, why) for fault, why in missing if why]
                 possible = [fault for fault, why in missing if not why]
                 plan = plan_of(possible, 1 if options.quick else options.rounds, random.Random(options.seed))
                 runs.append(run(scene, plan))
+        for name in QUEUES if options.peer else ():
+            try:
+                peers.append(_peer(name, folder / name, options))
+            except Missing as problem:
+                skipped.append((name, str(problem)))
         progress("")
-        code = report(runs, skipped, options.seed)
+        code = report(runs, skipped, peers, options.seed)
     finally:
         if code == 0 and not options.keep:
             shutil.rmtree(folder, ignore_errors=True)

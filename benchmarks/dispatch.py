@@ -1,7 +1,8 @@
-"""What one durable no-op task costs: `python -m benchmarks.dispatch [--tasks 100000] [--replicas 4]`.
+"""What one durable no-op task costs: `python -m benchmarks.dispatch [--tasks 100000] [--replicas 4] [--peer]`.
 
 A farm of real processes (controller, PostgreSQL, one node daemon, replicas) takes the tasks in batches over HTTP, runs
-each once and stores each result. CPU time counts every process of the farm; the client's own is shown beside it.
+each once and stores each result. CPU time counts every process of the farm; the client's own is shown beside it. With
+`--peer`, other task queues do a twentieth of the tasks in the same run, in batches where they have them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import json
 import time
 
 from benchmarks.farm import EXAMPLES, Farm, machine, progress
+from benchmarks.peers.no_ops import compare
+from benchmarks.peers.queues import QUEUES
 
 BATCH = 1_000  # lines of one request
 
@@ -54,6 +57,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=100_000)
     parser.add_argument("--replicas", type=int, default=4)
     parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--peer", action="store_true", help=f"also measure {' and '.join(QUEUES)}")
     options = parser.parse_args()
     progress("starting a farm")
     with Farm(nodes=1) as farm:
@@ -71,7 +75,7 @@ def main() -> None:
         f"{client / options.tasks * 1e6:.1f}); submitted in {submit_seconds:.1f} s, all done in {seconds:.1f} s"
     )
     result = {"cpu_ms_per_task": round(total / options.tasks * 1e3, 4), "tasks_per_s": round(options.tasks / seconds)}
-    print(json.dumps(result))
+    print(json.dumps({**result, **(compare(max(1_000, options.tasks // 20)) if options.peer else {})}))
 
 
 if __name__ == "__main__":
