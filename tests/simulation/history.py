@@ -48,7 +48,7 @@ class Verdict:
     """How a history went. problem: the law that broke, None if none did."""
 
     plan: Plan
-    problem: Broken | Exception | None
+    problem: Exception | None
     at_s: float
     ended_s: float
     tasks: int
@@ -80,7 +80,8 @@ class History:
 
     def run(self) -> Verdict:
         """From the first boot to the last law."""
-        world, problem = self.world, None
+        world = self.world
+        problem: Exception | None = None
         try:
             self._begin()
             for happening in self.plan.happenings:

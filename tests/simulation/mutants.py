@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 from controller.core import decide, dispatch, nodes, placement, seating, tasks, turn
 from controller.core.commands import AttemptsEnded
+from controller.core.lives import NodeState, ReplicaState
 from controller.core.model import DeploymentName, FarmState, Instant, Limits, Node, Replica, Resources, Task
 from controller.core.transition import AckResults, Changes, Transition
 from controller.journal.memory import Commit, MemoryJournal
@@ -20,7 +21,7 @@ from nodeagent.replica.frames import Run
 from tests.simulation import controllers
 from tests.simulation.agents import ReplicaProcess
 from tests.simulation.controllers import Controller
-from tests.simulation.machines import Daemon
+from tests.simulation.daemons import Daemon
 from tests.simulation.network import Stream
 
 Mutant = Callable[[], AbstractContextManager[Any]]
@@ -282,7 +283,7 @@ def queued_task_of_a_removed_agent_is_forgotten() -> Iterator[None]:
 
 
 def _blocked_by_silence_alone(node: Node) -> tuple[placement.Refusal, ...]:
-    is_heard = node.state is nodes.NodeState.READY and node.session
+    is_heard = node.state is NodeState.READY and node.session
     return () if is_heard else (placement.Refusal(placement.Reason.NOT_READY),)
 
 
@@ -330,7 +331,7 @@ def strays_are_forgotten() -> Iterator[None]:
 
 
 def _any_that_runs(now: turn.Turn, replica: Replica) -> bool:
-    return replica.state in (nodes.ReplicaState.RUNNING, nodes.ReplicaState.STOPPING) and replica.node is not None
+    return replica.state in (ReplicaState.RUNNING, ReplicaState.STOPPING) and replica.node is not None
 
 
 simply("retiring_replicas_get_work", dispatch, "is_open", _any_that_runs)

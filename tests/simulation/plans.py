@@ -127,7 +127,7 @@ def _mood(chance: random.Random) -> Mood:
 def _work(chance: random.Random, mood: Mood, what: str) -> tuple[Any, ...]:
     number = chance.randrange(1 << 16)
     if what == "do_submit":
-        options = {}
+        options: dict[str, float] = {}
         if chance.random() < 0.2:
             options["max_attempts"] = chance.choice((1, 2, 5, 8))
         if chance.random() < 0.1:
