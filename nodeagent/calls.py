@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import grpc
@@ -31,8 +33,9 @@ class Calls:
         """(total size, next bytes). Raises BundleMissing or LinkAway."""
         request = wire.FetchBundleRequest(digest=digest, offset=offset)
         try:
-            async for piece in self._connected().FetchBundle(request, timeout=BUNDLE_TIMEOUT_S):
-                yield piece.total_size, piece.data
+            with _away_when_closed():
+                async for piece in self._connected().FetchBundle(request, timeout=BUNDLE_TIMEOUT_S):
+                    yield piece.total_size, piece.data
         except grpc.aio.AioRpcError as problem:
             if problem.code() is grpc.StatusCode.NOT_FOUND:
                 raise BundleMissing(digest) from problem
@@ -40,36 +43,28 @@ class Calls:
 
     async def put_checkpoint(self, request: wire.PutCheckpointRequest) -> None:
         """Durable when it returns. Raises LinkAway, StaleToken, or FarmError."""
-        try:
+        with _translated():
             await self._connected().PutCheckpoint(request, timeout=CALL_TIMEOUT_S)
-        except grpc.aio.AioRpcError as problem:
-            raise _translated(problem) from problem
 
     async def get_checkpoints(self, request: wire.GetCheckpointsRequest) -> Sequence[wire.Checkpoint]:
         """Newest first. Raises LinkAway, StaleToken, or FarmError."""
-        try:
+        with _translated():
             response = await self._connected().GetCheckpoints(request, timeout=CALL_TIMEOUT_S)
-        except grpc.aio.AioRpcError as problem:
-            raise _translated(problem) from problem
         checkpoints: Sequence[wire.Checkpoint] = response.checkpoints
         return checkpoints
 
     async def renew_certificate(self, csr_pem: bytes) -> bytes:
         """A new certificate for our name. Raises LinkAway or FarmError."""
-        try:
+        with _translated():
             request = wire.RenewCertificateRequest(csr_pem=csr_pem)
             response = await self._connected().RenewCertificate(request, timeout=CALL_TIMEOUT_S)
-        except grpc.aio.AioRpcError as problem:
-            raise _translated(problem) from problem
         certificate: bytes = response.certificate_pem
         return certificate
 
     async def push_log(self, pieces: AsyncIterator[wire.PushLogRequest]) -> None:
         """Send lines of a log until they end or the controller has enough."""
-        try:
+        with _translated():
             await self._connected().PushLog(pieces)
-        except grpc.aio.AioRpcError as problem:
-            raise _translated(problem) from problem
 
     def _connected(self) -> Any:
         if self.stub is None:
@@ -77,7 +72,31 @@ class Calls:
         return self.stub
 
 
-def _translated(problem: grpc.aio.AioRpcError) -> Exception:
+@contextmanager
+def _translated() -> Iterator[None]:
+    """gRPC's statuses as our errors."""
+    try:
+        with _away_when_closed():
+            yield
+    except grpc.aio.AioRpcError as problem:
+        raise _error(problem) from problem
+
+
+@contextmanager
+def _away_when_closed() -> Iterator[None]:
+    """When the stream breaks its channel is closed, and gRPC ends calls on it by a CancelledError: not one of ours."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise LinkAway from None
+    except (grpc.aio.UsageError, asyncio.InvalidStateError) as problem:
+        raise LinkAway from problem
+
+
+def _error(problem: grpc.aio.AioRpcError) -> Exception:
     words = problem.details() or problem.code().name
     if problem.code() in _AWAY:
         return LinkAway(words)

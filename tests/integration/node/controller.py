@@ -39,6 +39,8 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
         self.stale_tokens: set[int] = set()
         self.fetches: list[int] = []
         self.fetch_breaks_after: int | None = None
+        self.calls_asked = 0  # fetches and checkpoint calls; they wait while `calls_wait`
+        self.calls_wait = False
         self.beats = 0
         self.measured = wire.Measured()
         self.acknowledges = True
@@ -194,6 +196,7 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
 
     async def FetchBundle(self, request: wire.FetchBundleRequest, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         self.fetches.append(request.offset)
+        await self._wait_if_told()
         data = self.bundles.get(request.digest)
         if data is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such bundle")
@@ -205,6 +208,7 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
             yield wire.FetchBundleResponse(total_size=len(data), data=data[at : at + 1024])
 
     async def PutCheckpoint(self, request: wire.PutCheckpointRequest, context: Any) -> Any:  # noqa: N802
+        await self._wait_if_told()
         if request.fencing_token in self.stale_tokens:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the lease is void")
         async with self._changed:
@@ -213,7 +217,15 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
             self._changed.notify_all()
         return wire.PutCheckpointResponse()
 
+    async def _wait_if_told(self) -> None:
+        async with self._changed:
+            self.calls_asked += 1
+            self._changed.notify_all()
+        if self.calls_wait:
+            await asyncio.Event().wait()
+
     async def GetCheckpoints(self, request: wire.GetCheckpointsRequest, context: Any) -> Any:  # noqa: N802
+        await self._wait_if_told()
         mine = [item for item in self.stored_checkpoints if item.thread_id == request.thread_id]
         return wire.GetCheckpointsResponse(checkpoints=mine[: request.limit or 1])
 

@@ -33,6 +33,19 @@ async def test_a_transfer_that_breaks_goes_on_where_it_stopped(node: Node, contr
     assert controller.fetches == [0, 20_480]
 
 
+async def test_a_transfer_that_a_broken_stream_cut_off_is_begun_again(
+    node: Node, controller: ScriptedController
+) -> None:
+    await node.start()
+    controller.calls_wait = True
+    await controller.desire(wanted(1, controller.bundle(agent=ECHO)))
+    await controller.until(lambda: controller.calls_asked == 1)
+    controller.calls_wait = False
+    controller.break_stream()
+    await controller.until(lambda: len(controller.hellos) == 2)
+    await controller.until_running(1)
+
+
 async def test_a_bundle_that_is_not_what_its_digest_says_is_refused(node: Node, controller: ScriptedController) -> None:
     await node.start()
     digest = controller.bundle(agent=ECHO)

@@ -218,6 +218,33 @@ graph = builder.compile()
     assert (await controller.result_of(2)).error_type == "LeaseLost"
 
 
+async def test_checkpoint_call_that_a_broken_stream_cut_off_is_made_again(
+    node: Node, controller: ScriptedController
+) -> None:
+    """The controller reads its state again: it ends streams, and the calls beside them get no answer."""
+    graph = """
+from typing import TypedDict
+from langgraph.graph import StateGraph, START, END
+class State(TypedDict):
+    n: int
+builder = StateGraph(State)
+builder.add_node("one", lambda state: {"n": state["n"] + 1})
+builder.add_edge(START, "one")
+builder.add_edge("one", END)
+graph = builder.compile()
+"""
+    await node.start()
+    await controller.desire(wanted(1, controller.bundle(agent=graph)))
+    await controller.until_running(1, deadline_s=60)
+    controller.calls_wait, asked = True, controller.calls_asked
+    await controller.assign(task(1, 1, {"n": 1}, thread_id="thread-1"))
+    await controller.until(lambda: controller.calls_asked > asked)
+    controller.calls_wait = False
+    controller.break_stream()
+    await controller.until(lambda: len(controller.hellos) == 2)
+    assert json.loads((await controller.result_of(1)).output)["n"] == 2
+
+
 async def test_farm_variables_reach_the_agent(node: Node, controller: ScriptedController) -> None:
     agent = "import os\nasync def main(input):\n    return dict(os.environ)\n"
     await node.start()
