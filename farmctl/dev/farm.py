@@ -110,7 +110,7 @@ class DevFarm:
     def _launch_nodes(self, names: Sequence[str], market: dict[str, Any] | None) -> None:
         """Start daemons; the first node is the one with market data."""
         if names:
-            self._say(f"starting {len(names)} node daemons")
+            self._say(f"starting the daemons of {', '.join(names)}")
         for name in names:
             own_market = market if name == self.settings.node_names[0] else None
             self._keeper.launch(node_program(self.folder, name, f"{LOOPBACK}:{self.ports.link}", own_market))

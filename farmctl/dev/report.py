@@ -23,8 +23,8 @@ def print_report(console: Console, report: Report, farm: DevFarm) -> None:
         succeeded = sum(task["state"] == "succeeded" for task in report.tasks)
         console.print(
             Text(
-                f"\n{len(seen.ready_nodes)} nodes, {seen.running_replicas} replicas, {succeeded} of "
-                f"{len(report.tasks)} tasks succeeded, {seen.rows:,} rows of market data ({farm.market.kind})"
+                f"\nnodes {len(seen.ready_nodes)} · replicas {seen.running_replicas} · tasks {succeeded} of "
+                f"{len(report.tasks)} succeeded · rows {seen.rows:,} ({farm.market.kind})"
             )
         )
     briefs = [text for task in report.tasks if task["agent"] == BRIEF_AGENT and (text := brief_text(task["output"]))]

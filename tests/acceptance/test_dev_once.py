@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.acceptance.farms import Farm, farmctl, processes_of, until
+from tests.acceptance.farms import FARMCTL, NO_FARM, Farm, farmctl, processes_of, until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -140,5 +142,42 @@ def test_after_kill_9_of_farmctl_dev_the_next_start_ends_what_was_left_and_goes_
             until(lambda: not processes_of(again.folder), "every process to be gone", 5)
         finally:
             again.end()
+    finally:
+        farm.end()
+
+
+@pytest.mark.parametrize("word", ["starting the controller", "starting the daemons"])
+def test_ctrl_c_while_starting_leaves_nothing(tmp_path: Path, word: str) -> None:
+    folder, words = tmp_path / ".farm", tmp_path / "dev.out"
+    with words.open("wb") as out:
+        started = subprocess.Popen(
+            [*FARMCTL, "dev", "--market", "off", "--nodes", "1", "--data-dir", str(folder)], cwd=tmp_path, stdout=out,
+            stderr=out, env=NO_FARM,
+        )  # fmt: skip
+    try:
+        until(lambda: word in words.read_text(), word)
+        started.send_signal(signal.SIGINT)
+        assert started.wait(60) == 130
+        assert "The farm is stopped" in words.read_text()
+        assert not processes_of(folder)
+    finally:
+        started.kill()
+        started.wait()
+        for process in processes_of(folder):
+            process.kill()
+
+
+def test_a_second_ctrl_c_does_not_wait_for_work_to_end(tmp_path: Path) -> None:
+    farm = Farm(tmp_path, "--market", "off", "--nodes", "1")
+    try:
+        patient = "import asyncio\nasync def main(input):\n    try:\n        await asyncio.sleep(600)\n"
+        patient += "    except asyncio.CancelledError:\n        await asyncio.sleep(600)\n"
+        farm.deploy("patient", patient, "timeouts: {shutdown: 10m}\n")
+        task = farm.submit("patient", 1)
+        until(lambda: farm.task(task)["state"] == "running", "the task to run")
+        farm.process.send_signal(signal.SIGINT)
+        until(lambda: "stopping the node daemons" in farm.words, "the stop to begin")
+        assert farm.stop() == 0
+        assert not processes_of(farm.folder)
     finally:
         farm.end()

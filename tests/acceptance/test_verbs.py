@@ -115,7 +115,7 @@ def test_a_drained_node_is_empty_by_its_daemons_word_and_gets_nothing_until_unco
 
 
 def test_a_blocking_agent_is_cancelled_and_its_replica_serves_again(farm: Farm) -> None:
-    farm.deploy("blocker", BLOCKER)
+    farm.deploy("blocker", BLOCKER, "timeouts: {shutdown: 1s}\n")
     task = farm.submit("blocker", 1)
     until(lambda: farm.task(task)["state"] == "running", "the blocker to run")
     farm.ask("task", "cancel", str(task))
