@@ -201,6 +201,10 @@ class Daemon:
         """See `nodeagent.link.Node`."""
         self.workload.stop_exclusive(within_s)
 
+    def lease_renewed(self, until_s: float) -> None:
+        """See `nodeagent.link.Node`."""
+        self.workload.lease_renewed(until_s)
+
     # -------------------------------------------------------------- small connections between parts
 
     def _exited(self, replica_id: int, pid: int, status: int) -> None:

@@ -7,6 +7,8 @@ nothing stops its exclusive attempts before the controller gives them to others.
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable
 
 
@@ -17,13 +19,19 @@ class Lease:
         self.stop_after_s = 6.0
         self._loop = loop
         self._on_over = on_over
-        self._proven_at = loop.time()
+        self._proven_at = -math.inf  # a daemon's own start proves nothing
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether the controller may have given our work to others."""
         return self._loop.time() >= self._proven_at + self.stop_after_s
+
+    @property
+    def until_s(self) -> float:
+        """The end of the lease, on the machine's monotonic clock; in the past if it is over."""
+        left_s = self._proven_at + self.stop_after_s - self._loop.time()
+        return time.monotonic() + left_s if left_s > 0 else 0.0
 
     def proven(self, sent_at: float) -> None:
         """The controller answered something that was sent at this moment, on the loop's clock."""

@@ -69,6 +69,8 @@ class Node(Protocol):
         """An order: anything but Welcome and BeatAck."""
 
     def stop_exclusive(self, within_s: float) -> None: ...
+    def lease_renewed(self, until_s: float) -> None:
+        """The controller was heard: exclusive attempts may run until then, on the machine's monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,7 @@ class Link:
         self.streams_total += 1
         self._lease.stop_after_s = welcome.stop_exclusive_after_ms / 1000
         self._node.welcomed(welcome)
+        self._node.lease_renewed(self._lease.until_s)
         self.connected.set()
         log.info("link.connected", controller=self._peer.address, controller_epoch=welcome.controller_epoch)
         interval_s = max(0.05, welcome.beat_interval_ms / 1000)
@@ -253,6 +256,7 @@ class Link:
             self._beat_answered.set()
             self.round_trip_s = asyncio.get_running_loop().time() - self._beat_sent_at
             self._lease.proven(self._beat_sent_at)
+            self._node.lease_renewed(self._lease.until_s)
 
     def _lease_is_over(self) -> None:
         self._node.stop_exclusive(EXCLUSIVE_KILL_WITHIN_S)

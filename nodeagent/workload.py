@@ -6,6 +6,7 @@ What is decided about them is pure and elsewhere (`attempts`); here it meets rep
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -52,6 +53,7 @@ class Workload:
         self._seats = seats
         self._outgoing = outgoing
         self._kept: dict[int, list[int]] = {}
+        self._lease_until_s = 0.0
         self._kept_timer: asyncio.TimerHandle | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
 
@@ -75,7 +77,7 @@ class Workload:
             batch = runs.get(replica_id)
             if batch is None:
                 seat = self._seats.get(replica_id)
-                if seat is None or not seat.takes_work or self.outbox.is_full:
+                if seat is None or not seat.takes_work or self.outbox.is_full or self._is_too_late(item):
                     refused.append(interrupted(item.task_id, token, "The replica takes no work now."))
                     continue
                 batch = runs[replica_id] = []
@@ -85,10 +87,23 @@ class Workload:
             self.counts.attempts_taken += len(batch)
             process = self._seats[replica_id].process
             assert process is not None  # takes_work
+            if self._seats[replica_id].spec.exclusive:  # a replica may be younger than the last renewal
+                process.send(frames.frame_lease(self._lease_until_s))
             process.send(frames.frame_runs(batch))
         if refused:
             self.counts.attempts_refused += len(refused)
             self._deliver(refused, 0)
+
+    def _is_too_late(self, item: wire.Assignment) -> bool:
+        """An order that waited in a socket while we were stopped: the controller may have given it to others."""
+        return item.exclusive and time.monotonic() >= self._lease_until_s
+
+    def lease_renewed(self, until_s: float) -> None:
+        """Exclusive attempts may run until then; their replicas are told, for they must end also without us."""
+        self._lease_until_s = until_s
+        for seat in self._seats.values():
+            if seat.spec.exclusive and seat.process is not None:
+                seat.process.send(frames.frame_lease(until_s))
 
     def cancel(self, tokens: Sequence[int], reason: wire.CancelReason) -> None:
         """End these attempts; how that is reported depends on the reason."""

@@ -23,7 +23,7 @@ from nodeagent.replica.ledger import Ledger
 READ_BYTES: Final = 256 * 1024
 OUTPUT_BACKLOG_BYTES_MAX: Final = 4 * 2**20
 """Output pieces a slow daemon may leave waiting; beyond it the oldest are dropped, and counted."""
-CHORES_EVERY_S: Final = 1.0
+CHORES_EVERY_S: Final = 0.5
 ALONE_CHORES_EVERY_S: Final = 10.0
 
 
@@ -63,6 +63,8 @@ class Control:
         self._dropped = 0
         self._probed_at: float | None = None
         self._heard_at = time.monotonic()
+        self.lease_until_s = 0.0
+        """Until when exclusive attempts may run, on the monotonic clock. Over until the daemon says otherwise."""
         self._stopping = threading.Event()
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector = selectors.DefaultSelector()
@@ -177,6 +179,8 @@ class Control:
             self._ledger.forget(frames.read_tokens(body))
         elif kind == Kind.PING:
             self._pong(frames.read_ping(body))
+        elif kind == Kind.LEASE:
+            self.lease_until_s = max(self.lease_until_s, frames.read_lease(body))
         elif kind == Kind.CANCEL:
             self._orders.cancel(frames.read_tokens(body))
         elif kind == Kind.CHECKPOINT_ANSWER:

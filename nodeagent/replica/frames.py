@@ -27,6 +27,7 @@ class Kind(IntEnum):
     STOP = 4
     KEPT = 5
     CHECKPOINT_ANSWER = 6
+    LEASE = 7
     # replica to daemon
     HELLO = 16
     STARTED = 17
@@ -105,6 +106,7 @@ _HEADER: Final = struct.Struct("<IB")
 _RUN: Final = struct.Struct("<QIQHI")
 _RESULT: Final = struct.Struct("<QQBIIHII")
 _OUTPUT: Final = struct.Struct("<QQII")
+_LEASE: Final = struct.Struct("<d")
 _PONG: Final = struct.Struct("<QdII")
 _SEQ: Final = struct.Struct("<Q")
 _LENGTH: Final = struct.Struct("<I")
@@ -247,6 +249,17 @@ def read_ping(body: bytes) -> int:
     """The seq of a PING."""
     (seq,) = _SEQ.unpack(body)
     return int(seq)
+
+
+def frame_lease(until_s: float) -> bytes:
+    """A LEASE frame: until when exclusive attempts may run, on the machine's monotonic clock."""
+    return frame(Kind.LEASE, _LEASE.pack(until_s))
+
+
+def read_lease(body: bytes) -> float:
+    """The moment in a LEASE."""
+    (until_s,) = _LEASE.unpack(body)
+    return float(until_s)
 
 
 def frame_pong(pong: Pong) -> bytes:

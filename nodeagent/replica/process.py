@@ -38,10 +38,9 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 EXIT_DELIVERY_S: Final = 2.0
 """How long a stopping replica tries to hand over what it still has to say."""
 ABANDONED_AFTER_S: Final = 5.0
-EXCLUSIVE_SILENCE_MAX_S: Final = 4.0
-"""Together with a second to look, a second to kill, and a second since the last beat, this stays below the eight
-seconds
-after which the controller gives a lost node's work to others."""
+EXCLUSIVE_KILL_AFTER_S: Final = 0.5
+"""After the end of the lease (six seconds after the beat that renewed it), and half a second to look: below the eight
+after which the controller gives a silent node's work to others."""
 MEMORY_SLACK_MIB: Final = 1024
 """Address space for thread stacks and the like above the spec's memory: the limit is a backstop against runaways."""
 
@@ -91,7 +90,7 @@ async def _serve(launch: Launch, agent: Any, listener: socket.socket, log: Outpu
         if control.silence_s > ABANDONED_AFTER_S and not launch.home.exists():
             runtime.stop()  # the node was taken away, folder and all: nobody will ever come back for us
         if launch.is_exclusive:
-            _mind_silence(control.silence_s, ledger, runtime)
+            _mind_lease(time.monotonic() - control.lease_until_s, ledger, runtime)
 
     ledger = Ledger()
     control = Control(listener, ledger, hello, chores)
@@ -105,13 +104,14 @@ async def _serve(launch: Launch, agent: Any, listener: socket.socket, log: Outpu
     control.stop(EXIT_DELIVERY_S)
 
 
-def _mind_silence(silence_s: float, ledger: Ledger, runtime: Runtime) -> None:
-    """The daemon stops exclusive attempts when it does not hear the controller; when it is dead itself, we do."""
+def _mind_lease(over_s: float, ledger: Ledger, runtime: Runtime) -> None:
+    """The daemon stops exclusive attempts when the lease is over. Where it cannot (it is dead, or stopped), we do: the
+    end of the lease is a moment on the machine's clock, and needs nobody to tell it."""
     held, _ = ledger.snapshot()
-    if held and silence_s > EXCLUSIVE_SILENCE_MAX_S + 1.0:
-        print("agentfarm: no daemon, and an exclusive attempt that does not end: ending the replica", file=sys.stderr)
+    if held and over_s > EXCLUSIVE_KILL_AFTER_S:
+        print("agentfarm: the lease of an exclusive attempt is over, and it does not end", file=sys.stderr)
         os.killpg(0, signal.SIGKILL)
-    elif held and silence_s > EXCLUSIVE_SILENCE_MAX_S:
+    elif held and over_s > 0:
         runtime.cancel([token for token, _, _ in held])
 
 

@@ -50,6 +50,7 @@ class Runtime:
         self._bundle = Path(launch.bundle)
         self._agent = agent
         self._concurrency = launch.concurrency
+        self._is_exclusive = launch.is_exclusive
         self._payload_max = launch.payload_bytes_max
         self._control = control
         self._ledger = ledger
@@ -108,12 +109,20 @@ class Runtime:
         self._waiting.extend(runs)
         self._start_some()
 
+    @property
+    def _is_lease_over(self) -> bool:
+        """Whether the controller may have given what waits here to others: then it must not begin."""
+        return self._is_exclusive and time.monotonic() >= self._control.lease_until_s
+
     def _start_some(self) -> None:
         waiting, tasks = self._waiting, self._tasks
         for _ in range(TURN_STARTS_MAX):
             if not waiting or len(tasks) >= self._concurrency:
                 return
             run = waiting.popleft()
+            if self._is_lease_over:
+                self._end(Result(run.task_id, run.token, Outcome.INTERRUPTED, 0))
+                continue
             self._ledger.start(run.token)
             self._slots.take(run.token)
             self._reporter.started(run.token)

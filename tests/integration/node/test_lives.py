@@ -307,7 +307,28 @@ async def test_exclusive_attempts_end_when_the_daemon_is_dead(
     await controller.until(lambda: 1 in controller.started)
     log = node.data / "replicas" / "1" / "running"
     await node.kill()
-    await until(lambda: not any(log.read_bytes()), deadline_s=7.0)
+    await until(lambda: not any(log.read_bytes()), deadline_s=8.0)
+
+
+async def test_exclusive_attempts_end_when_the_daemon_is_stopped_and_late_orders_are_refused(
+    node: Node, controller: ScriptedController, tmp_path: Path
+) -> None:
+    """A daemon that sleeps past its lease stops nothing; when it wakes, what waited in its socket is not its work."""
+    await node.start()
+    await controller.desire(wanted(1, controller.bundle(agent=GATED), exclusive=True, concurrency=2))
+    await controller.until_running(1)
+    await controller.assign(task(1, 1, gated(tmp_path), exclusive=True))
+    await controller.until(lambda: 1 in controller.started)
+    running = node.data / "replicas" / "1" / "running"
+    assert node.process is not None
+    node.process.send_signal(signal.SIGSTOP)
+    try:
+        await until(lambda: not any(running.read_bytes()), deadline_s=8.0)
+        await controller.assign(task(2, 1, gated(tmp_path), exclusive=True))
+    finally:
+        node.process.send_signal(signal.SIGCONT)
+    assert (await controller.result_of(2)).outcome == wire.OUTCOME_INTERRUPTED
+    assert 2 not in controller.started
 
 
 async def test_a_node_whose_folder_is_taken_away_leaves_nothing_running(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,3 +55,20 @@ def test_it_is_over_once_and_again_after_it_was_proven_anew() -> None:
     lease.proven(150.0)  # an old answer proves nothing new
     clock.advance(300.0)
     assert ends == [106.0, 206.0]
+
+
+def test_a_daemon_that_has_just_started_holds_no_lease() -> None:
+    lease = Lease(Clock(), lambda: None)  # type: ignore[arg-type]
+    assert lease.is_over
+    assert lease.until_s == 0.0
+
+
+def test_the_end_of_the_lease_is_told_on_the_machines_clock() -> None:
+    clock = Clock()
+    lease = Lease(clock, lambda: None)  # type: ignore[arg-type]
+    lease.stop_after_s = 6.0
+    lease.proven(99.0)
+    left_s = lease.until_s - time.monotonic()
+    assert 4.0 < left_s <= 5.0
+    clock.advance(105.0)
+    assert lease.until_s == 0.0
