@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import httpx
 import orjson
 import pytest
 
+from controller.gateway.json_input import write_json
 from controller.gateway.models.tasks import TaskPage, TaskView
 from tests.unit.gateway.small_farm import SmallFarm
 
@@ -228,3 +230,14 @@ async def test_batch_says_on_each_line_when_the_engine_is_away(http: httpx.Async
     answer = await http.post("/v1/tasks/batch", content=b'{"agent":"echo"}\n{"agent":"echo"}\n')
     rows = [orjson.loads(line) for line in answer.content.splitlines()]
     assert [row["problem"]["status"] for row in rows] == [503, 503]
+
+
+def test_a_small_input_that_waits_takes_little_memory() -> None:
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        waiting = [write_json({"n": number}) for number in range(1_000)]
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken / len(waiting) < 200
