@@ -13,8 +13,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from agentfarm.identity import Identity, new_key
 
-NOW = dt.datetime.now(dt.UTC)
-
 
 @dataclass
 class Authority:
@@ -65,12 +63,13 @@ def _name(text: str) -> x509.Name:
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: Any, begin_s: float, end_s: float) -> x509.CertificateBuilder:
+    now = dt.datetime.now(dt.UTC)  # not when the module was read: that can be long ago in a whole run
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW + dt.timedelta(seconds=begin_s))
-        .not_valid_after(NOW + dt.timedelta(seconds=end_s))
+        .not_valid_before(now + dt.timedelta(seconds=begin_s))
+        .not_valid_after(now + dt.timedelta(seconds=end_s))
     )
