@@ -78,7 +78,7 @@ def run(scene: Scene, plan: Sequence[Fault]) -> Run:
     progress("letting all work end")
     scene.background.do(scene.load.stop(RECOVERY_DEADLINE_S), RECOVERY_DEADLINE_S * 2)
     _wait_until(lambda: all(piece.finished_at is not None for piece in scene.load.pieces if piece.is_acknowledged))
-    ended = scene.witness.look_at_everything(scene.agent)
+    ended = scene.witness.look_at_everything()
     verdict = judge(scene.load.pieces, said(scene.record), ended, scene.witness.keys(), scene.witness.changed)
     return Run(happenings, verdict)
 

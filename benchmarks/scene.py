@@ -32,7 +32,7 @@ from benchmarks.load import Load, Witness
 from benchmarks.proxy import Proxy
 
 T = TypeVar("T")
-AGENT: Final = Path(__file__).parent / "agents" / "recorder.py"
+AGENTS: Final = Path(__file__).parent / "agents"
 DISK_MIB: Final = {"node-1": 48, "controller": 768}  # file systems of their own for what is to run out of disk
 CONTROLLERS: Final = ("controller", "standby")
 ROUTE_EVERY_S: Final = 0.25
@@ -77,7 +77,7 @@ class Scene:
         self.replicas = replicas
         self.has_standby = standby
         self.leader = "controller"
-        self.agent = ""
+        self.agents: dict[str, int] = {}  # name to replicas
         self.proxies: dict[str, Proxy] = {}
         self.full_disks: set[str] = set()
         self.background = Background()
@@ -122,7 +122,9 @@ class Scene:
             self.farm.join(name)
             self.farm.start_node(name, link=proxy.address)
         self.wait_ready()
-        self.agent = self.farm.deploy(AGENT, replicas=self.replicas, concurrency=8)
+        steppers = max(1, self.replicas // 3)
+        for file, replicas in (("recorder.py", self.replicas - steppers), ("stepper.py", steppers)):
+            self.agents[self.farm.deploy(AGENTS / file, replicas=replicas, concurrency=8)] = replicas
         token = (self.folder / "controller" / "operator.token").read_text().strip()
         gateways = [self.farm.gateway]
         if self.has_standby:
@@ -132,7 +134,7 @@ class Scene:
             router.start()
             self._stack.callback(router.join)
             self._stack.callback(self._ending.set)
-        self.load = Load(gateways, token, self.agent, str(self.record), **self._work)
+        self.load = Load(gateways, token, list(self.agents), str(self.record), **self._work)
         self.witness = Witness(self.dsn, self.load)
         self.witness.start()
         self._stack.callback(self.witness.stop)
@@ -219,7 +221,10 @@ class Scene:
 
     def node_in_use(self) -> str:
         """A node that runs replicas, by chance."""
-        used: set[str] = {replica["node"] for replica in self._replicas() if replica["state"] == "running"}
+        used: set[str] = {
+            replica["node"] for agent in self.agents for replica in self._replicas(agent)
+            if replica["state"] == "running"
+        }  # fmt: skip
         return self.chance.choice(sorted(used))
 
     # -------------------------------------------------------------- doing
@@ -299,12 +304,13 @@ class Scene:
             self.farm.speak_to(self.leader)
         if not self._leads(self.leader) or self.farm.ready_nodes() != len(self.nodes):
             return False
-        if not self.agent:
-            return True
-        return [replica["state"] for replica in self._replicas()] == ["running"] * self.replicas
+        return all(
+            [replica["state"] for replica in self._replicas(agent)] == ["running"] * count
+            for agent, count in self.agents.items()
+        )
 
-    def _replicas(self) -> list[dict[str, Any]]:
-        view = self.farm.http.get(f"/v1/deployments/{self.agent}").raise_for_status().json()
+    def _replicas(self, agent: str) -> list[dict[str, Any]]:
+        view = self.farm.http.get(f"/v1/deployments/{agent}").raise_for_status().json()
         return list(view["replicas"])
 
     def tell(self) -> str:
