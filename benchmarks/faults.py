@@ -95,7 +95,7 @@ def controller_killed_amid_submits(scene: Scene) -> None:
 
 def controller_stopped(scene: Scene) -> None:
     with scene.stopped(scene.farm.processes["controller"].pid):
-        pause(scene.chance.uniform(5.0, 8.0))
+        pause(scene.chance.uniform(5.0, 8.0))  # as long as work is held up by that alone
 
 
 # ------------------------------------------------------------------ PostgreSQL
@@ -111,6 +111,15 @@ def postgres_immediate(scene: Scene) -> None:
 
 def postgres_restarted(scene: Scene) -> None:
     os.kill(scene.postmaster(), signal.SIGINT)  # pg_ctl stop -m fast
+
+
+def postgres_stopped(scene: Scene) -> None:
+    """As on a disk that hangs: nothing fails, nothing goes on."""
+    with contextlib.ExitStack() as stack:
+        postmaster = psutil.Process(scene.postmaster())
+        for process in (postmaster, *postmaster.children(recursive=True)):
+            stack.enter_context(scene.stopped(process.pid))
+        pause(scene.chance.uniform(3.0, 6.0))
 
 
 def session_ended(scene: Scene) -> None:
@@ -245,6 +254,7 @@ ALL: Final = (
     Fault("postgres-killed", "kill -9 of PostgreSQL", postgres_killed),
     Fault("postgres-immediate", "PostgreSQL stopped, mode immediate", postgres_immediate),
     Fault("postgres-restarted", "PostgreSQL stopped, mode fast", postgres_restarted),
+    Fault("postgres-stopped", "PostgreSQL stands still (SIGSTOP) for 3-6 s", postgres_stopped),
     Fault("backend-killed", "kill -9 of a PostgreSQL backend", backend_killed),
     Fault("session-ended", "a database session terminated", session_ended),
     Fault("partition", "node and controller cut off, past the leases", partition),
