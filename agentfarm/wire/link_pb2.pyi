@@ -17,6 +17,14 @@ class ReplicaState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REPLICA_STATE_STOPPED: _ClassVar[ReplicaState]
     REPLICA_STATE_FAILED: _ClassVar[ReplicaState]
 
+class ProductState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRODUCT_STATE_UNSPECIFIED: _ClassVar[ProductState]
+    PRODUCT_STATE_STARTING: _ClassVar[ProductState]
+    PRODUCT_STATE_GOOD: _ClassVar[ProductState]
+    PRODUCT_STATE_DOUBTFUL: _ClassVar[ProductState]
+    PRODUCT_STATE_FAILED: _ClassVar[ProductState]
+
 class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     OUTCOME_UNSPECIFIED: _ClassVar[Outcome]
@@ -39,6 +47,11 @@ REPLICA_STATE_UNHEALTHY: ReplicaState
 REPLICA_STATE_STOPPING: ReplicaState
 REPLICA_STATE_STOPPED: ReplicaState
 REPLICA_STATE_FAILED: ReplicaState
+PRODUCT_STATE_UNSPECIFIED: ProductState
+PRODUCT_STATE_STARTING: ProductState
+PRODUCT_STATE_GOOD: ProductState
+PRODUCT_STATE_DOUBTFUL: ProductState
+PRODUCT_STATE_FAILED: ProductState
 OUTCOME_UNSPECIFIED: Outcome
 OUTCOME_SUCCEEDED: Outcome
 OUTCOME_FAILED: Outcome
@@ -51,7 +64,7 @@ CANCEL_REASON_STALE: CancelReason
 CANCEL_REASON_MOVED: CancelReason
 
 class NodeMessage(_message.Message):
-    __slots__ = ("hello", "beat", "replica_report", "attempts_started", "attempt_results", "attempt_output", "log_end")
+    __slots__ = ("hello", "beat", "replica_report", "attempts_started", "attempt_results", "attempt_output", "log_end", "market_report")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BEAT_FIELD_NUMBER: _ClassVar[int]
     REPLICA_REPORT_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +72,7 @@ class NodeMessage(_message.Message):
     ATTEMPT_RESULTS_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_OUTPUT_FIELD_NUMBER: _ClassVar[int]
     LOG_END_FIELD_NUMBER: _ClassVar[int]
+    MARKET_REPORT_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     beat: Beat
     replica_report: ReplicaReport
@@ -66,10 +80,11 @@ class NodeMessage(_message.Message):
     attempt_results: AttemptResults
     attempt_output: AttemptOutput
     log_end: LogEnd
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., replica_report: _Optional[_Union[ReplicaReport, _Mapping]] = ..., attempts_started: _Optional[_Union[AttemptsStarted, _Mapping]] = ..., attempt_results: _Optional[_Union[AttemptResults, _Mapping]] = ..., attempt_output: _Optional[_Union[AttemptOutput, _Mapping]] = ..., log_end: _Optional[_Union[LogEnd, _Mapping]] = ...) -> None: ...
+    market_report: MarketReport
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., replica_report: _Optional[_Union[ReplicaReport, _Mapping]] = ..., attempts_started: _Optional[_Union[AttemptsStarted, _Mapping]] = ..., attempt_results: _Optional[_Union[AttemptResults, _Mapping]] = ..., attempt_output: _Optional[_Union[AttemptOutput, _Mapping]] = ..., log_end: _Optional[_Union[LogEnd, _Mapping]] = ..., market_report: _Optional[_Union[MarketReport, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "daemon_version", "daemon_epoch", "capacity", "labels", "capabilities", "measured", "replicas", "running_tokens", "finished_tokens", "products")
+    __slots__ = ("protocol", "daemon_version", "daemon_epoch", "capacity", "labels", "capabilities", "measured", "replicas", "running_tokens", "finished_tokens", "products", "takes_products", "market_source")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +103,8 @@ class Hello(_message.Message):
     RUNNING_TOKENS_FIELD_NUMBER: _ClassVar[int]
     FINISHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PRODUCTS_FIELD_NUMBER: _ClassVar[int]
+    TAKES_PRODUCTS_FIELD_NUMBER: _ClassVar[int]
+    MARKET_SOURCE_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     daemon_version: str
     daemon_epoch: int
@@ -99,7 +116,9 @@ class Hello(_message.Message):
     running_tokens: _containers.RepeatedScalarFieldContainer[int]
     finished_tokens: _containers.RepeatedScalarFieldContainer[int]
     products: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, protocol: _Optional[int] = ..., daemon_version: _Optional[str] = ..., daemon_epoch: _Optional[int] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., capabilities: _Optional[_Iterable[str]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[ReplicaStatus, _Mapping]]] = ..., running_tokens: _Optional[_Iterable[int]] = ..., finished_tokens: _Optional[_Iterable[int]] = ..., products: _Optional[_Iterable[str]] = ...) -> None: ...
+    takes_products: bool
+    market_source: str
+    def __init__(self, protocol: _Optional[int] = ..., daemon_version: _Optional[str] = ..., daemon_epoch: _Optional[int] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., capabilities: _Optional[_Iterable[str]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[ReplicaStatus, _Mapping]]] = ..., running_tokens: _Optional[_Iterable[int]] = ..., finished_tokens: _Optional[_Iterable[int]] = ..., products: _Optional[_Iterable[str]] = ..., takes_products: _Optional[bool] = ..., market_source: _Optional[str] = ...) -> None: ...
 
 class Capacity(_message.Message):
     __slots__ = ("cpu_millicores", "memory_mib", "gpus")
@@ -161,6 +180,22 @@ class ReplicaStatus(_message.Message):
     ready_ms: int
     def __init__(self, replica_id: _Optional[int] = ..., state: _Optional[_Union[ReplicaState, str]] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., pid: _Optional[int] = ..., restarts: _Optional[int] = ..., private_mib: _Optional[int] = ..., ready_ms: _Optional[int] = ...) -> None: ...
 
+class MarketReport(_message.Message):
+    __slots__ = ("products",)
+    PRODUCTS_FIELD_NUMBER: _ClassVar[int]
+    products: _containers.RepeatedCompositeFieldContainer[ProductStatus]
+    def __init__(self, products: _Optional[_Iterable[_Union[ProductStatus, _Mapping]]] = ...) -> None: ...
+
+class ProductStatus(_message.Message):
+    __slots__ = ("product", "state", "reason")
+    PRODUCT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    product: str
+    state: ProductState
+    reason: str
+    def __init__(self, product: _Optional[str] = ..., state: _Optional[_Union[ProductState, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+
 class AttemptsStarted(_message.Message):
     __slots__ = ("tokens",)
     TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -214,7 +249,7 @@ class LogEnd(_message.Message):
     def __init__(self, request_id: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class ControllerMessage(_message.Message):
-    __slots__ = ("welcome", "beat_ack", "desired", "assign", "cancel_attempts", "results_ack", "log_request", "log_stop")
+    __slots__ = ("welcome", "beat_ack", "desired", "assign", "cancel_attempts", "results_ack", "log_request", "log_stop", "feed_request")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     BEAT_ACK_FIELD_NUMBER: _ClassVar[int]
     DESIRED_FIELD_NUMBER: _ClassVar[int]
@@ -223,6 +258,7 @@ class ControllerMessage(_message.Message):
     RESULTS_ACK_FIELD_NUMBER: _ClassVar[int]
     LOG_REQUEST_FIELD_NUMBER: _ClassVar[int]
     LOG_STOP_FIELD_NUMBER: _ClassVar[int]
+    FEED_REQUEST_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     beat_ack: BeatAck
     desired: Desired
@@ -231,7 +267,8 @@ class ControllerMessage(_message.Message):
     results_ack: ResultsAck
     log_request: LogRequest
     log_stop: LogStop
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., desired: _Optional[_Union[Desired, _Mapping]] = ..., assign: _Optional[_Union[Assign, _Mapping]] = ..., cancel_attempts: _Optional[_Union[CancelAttempts, _Mapping]] = ..., results_ack: _Optional[_Union[ResultsAck, _Mapping]] = ..., log_request: _Optional[_Union[LogRequest, _Mapping]] = ..., log_stop: _Optional[_Union[LogStop, _Mapping]] = ...) -> None: ...
+    feed_request: FeedRequest
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., desired: _Optional[_Union[Desired, _Mapping]] = ..., assign: _Optional[_Union[Assign, _Mapping]] = ..., cancel_attempts: _Optional[_Union[CancelAttempts, _Mapping]] = ..., results_ack: _Optional[_Union[ResultsAck, _Mapping]] = ..., log_request: _Optional[_Union[LogRequest, _Mapping]] = ..., log_stop: _Optional[_Union[LogStop, _Mapping]] = ..., feed_request: _Optional[_Union[FeedRequest, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("protocol", "controller_epoch", "beat_interval_ms", "unreachable_after_ms", "reissue_after_ms", "stop_exclusive_after_ms")
@@ -256,12 +293,20 @@ class BeatAck(_message.Message):
     def __init__(self, seq: _Optional[int] = ...) -> None: ...
 
 class Desired(_message.Message):
-    __slots__ = ("generation", "replicas")
+    __slots__ = ("generation", "replicas", "market")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    MARKET_FIELD_NUMBER: _ClassVar[int]
     generation: int
     replicas: _containers.RepeatedCompositeFieldContainer[DesiredReplica]
-    def __init__(self, generation: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[DesiredReplica, _Mapping]]] = ...) -> None: ...
+    market: DesiredMarket
+    def __init__(self, generation: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[DesiredReplica, _Mapping]]] = ..., market: _Optional[_Union[DesiredMarket, _Mapping]] = ...) -> None: ...
+
+class DesiredMarket(_message.Message):
+    __slots__ = ("products",)
+    PRODUCTS_FIELD_NUMBER: _ClassVar[int]
+    products: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, products: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DesiredReplica(_message.Message):
     __slots__ = ("replica_id", "deployment", "seat", "version", "bundle_digest", "spec_json", "stopping")
@@ -332,6 +377,16 @@ class LogRequest(_message.Message):
     tail_lines: int
     follow: bool
     def __init__(self, request_id: _Optional[int] = ..., replica_id: _Optional[int] = ..., tail_lines: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+
+class FeedRequest(_message.Message):
+    __slots__ = ("request_id", "verb", "arguments_json")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    VERB_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_JSON_FIELD_NUMBER: _ClassVar[int]
+    request_id: int
+    verb: str
+    arguments_json: str
+    def __init__(self, request_id: _Optional[int] = ..., verb: _Optional[str] = ..., arguments_json: _Optional[str] = ...) -> None: ...
 
 class LogStop(_message.Message):
     __slots__ = ("request_id",)

@@ -97,7 +97,7 @@ class LinkServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PushLog(self, request_iterator, context):
-        """Lines of a replica's log, sent because the controller asked for them with a LogRequest.
+        """Lines of a replica's log, or a feed's answer, sent because the controller asked with a LogRequest or FeedRequest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
