@@ -17,6 +17,7 @@ from agentfarm.errors import FarmError, InvalidRequest, NotFound
 from agentfarm.names import suggestion
 from controller.gateway.bodies import DESCRIBED
 from controller.gateway.border import OPEN_PATHS, Border
+from controller.gateway.express import Express
 from controller.gateway.farm import Farm
 from controller.gateway.invalid import invalid_request
 from controller.gateway.limits import ENVELOPE_MAX_BYTES
@@ -59,7 +60,8 @@ def app_of(the_farm: Farm) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _say_invalid)
     app.add_exception_handler(HTTPException, _say_http)
     settings = the_farm.settings
-    app.add_middleware(
+    app.add_middleware(Express, farm=the_farm)
+    app.add_middleware(  # the last one added is the outermost
         Border, token=settings.operator_token, submit_max_bytes=settings.payload_max_bytes + ENVELOPE_MAX_BYTES
     )
     return app

@@ -35,6 +35,7 @@ class HttpServer:
         config = uvicorn.Config(
             self._app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=DRAIN_S,
             timeout_keep_alive=KEEPALIVE_S, server_header=False, date_header=True, ws="none",
+            proxy_headers=False,
         )  # fmt: skip
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway")

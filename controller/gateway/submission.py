@@ -20,7 +20,8 @@ from controller.gateway.models.tasks import BatchLine, SubmitBody
 from controller.gateway.naming import find_deployment
 from controller.gateway.problems import TooLarge
 
-_COMMON_KEYS: Final = frozenset({"agent", "input", "idempotency_key", "priority"})
+_COMMON_BODY_KEYS: Final = frozenset({"agent", "input", "priority"})
+_COMMON_KEYS: Final = _COMMON_BODY_KEYS | {"idempotency_key"}
 
 
 class SubmissionReader:
@@ -35,7 +36,7 @@ class SubmissionReader:
         """One line of a batch. Raises InvalidRequest, NotFound or TooLarge."""
         value = read_json(line, "The line")
         if type(value) is dict and value.keys() <= _COMMON_KEYS and "agent" in value:
-            task = self._read_common(value)
+            task = self._read_common(value, value.get("idempotency_key"))
             if task is not None:
                 return task
         return self._read_model(BatchLine, value, None)
@@ -43,10 +44,14 @@ class SubmissionReader:
     def read_body(self, text: bytes, idempotency_key: str | None) -> NewTask:
         """The body of a single submit; its key comes in a header."""
         value = read_json(text)
+        if type(value) is dict and value.keys() <= _COMMON_BODY_KEYS and "agent" in value:
+            task = self._read_common(value, idempotency_key)
+            if task is not None:
+                return task
         return self._read_model(SubmitBody, value, idempotency_key)
 
-    def _read_common(self, value: dict[str, Any]) -> NewTask | None:
-        agent, key, priority = value["agent"], value.get("idempotency_key"), value.get("priority")
+    def _read_common(self, value: dict[str, Any], key: Any) -> NewTask | None:
+        agent, priority = value["agent"], value.get("priority")
         if type(agent) is not str or not agent:
             return None
         if key is not None and (type(key) is not str or not 0 < len(key) <= KEY_MAX_CHARS):

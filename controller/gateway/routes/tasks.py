@@ -17,11 +17,11 @@ from controller.gateway.answers import json_response
 from controller.gateway.batch import submit_batch
 from controller.gateway.bodies import body_of
 from controller.gateway.farm import Farm, TheFarm
-from controller.gateway.json_input import read_json
 from controller.gateway.limits import ENGINE_DEADLINE_S, PAGE_DEFAULT, PAGE_MAX, WAIT_MAX_S
 from controller.gateway.models.tasks import BatchAnswer, BatchLine, CancelAnswer, SubmitBody, TaskPage, TaskView
 from controller.gateway.naming import find_deployment
-from controller.gateway.submission import SubmissionReader, answer_of, check_key
+from controller.gateway.submission import SubmissionReader, answer_of
+from controller.gateway.submitting import answer_submitted, submit_one
 from controller.gateway.views.tasks import current_attempt
 from controller.gateway.waiting import look_at, no_task, task_events, wait_while_wanted
 
@@ -45,19 +45,10 @@ async def submit(
     """Submit one task. It is durable when this answers; with `wait` the answer is its result, if that comes in time."""
     if stream:
         sse.check_room()
-    state, key = farm.state, check_key(idempotency_key)
-    task = SubmissionReader(state, farm.settings.payload_max_bytes).read_body(await request.body(), key)
-    id_before = state.next_task
-    answers = await farm.engine.ask(SubmitTasks((task,)), deadline_s=ENGINE_DEADLINE_S)
-    task_id = TaskId(answer_of(answers[0]))
-    is_new = task_id >= id_before
-    if key is not None and not is_new:
-        await _refuse_other_input(farm, task_id, task, key)
-    status, headers = 201 if is_new else 200, {"Location": f"/v1/tasks/{task_id}"}
+    done = await submit_one(farm, await request.body(), idempotency_key)
     if stream:
-        return sse.event_stream(task_events(farm, task_id), status, headers)
-    view = await wait_while_wanted(farm, task_id, wait, request.receive) if wait else await look_at(farm, task_id)
-    return json_response(view, status, headers)
+        return sse.event_stream(task_events(farm, done.task), done.status, done.headers)
+    return await answer_submitted(farm, done, wait, request.receive)
 
 
 @router.post(
@@ -161,16 +152,6 @@ def as_retry(old: NewTask, task_id: int) -> NewTask:
     """The same work as a new task: the old one's key is spent, everything else holds."""
     options = replace(old.options or TaskOptions(), idempotency_key=None, retry_of=task_id)
     return replace(old, options=options)
-
-
-async def _refuse_other_input(farm: Farm, task: TaskId, new: NewTask, key: str) -> None:
-    old = await farm.history.submission(task)
-    if old.deployment != new.deployment or read_json(old.input) != read_json(new.input):
-        raise Conflict(
-            f"The idempotency key {key!r} was used before, for task {task} with another agent or input.",
-            remedy="Use a new key for a new task.",
-            task=task,
-        )
 
 
 def _agent_filter(farm: Farm, agent: str) -> str:
