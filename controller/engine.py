@@ -238,11 +238,9 @@ class Engine:
             self._wake.clear()
             wait_s = self._next_due - self._mono()
             if wait_s > 0:
-                try:
-                    async with asyncio.timeout(wait_s):
-                        await self._wake.wait()
-                except TimeoutError:
-                    pass
+                due = asyncio.get_running_loop().call_later(wait_s, self._wake.set)
+                await self._wake.wait()
+                due.cancel()
         batch = self._waiting[:TURN_COMMANDS_MAX]
         del self._waiting[:TURN_COMMANDS_MAX]
         return batch or [(Tick(), None)]
@@ -266,9 +264,13 @@ class Engine:
         await self._publish(batch, transition)
 
     async def _publish(self, batch: list[tuple[Command, asyncio.Future[Any] | None]], transition: Transition) -> None:
-        """The commit is durable: let the world know."""
+        """The commit is durable: let the world know. Nodes first, because what they do takes longest."""
         for task in transition.forget_inputs:
             task.input = None
+        effects = transition.effects
+        whole = next((index for index, effect in enumerate(effects) if _lacks_inputs(effect)), len(effects))
+        for effect in effects[:whole]:
+            self.send(effect)
         for index, (_, future) in enumerate(batch):
             if future is not None and not future.done():
                 answer = transition.answers[index]
@@ -276,9 +278,9 @@ class Engine:
                     future.set_exception(answer)
                 else:
                     future.set_result(answer)
-        for effect in transition.effects:
-            self.send(await self._with_inputs(effect) if isinstance(effect, Assign) else effect)
         self._wake_watchers(transition)
+        for effect in effects[whole:]:
+            self.send(await self._with_inputs(effect) if isinstance(effect, Assign) else effect)
 
     def _wake_watchers(self, transition: Transition) -> None:
         assert self._state is not None
@@ -391,3 +393,8 @@ class Engine:
             refs = {"node": event.node, "deployment": event.deployment, "replica": event.replica, "task": event.task}
             shown = {name: value for name, value in refs.items() if value is not None}
             say(event.kind, message=event.message, **shown)
+
+
+def _lacks_inputs(effect: Effect) -> bool:
+    """Inputs beyond what memory has room for wait in PostgreSQL."""
+    return isinstance(effect, Assign) and any(lease.input is None for lease in effect.leases)

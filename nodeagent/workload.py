@@ -25,7 +25,7 @@ from nodeagent.replica_process import Exit
 from nodeagent.seat import Seat
 
 SWEEP_MIN_S: Final = 0.01
-KEPT_GATHER_S: Final = 0.005
+KEPT_GATHER_S: Final = 0.05
 """What replicas may forget is told them a little later, many at once."""
 
 

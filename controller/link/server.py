@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from agentfarm.wire import link_pb2_grpc
 from controller.core.commands import AttemptsEnded, AttemptsStarted, NodeStreamEnded, ReplicasReported
 from controller.core.model import Limits, NodeName, TaskId, Token
 from controller.core.tasks import thread_id
-from controller.core.transition import CheckpointRow, CloseSession, Effect
+from controller.core.transition import AckResults, CheckpointRow, CloseSession, Effect
 from controller.engine import Engine
 from controller.link import translate
 from controller.link.logs import LogRelay
@@ -33,6 +33,7 @@ log = structlog.get_logger("controller.link")
 OUTBOX_MESSAGES_MAX: Final = 20_000  # unsent messages after which a session is given up as stuck
 HELLO_DEADLINE_S: Final = 10.0
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
+ACK_GATHER_S: Final = 0.005  # a node writes results that are not acknowledged within 25 ms
 CHECKPOINTS_MAX: Final = 100  # in one answer
 
 GRPC_STATUS: Final[dict[type[FarmError], grpc.StatusCode]] = {
@@ -75,7 +76,19 @@ class Session:
         self.node = node
         self._outbox: deque[wire.ControllerMessage] = deque()
         self._wake = asyncio.Event()
+        self._acknowledged: list[int] = []
         self.closed = ""
+
+    def acknowledge(self, tokens: Sequence[int]) -> None:
+        """Tell the node that these results are stored, or never wanted: soon, many at once. It only has to hear it
+        before it would write them to its disk."""
+        if not self._acknowledged:
+            asyncio.get_running_loop().call_later(ACK_GATHER_S, self._put_acknowledged)
+        self._acknowledged.extend(tokens)
+
+    def _put_acknowledged(self) -> None:
+        tokens, self._acknowledged = self._acknowledged, []
+        self.put(translate.results_ack(tokens))
 
     def put(self, message: wire.ControllerMessage) -> None:
         """Queue a message for the node."""
@@ -156,6 +169,9 @@ class LinkServer(link_pb2_grpc.LinkServicer):
         """Carry out one effect of a committed turn. For a session that is gone: nothing, its node will say Hello."""
         session = self._sessions.get(effect.session)
         if session is None:
+            return
+        if isinstance(effect, AckResults):
+            session.acknowledge(effect.tokens)
             return
         message = translate.message(effect)
         if message is None:

@@ -165,7 +165,7 @@ def message(effect: Effect) -> wire.ControllerMessage | None:
     if isinstance(effect, Assign):
         return wire.ControllerMessage(assign=wire.Assign(assignments=[_assignment(lease) for lease in effect.leases]))
     if isinstance(effect, AckResults):
-        return wire.ControllerMessage(results_ack=wire.ResultsAck(tokens=effect.tokens))
+        return results_ack(effect.tokens)
     if isinstance(effect, AckBeat):
         return wire.ControllerMessage(beat_ack=wire.BeatAck(seq=effect.seq))
     if isinstance(effect, CancelAttempts):
@@ -175,6 +175,11 @@ def message(effect: Effect) -> wire.ControllerMessage | None:
         return wire.ControllerMessage(desired=_desired(effect))
     assert isinstance(effect, CloseSession)
     return None
+
+
+def results_ack(tokens: Iterable[int]) -> wire.ControllerMessage:
+    """These results are stored, or refused for ever."""
+    return wire.ControllerMessage(results_ack=wire.ResultsAck(tokens=tokens))
 
 
 def _assignment(lease: Lease) -> wire.Assignment:
