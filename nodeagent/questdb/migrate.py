@@ -89,3 +89,14 @@ async def migrate(endpoint: Endpoint, migrations: tuple[Migration, ...] | None =
             f"INSERT INTO schema_version VALUES (now(), {migration.version}, '{migration.name}', '{migration.digest}')",  # noqa: S608 - our own constants
         )
     return left
+
+
+async def restore_tables(endpoint: Endpoint) -> None:
+    """`migrate`, and then every statement once more: a table or view that somebody has dropped is there again, empty.
+
+    What is there stays as it is. Raises Unavailable, SqlRefused or Conflict.
+    """
+    await migrate(endpoint)
+    for migration in load_migrations():
+        for statement in migration.statements:
+            await query(endpoint, statement, timeout_s=STATEMENT_TIMEOUT_S)
