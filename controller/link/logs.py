@@ -1,19 +1,24 @@
-"""Logs on their way from a node to whoever asked: one request, one queue, back-pressure end to end."""
+"""What nodes are asked for and send in lines: replicas' logs, answers of feeds. One request, one queue, back-pressure
+end to end.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from agentfarm.errors import FarmError, Unavailable
+from agentfarm.errors import Conflict, FarmError, Unavailable
 from agentfarm.wire import link_pb2 as wire
 from controller.core.model import NodeName, Replica
 
 CHUNKS_MAX: Final = 64  # unread chunks of one request; the node waits then
 FIRST_CHUNK_DEADLINE_S: Final = 10.0
+FEED_SILENCE_MAX_S: Final = 90.0  # a program at work says so every second; its longest question to QuestDB is 60 s
+LOOK_EVERY_S: Final = 2.0  # whether the node's stream is still the one that was asked
 
 
 class Speaker(Protocol):
@@ -27,10 +32,11 @@ class _Request:
         self.node = node
         self.chunks: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_MAX)
         self.problem = ""
+        self.is_ended = False
 
 
 class LogRelay:
-    """Follows replicas' logs on behalf of callers."""
+    """Reads lines from nodes on behalf of callers. A caller that leaves ends what the node does for it."""
 
     def __init__(self, session_of: Callable[[NodeName], Speaker | None]) -> None:
         self._session_of = session_of
@@ -39,24 +45,64 @@ class LogRelay:
 
     async def read(self, replica: Replica, *, tail_lines: int, follow: bool) -> AsyncIterator[bytes]:
         """Chunks of whole lines. Raises Unavailable if the node cannot be asked; ends when the log does."""
-        session = self._session_of(replica.node) if replica.node is not None else None
-        if session is None or replica.node is None:
+        if replica.node is None or self._session_of(replica.node) is None:
             raise Unavailable(
                 f"The log of {replica.deployment}/{replica.seat} is on a node that cannot be reached.",
                 remedy="See: farmctl node list.",
             )
+
+        def ask(number: int) -> wire.ControllerMessage:
+            wish = wire.LogRequest(request_id=number, replica_id=replica.id, tail_lines=tail_lines, follow=follow)
+            return wire.ControllerMessage(log_request=wish)
+
+        late = Unavailable("The node did not send the log in time.", remedy="Try again.")
+        deadlines = (None, None) if follow else (FIRST_CHUNK_DEADLINE_S, FIRST_CHUNK_DEADLINE_S)
+        async for chunk in self._relay(
+            replica.node, ask, deadlines, (late, late), lambda why: FarmError(f"The node could not read the log: {why}")
+        ):
+            yield chunk
+
+    async def ask_feed(self, node: NodeName, verb: str, arguments: Mapping[str, Any]) -> AsyncIterator[bytes]:
+        """Chunks of whole NDJSON lines, the first at once. Raises Unavailable if the node cannot be asked or says
+        nothing, as daemons of earlier releases do, and Conflict with its words if it refuses."""
+        if self._session_of(node) is None:
+            raise Unavailable(f"Node {node} cannot be reached.", remedy="See: farmctl node list.")
+
+        def ask(number: int) -> wire.ControllerMessage:
+            wish = wire.FeedRequest(request_id=number, verb=verb, arguments_json=json.dumps(arguments))
+            return wire.ControllerMessage(feed_request=wish)
+
+        unknown = Unavailable(
+            f"Node {node} did not answer the question {verb!r}.",
+            remedy="Its daemon may be of an earlier release, which does not know such questions: upgrade it.",
+        )
+        broken = Unavailable(f"Node {node} broke off its answer.", remedy="See: farmctl node list. Then ask again.")
+        async for chunk in self._relay(
+            node, ask, (FIRST_CHUNK_DEADLINE_S, FEED_SILENCE_MAX_S), (unknown, broken), Conflict
+        ):
+            yield chunk
+
+    async def _relay(
+        self,
+        node: NodeName,
+        ask: Callable[[int], wire.ControllerMessage],
+        deadlines_s: tuple[float | None, float | None],
+        lateness: tuple[FarmError, FarmError],
+        refusal: Callable[[str], FarmError],
+    ) -> AsyncIterator[bytes]:
+        """Ask, and pass on what comes. Of each pair the first is for the first chunk, the second for those after it."""
+        session = self._session_of(node)
+        assert session is not None
         number = next(self._numbers)
-        request = self._requests[number] = _Request(replica.node)
-        ask = wire.LogRequest(request_id=number, replica_id=replica.id, tail_lines=tail_lines, follow=follow)
-        session.put(wire.ControllerMessage(log_request=ask))
+        request = self._requests[number] = _Request(node)
+        session.put(ask(number))
         try:
-            while True:
-                chunk = await self._next(request, follow)
-                if chunk is None:
-                    break
+            deadline_s, late = deadlines_s[0], lateness[0]
+            while (chunk := await self._next(request, session, deadline_s, late)) is not None:
                 yield chunk
+                deadline_s, late = deadlines_s[1], lateness[1]
             if request.problem:
-                raise FarmError(f"The node could not read the log: {request.problem}")
+                raise refusal(request.problem)
         finally:
             del self._requests[number]
             while not request.chunks.empty():  # lets a node that waits for room go on, and learn that it may stop
@@ -64,14 +110,21 @@ class LogRelay:
             with suppress(FarmError):
                 session.put(wire.ControllerMessage(log_stop=wire.LogStop(request_id=number)))
 
-    async def _next(self, request: _Request, follow: bool) -> bytes | None:
-        if follow:
-            return await request.chunks.get()
+    async def _next(
+        self, request: _Request, session: Speaker, deadline_s: float | None, late: FarmError
+    ) -> bytes | None:
+        """The next chunk; None at the end. Raises `late`, and when the stream that was asked is gone too."""
+        with_deadline = asyncio.timeout(deadline_s)
         try:
-            async with asyncio.timeout(FIRST_CHUNK_DEADLINE_S):
-                return await request.chunks.get()
+            async with with_deadline:
+                while not (request.is_ended and request.chunks.empty()):
+                    with suppress(TimeoutError):
+                        return await asyncio.wait_for(request.chunks.get(), LOOK_EVERY_S)
+                    if self._session_of(request.node) is not session:
+                        raise late
         except TimeoutError:
-            raise Unavailable("The node did not send the log in time.", remedy="Try again.") from None
+            raise late from None
+        return None
 
     async def lines(self, node: NodeName, number: int, chunk: bytes) -> bool:
         """Lines came from a node. False: nobody waits for them any more."""
@@ -82,9 +135,9 @@ class LogRelay:
         return number in self._requests
 
     def ended(self, node: NodeName, number: int, problem: str) -> None:
-        """The node says that the log is at its end, or why it cannot be read."""
+        """The node says that there is no more, or why there is nothing."""
         request = self._requests.get(number)
         if request is not None and request.node == node:
-            request.problem = problem
+            request.problem, request.is_ended = problem, True
             with suppress(asyncio.QueueFull):
                 request.chunks.put_nowait(None)
