@@ -14,6 +14,8 @@ from controller.core.model import (
     Measured,
     NodeName,
     Policy,
+    ProductName,
+    ProductStatus,
     ReplicaId,
     TaskId,
     TaskOptions,
@@ -157,6 +159,35 @@ class ForgetNode:
     node: NodeName
 
 
+# ------------------------------------------------------------------ market products
+
+
+@dataclass(frozen=True, slots=True)
+class NewProduct:
+    """A product to feed. None: as it is, or for a new one any source and one copy."""
+
+    name: ProductName
+    source: str | None = None
+    copies: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AddProducts:
+    """Answered with list[ProductName]: those that are new or changed. Known already and the same: nothing changes.
+
+    All or none. CannotPlace if no node has a feed that could ever take one of them.
+    """
+
+    products: tuple[NewProduct, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveProducts:
+    """Answered with None. All or none: NotFound if one of them is not assigned across the farm."""
+
+    products: tuple[ProductName, ...]
+
+
 # ------------------------------------------------------------------ nodes, by their streams
 
 
@@ -177,6 +208,8 @@ class NodeJoined:
     replicas: tuple[ReplicaNews, ...]
     running: frozenset[Token]
     finished: frozenset[Token]
+    takes_products: bool = False
+    market_source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +252,15 @@ class ReplicasReported:
 
 
 @dataclass(frozen=True, slots=True)
+class MarketReported:
+    """Every product that the node's feed serves now."""
+
+    node: NodeName
+    session: int
+    products: dict[str, ProductStatus]
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptsStarted:
     node: NodeName
     session: int
@@ -253,6 +295,6 @@ class Tick:
 
 Command = (
     SubmitTasks | CancelTask | StoreCheckpoint | Deploy | Scale | Rollback | Remove | AddNode | Cordon | Uncordon
-    | StartDrain | ForgetNode | NodeJoined | NodeBeat | NodeStreamEnded | ReplicasReported | AttemptsStarted
-    | AttemptsEnded | Tick
+    | StartDrain | ForgetNode | AddProducts | RemoveProducts | NodeJoined | NodeBeat | NodeStreamEnded
+    | ReplicasReported | MarketReported | AttemptsStarted | AttemptsEnded | Tick
 )  # fmt: skip

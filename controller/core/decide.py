@@ -1,7 +1,8 @@
 """What follows from a batch of commands: the one door into the core.
 
-The order inside a turn: commands as they came, timers that are due, silence of nodes, seats, placement, dispatch.
-Dispatch comes last, so a task accepted in a turn is leased in the same turn and both are one commit.
+The order inside a turn: commands as they came, timers that are due, silence of nodes, market products, seats,
+placement, dispatch. Products come before placement, so replicas follow their data; dispatch comes last, so a task
+accepted in a turn is leased in the same turn and both are one commit.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import heapq
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from controller.core import deployments, nodes, rollouts, tasks
+from controller.core import deployments, feeding, nodes, rollouts, tasks
 from controller.core.commands import (
     AddNode,
+    AddProducts,
     AttemptsEnded,
     AttemptsStarted,
     CancelTask,
@@ -20,10 +22,12 @@ from controller.core.commands import (
     Cordon,
     Deploy,
     ForgetNode,
+    MarketReported,
     NodeBeat,
     NodeJoined,
     NodeStreamEnded,
     Remove,
+    RemoveProducts,
     ReplicasReported,
     Rollback,
     Scale,
@@ -56,10 +60,13 @@ HANDLERS: Final[dict[type[Any], Callable[[Turn, Any], object]]] = {
     Uncordon: nodes.uncordon,
     StartDrain: nodes.start_drain,
     ForgetNode: nodes.forget,
+    AddProducts: feeding.add,
+    RemoveProducts: feeding.remove,
     NodeJoined: nodes.joined,
     NodeBeat: nodes.beat,
     NodeStreamEnded: nodes.stream_ended,
     ReplicasReported: nodes.replicas_reported,
+    MarketReported: nodes.market_reported,
     Tick: lambda turn, command: None,
 }
 
@@ -83,6 +90,7 @@ def decide(state: FarmState, commands: Sequence[Command], now: Instant) -> Trans
         turn.out.answers[index] = HANDLERS[type(command)](turn, command)
     _fire_timers(turn)
     nodes.check_silence(turn)
+    feeding.assign_products(turn)
     rollouts.reconcile_seats(turn)
     place_pending(turn)
     rollouts.reconcile_seats(turn)

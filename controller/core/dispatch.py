@@ -3,6 +3,8 @@
 Within a deployment: highest priority first, first come first served inside a priority, to the replica that holds least.
 A replica may hold as many attempts as its concurrency; where attempts are short, a few more wait at it, so that it is
 never idle for the length of a round trip. Long work is never parked behind other work.
+
+A task that names market products goes to a replica whose node holds all of them, if one is free; else to any.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from controller.core.model import Deployment, Limits, NodeName, Replica, Task, T
 from controller.core.tasks import run_timeout_s, thread_id
 from controller.core.transition import Assign, Lease, LeaseBatch
 from controller.core.turn import Turn
+
+Hand = tuple[int, int, Replica, int]  # a replica that can take more: attempts held, id, replica, window
 
 
 def dispatch(turn: Turn) -> None:
@@ -53,7 +57,7 @@ def _lease_queued(
 ) -> bool:
     """Lease until the queue or the replicas are exhausted. False: stopped by a byte limit, go on next turn."""
     state, limits = turn.state, turn.state.limits
-    free: list[tuple[int, int, Replica, int]] = []  # (attempts held, id, replica, window)
+    free: list[Hand] = []
     for replica_id in deployment.replicas:
         replica = state.replicas[replica_id]
         if is_open(turn, replica):
@@ -69,6 +73,10 @@ def _lease_queued(
         task = _next_task(turn, deployment)
         if task is None:
             return True
+        if task.options is not None and task.options.products:
+            _put_first(free, _nearest(turn, task.options.products, free, bytes_sent))
+            held, _, replica, size = free[0]
+        assert replica.node is not None
         _lease(turn, task, deployment, replica, assigns)
         bytes_sent[replica.node] = bytes_sent.get(replica.node, 0) + task.input_size + 64
         if held + 1 < size:
@@ -76,6 +84,27 @@ def _lease_queued(
         else:
             heapq.heappop(free)
     return True
+
+
+def _nearest(turn: Turn, products: tuple[str, ...], free: list[Hand], bytes_sent: dict[NodeName, int]) -> int:
+    """The place among the free replicas of the least busy one whose node holds all products; 0, the head, if none."""
+    nodes, limit = turn.state.nodes, turn.state.limits.assign_bytes_max
+    near = [
+        (held, replica_id, place)
+        for place, (held, replica_id, replica, _) in enumerate(free)
+        if replica.node is not None
+        and bytes_sent.get(replica.node, 0) < limit
+        and all(it in nodes[replica.node].products or it in nodes[replica.node].assigned for it in products)
+    ]
+    return min(near)[2] if near else 0
+
+
+def _put_first(free: list[Hand], place: int) -> None:
+    """Put one replica at the head, as if it were the least busy; sorted, what follows is a heap in any place."""
+    if place:
+        chosen = free.pop(place)
+        free.sort()
+        free.insert(0, chosen)
 
 
 def _next_task(turn: Turn, deployment: Deployment) -> Task | None:

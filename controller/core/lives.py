@@ -53,6 +53,15 @@ class Outcome(StrEnum):
     LOST = "lost"
 
 
+class ProductState(StrEnum):
+    """How a node's feed serves a product, by its own word. Held in memory only: the feed knows better at any moment."""
+
+    STARTING = "starting"  # not yet: the feed starts, connects, or waits for the first snapshot
+    GOOD = "good"  # live, its book trusted, no trade missing
+    DOUBTFUL = "doubtful"  # fed, but something is missing or in doubt
+    FAILED = "failed"  # not fed
+
+
 class IllegalMove(Exception):
     """A move that the tables do not hold. Only our own mistake can cause it."""
 

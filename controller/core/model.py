@@ -15,15 +15,19 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NewType
 
-from controller.core.lives import NodeState, ReplicaState, TaskState
+from controller.core.lives import NodeState, ProductState, ReplicaState, TaskState
 
 NodeName = NewType("NodeName", str)
 DeploymentName = NewType("DeploymentName", str)
 ReplicaId = NewType("ReplicaId", int)
 TaskId = NewType("TaskId", int)
+ProductName = NewType("ProductName", str)
 Token = NewType("Token", int)  # a fencing token: epoch in the high bits, so it grows across restarts too
 
 PRIORITY_MIN, PRIORITY_MAX = -5, 5
+PRODUCTS_MAX = 2_000  # market products assigned across the farm
+COPIES_MAX = 16  # nodes that feed one of them
+PRODUCT_NAME_MAX_CHARS = 64
 
 
 class Instant(NamedTuple):
@@ -112,7 +116,11 @@ class Node:
     gpus: int = 0
     labels: dict[str, str] = field(default_factory=dict)
     capabilities: frozenset[str] = frozenset()
-    products: frozenset[str] = frozenset()
+    products: frozenset[str] = frozenset()  # that its own settings name: fed whatever we say
+    takes_products: bool = False  # it has a feed that takes more of them from us
+    market_source: str = ""  # where its feed gets them; empty without one
+    assigned: set[ProductName] = field(default_factory=set)  # products that name it in their `nodes`
+    fed: dict[str, ProductStatus] | None = None  # what its feed serves now; None: not said since its Hello
     daemon_version: str = ""
     measured: Measured | None = None
     replicas: set[ReplicaId] = field(default_factory=set)
@@ -133,6 +141,30 @@ class Measured:
     market_state: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ProductStatus:
+    """What a feed says of one product."""
+
+    state: ProductState
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Product:
+    """A market product that the operator wants fed by `copies` nodes, and the nodes that were told to.
+
+    What a node's own settings name is a copy too, and never stands in `nodes`. A node that leaves (drain) stays there
+    until as many copies as wanted are good without it, so `nodes` may hold more than `copies` for a while.
+    """
+
+    name: ProductName
+    source: str = ""  # the market_source a node must have; "": any
+    copies: int = 1
+    nodes: set[NodeName] = field(default_factory=set)
+    added_at: float = 0.0  # wall
+    missing: int = 0  # copies that no node could take at the last look; in memory only
+
+
 @dataclass(slots=True)
 class Drain:
     """An operator's wish to empty a node."""
@@ -141,7 +173,7 @@ class Drain:
     deadline: float  # mono; when reached, what still runs is interrupted
     reason: str = ""
     is_forced: bool = False  # the deadline was hit and work was stopped
-    is_complete: bool = False  # the daemon confirmed that no process remains
+    is_complete: bool = False  # the daemon confirmed that no process remains, and feeds nothing for us
     deadline_s: float | None = None  # from its start; bounds the deadline where the clock jumped meanwhile
 
 
@@ -204,6 +236,7 @@ class TaskOptions:
     idempotency_key: str | None = None
     retry_of: int | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    products: tuple[str, ...] = ()  # replicas whose nodes hold all of them are preferred
 
 
 @dataclass(slots=True)
@@ -250,6 +283,7 @@ class FarmState:
     deployments: dict[DeploymentName, Deployment] = field(default_factory=dict)
     replicas: dict[ReplicaId, Replica] = field(default_factory=dict)
     tasks: dict[TaskId, Task] = field(default_factory=dict)
+    products: dict[ProductName, Product] = field(default_factory=dict)
     by_token: dict[Token, TaskId] = field(default_factory=dict)
     timers: list[tuple[float, int, Any]] = field(default_factory=list)  # heap of (mono, sequence, timer)
     timer_sequence: int = 0

@@ -7,6 +7,7 @@ from controller.core.commands import (
     AddNode,
     Cordon,
     ForgetNode,
+    MarketReported,
     NodeBeat,
     NodeJoined,
     NodeStreamEnded,
@@ -55,14 +56,14 @@ def uncordon(turn: Turn, command: Uncordon) -> FarmError | None:
         return _unknown(turn, command.node)
     node.is_cordoned, node.cordon_reason, node.drain = False, "", None
     turn.out.changes.nodes[node.name] = node
-    turn.is_placing = True
+    turn.is_placing = turn.is_feeding = True
     _touch_seats(turn, node)
     turn.tell("node.uncordoned", f"node {node.name} takes replicas again", node=node.name)
     return None
 
 
 def start_drain(turn: Turn, command: StartDrain) -> FarmError | None:
-    """Cordon, then move every replica off; what still runs at the deadline goes back to its queue."""
+    """Cordon, then move every replica and product off; what still runs at the deadline goes back to its queue."""
     node = turn.state.nodes.get(command.node)
     if node is None:
         return _unknown(turn, command.node)
@@ -73,6 +74,7 @@ def start_drain(turn: Turn, command: StartDrain) -> FarmError | None:
     node.drain = Drain(turn.now.wall, turn.now.mono + command.deadline_s, command.reason, deadline_s=command.deadline_s)
     turn.at(node.drain.deadline, ("drain_deadline", node.name))
     turn.out.changes.nodes[node.name] = node
+    turn.is_feeding = True
     _touch_seats(turn, node)
     turn.desired.add(node.name)
     turn.tell("node.draining", f"node {node.name} is being drained", node=node.name, reason=command.reason,
@@ -95,11 +97,14 @@ def forget(turn: Turn, command: ForgetNode) -> FarmError | None:
 
 
 def drain_deadline(turn: Turn, name: NodeName) -> None:
-    """Time is up: interrupt what still runs there and stop every replica."""
+    """Time is up: interrupt what still runs there, stop every replica, and give its products up."""
     node = turn.state.nodes.get(name)
-    if node is None or node.drain is None or turn.now.mono < node.drain.deadline or not node.replicas:
+    if node is None or node.drain is None or turn.now.mono < node.drain.deadline:
         return
-    node.drain.is_forced = True
+    if not node.replicas and not node.assigned:
+        check_drained(turn, node)  # its feed had until now to say that it serves nothing for us
+        return
+    node.drain.is_forced = turn.is_feeding = True
     turn.out.changes.nodes[name] = node
     for replica in _replicas(turn, node):
         replica.is_retiring = True
@@ -108,18 +113,28 @@ def drain_deadline(turn: Turn, name: NodeName) -> None:
             turn.move(replica, "stop", reason="drain_deadline")
     turn.desired.add(name)
     turn.tell("node.drain_forced", f"the drain of {name} hit its deadline: what ran there was interrupted",
-              severity="warning", node=name, replicas=len(node.replicas))  # fmt: skip
+              severity="warning", node=name, replicas=len(node.replicas), products=len(node.assigned))  # fmt: skip
 
 
 def check_drained(turn: Turn, node: Node) -> None:
     """Say so once nothing is left on a draining node."""
-    if node.drain is None or node.drain.is_complete or node.replicas or node.strays:
+    if node.drain is None or node.drain.is_complete or node.replicas or node.strays or _feeds_for_us(turn, node):
         return
     if node.state in (NodeState.READY, NodeState.JOINING):  # of a silent node nobody knows
         node.drain.is_complete = True
         turn.out.changes.nodes[node.name] = node
         turn.tell("node.drained", f"node {node.name} is empty: no process of ours remains there", node=node.name,
                   forced=node.drain.is_forced)  # fmt: skip
+
+
+def _feeds_for_us(turn: Turn, node: Node) -> bool:
+    """Whether it feeds a product that we assigned: until its feed says otherwise, or had the drain's time to say so."""
+    assert node.drain is not None
+    if node.assigned:
+        return True
+    if not node.takes_products or turn.now.mono >= node.drain.deadline:
+        return False
+    return node.fed is None or not node.products.issuperset(node.fed)
 
 
 # ------------------------------------------------------------------ by their streams
@@ -137,7 +152,8 @@ def joined(turn: Turn, command: NodeJoined) -> FarmError | None:
     node.daemon_version = command.daemon_version
     node.cpu_millicores, node.memory_mib, node.gpus = command.cpu_millicores, command.memory_mib, command.gpus
     node.labels, node.capabilities, node.products = command.labels, command.capabilities, command.products
-    node.measured = command.measured
+    node.takes_products, node.market_source = command.takes_products, command.market_source
+    node.measured, node.fed = command.measured, None
     turn.out.changes.nodes[node.name] = node
     if was is not NodeState.READY:
         turn.tell("node.ready", f"node {node.name} is ready (was {was.value})", node=node.name, was=was.value,
@@ -145,7 +161,7 @@ def joined(turn: Turn, command: NodeJoined) -> FarmError | None:
     _settle_attempts(turn, node, command)
     _settle_replicas(turn, node, command.replicas)
     turn.desired.add(node.name)
-    turn.is_placing = True
+    turn.is_placing = turn.is_feeding = True
     _touch_queues(turn, node)
     return None
 
@@ -187,7 +203,7 @@ def beat(turn: Turn, command: NodeBeat) -> None:
     if node.state is NodeState.UNREACHABLE:
         node.state = move_node(node.state, "beat")
         turn.out.changes.nodes[node.name] = node
-        turn.is_placing = True
+        turn.is_placing = turn.is_feeding = True
         _touch_queues(turn, node)
         check_drained(turn, node)
         turn.tell("node.ready", f"node {node.name} is heard again", node=node.name, was="unreachable")
@@ -207,6 +223,16 @@ def replicas_reported(turn: Turn, command: ReplicasReported) -> None:
         node.last_heard = turn.now.mono
         for item in command.replicas:
             _apply_news(turn, node, item)
+
+
+def market_reported(turn: Turn, command: MarketReported) -> None:
+    """What a node's feed serves now. Kept in memory only: it says so again after every Hello."""
+    node = _current(turn, command.node, command.session)
+    if node is not None:
+        node.last_heard = turn.now.mono
+        node.fed = command.products
+        turn.is_feeding = True
+        check_drained(turn, node)
 
 
 def _apply_news(turn: Turn, node: Node, news: ReplicaNews) -> None:
@@ -288,6 +314,7 @@ def _lose(turn: Turn, node: Node, silent_s: float) -> None:
     node.state = move_node(node.state, "lease_expired")
     turn.out.changes.nodes[node.name] = node
     turn.close_session(node, "the node was silent for too long")
+    node.fed, turn.is_feeding = {}, True
     replicas = _replicas(turn, node)
     turn.tell("node.lost", f"node {node.name} is lost after {silent_s:.1f} s of silence: its work is issued again",
               severity="error", node=node.name, replicas=len(replicas))  # fmt: skip

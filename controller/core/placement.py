@@ -24,7 +24,7 @@ Shape = tuple[Resources, tuple[tuple[str, str], ...], tuple[str, ...], tuple[str
 
 
 class Reason(StrEnum):
-    """Why a node cannot seat a replica. The words reach the operator unchanged."""
+    """Why a node cannot seat a replica, or feed a product. The words reach the operator unchanged."""
 
     NOT_READY = "node is not ready"
     CORDONED = "node is cordoned"
@@ -35,6 +35,9 @@ class Reason(StrEnum):
     MEMORY_PROMISED = "not enough memory left to promise"
     MEMORY_MEASURED = "not enough memory free as measured"
     GPU_FULL = "not enough GPUs free"
+    NO_FEED = "node has no feed that takes products"
+    OTHER_SOURCE = "its feed has another source"
+    FEEDS_IT = "feeds it already"
 
 
 @dataclass(frozen=True, slots=True)

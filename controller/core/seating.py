@@ -36,7 +36,7 @@ def place_pending(turn: Turn) -> None:
 
 
 def send_desired(turn: Turn) -> None:
-    """Send each touched node the whole list of what it should run."""
+    """Send each touched node the whole list of what it should run and feed."""
     for name in sorted(turn.desired):
         node = turn.state.nodes.get(name)
         if node is None:
@@ -46,8 +46,11 @@ def send_desired(turn: Turn) -> None:
         if node.session:
             listed = [_desired(turn.state, turn.state.replicas[r]) for r in sorted(node.replicas)]
             turn.out.effects.append(
-                SetDesired(name, node.session, node.desired_generation, [d for d in listed if d is not None])
-            )
+                SetDesired(
+                    name, node.session, node.desired_generation, [d for d in listed if d is not None],
+                    tuple(sorted(node.assigned)) if node.takes_products else None,
+                )
+            )  # fmt: skip
 
 
 def offer(state: FarmState, node: Node) -> Offer:
@@ -56,9 +59,10 @@ def offer(state: FarmState, node: Node) -> Offer:
     cpu_total = int(node.cpu_millicores * limits.cpu_overcommit)
     made = Offer(
         node=node.name, cpu_millicores=cpu_total, memory_mib=node.memory_mib, gpus=node.gpus, cpu_total=cpu_total,
-        memory_total=node.memory_mib, labels=node.labels, capabilities=node.capabilities, products=node.products,
+        memory_total=node.memory_mib, labels=node.labels, capabilities=node.capabilities,
+        products=node.products | node.assigned if node.assigned else node.products,
         measured_mib=node.measured.memory_available_mib if node.measured is not None else None,
-        blocked=_blocked(node), recent_failures=node.recent_failures,
+        blocked=blocked(node), recent_failures=node.recent_failures,
     )  # fmt: skip
     for replica_id in node.replicas:
         replica = state.replicas[replica_id]
@@ -69,7 +73,8 @@ def offer(state: FarmState, node: Node) -> Offer:
     return made
 
 
-def _blocked(node: Node) -> tuple[Refusal, ...]:
+def blocked(node: Node) -> tuple[Refusal, ...]:
+    """Why nothing new may be given to a node; empty if it may."""
     found = []
     if node.state is not NodeState.READY or not node.session:
         found.append(Refusal(Reason.NOT_READY, node.state.value if node.state is not NodeState.READY else "no stream"))

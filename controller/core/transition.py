@@ -15,6 +15,8 @@ from controller.core.model import (
     DeploymentName,
     Node,
     NodeName,
+    Product,
+    ProductName,
     Replica,
     ReplicaId,
     Task,
@@ -100,6 +102,8 @@ class Changes:
     forgotten_deployments: list[DeploymentName] = field(default_factory=list)
     replicas: dict[ReplicaId, Replica] = field(default_factory=dict)  # upserted
     ended_replicas: list[ReplicaId] = field(default_factory=list)
+    products: dict[ProductName, Product] = field(default_factory=dict)  # upserted
+    forgotten_products: list[ProductName] = field(default_factory=list)
     checkpoints: list[CheckpointRow] = field(default_factory=list)
     dropped_threads: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -169,12 +173,16 @@ class AckBeat:
 
 @dataclass(frozen=True, slots=True)
 class SetDesired:
-    """The whole list of replicas a node should run."""
+    """The whole list of replicas a node should run, and of products its feed should serve beside its own.
+
+    products: None for a node that takes none.
+    """
 
     node: NodeName
     session: int
     generation: int
     replicas: list[DesiredReplica]
+    products: tuple[ProductName, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

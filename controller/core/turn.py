@@ -44,7 +44,8 @@ class Turn:
     """What one call of `decide` works on."""
 
     __slots__ = (
-        "acks", "batches", "cancels", "desired", "dispatch", "is_placing", "keys", "now", "out", "seats", "state",
+        "acks", "batches", "cancels", "desired", "dispatch", "is_feeding", "is_placing", "keys", "now", "out", "seats",
+        "state",
     )  # fmt: skip
 
     def __init__(self, state: FarmState, now: Instant) -> None:
@@ -54,11 +55,12 @@ class Turn:
         self.keys: dict[str, TaskId] = {}  # idempotency keys accepted in this turn
         self.dispatch: set[DeploymentName] = set()  # queues or replicas changed
         self.seats: set[DeploymentName] = set()  # seats to be compared with what is wanted
-        self.desired: set[NodeName] = set()  # nodes whose list of replicas changed
+        self.desired: set[NodeName] = set()  # nodes whose list of replicas or products changed
         self.acks: dict[NodeName, list[Token]] = {}
         self.cancels: dict[tuple[NodeName, str], list[Token]] = {}
         self.batches: dict[NodeName, LeaseBatch] = {}
         self.is_placing = False  # something changed that may let a pending replica fit
+        self.is_feeding = False  # something changed that may move market products
 
     # -------------------------------------------------------------- telling
 

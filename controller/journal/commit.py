@@ -1,7 +1,8 @@
 """What one turn of the engine becomes in PostgreSQL: one transaction, which costs the same number of round trips
 whether it carries one task or a thousand.
 
-The order inside: fence; tasks come, change, go; leases, nodes, deployments, replicas, checkpoints; events last.
+The order inside: fence; tasks come, change, go; leases, nodes, deployments, replicas, products, checkpoints; events
+last.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Committer:
         self._nodes(batch, changes)
         self._deployments(batch, changes)
         self._replicas(batch, changes)
+        _products(batch, changes)
         _checkpoints(batch, changes)
         if changes.events:
             batch.insert("event", statements.EVENT, [
@@ -105,8 +107,8 @@ class Committer:
         return (
             node.name, node.state.value, node.is_cordoned, clean(node.cordon_reason),
             self._clock.drain_json(node.drain), node.cpu_millicores, node.memory_mib, node.gpus, to_json(node.labels),
-            sorted(map(clean, node.capabilities)), sorted(map(clean, node.products)), clean(node.daemon_version),
-            node.desired_generation, node.recent_failures,
+            sorted(map(clean, node.capabilities)), sorted(map(clean, node.products)), node.takes_products,
+            clean(node.market_source), clean(node.daemon_version), node.desired_generation, node.recent_failures,
         )  # fmt: skip
 
     def _deployments(self, batch: Batch, changes: Changes) -> None:
@@ -224,6 +226,15 @@ def _leases(batch: Batch, changes: Changes) -> None:
 
 def _version(name: str, it: Version) -> tuple[Any, ...]:
     return name, it.number, it.digest, clean(it.spec_json), to_json(it.policy), it.created_at, it.has_run
+
+
+def _products(batch: Batch, changes: Changes) -> None:
+    """Those that go first: one may come again in the same turn."""
+    if changes.forgotten_products:
+        batch.add("DELETE FROM product WHERE name = ANY(%s)", list(changes.forgotten_products))
+    if changes.products:
+        rows = [(it.name, it.source, it.copies, sorted(it.nodes), it.added_at) for it in changes.products.values()]
+        batch.insert("product", statements.PRODUCT, rows, key=("name",))
 
 
 def _checkpoints(batch: Batch, changes: Changes) -> None:

@@ -86,6 +86,7 @@ def options_of(stored: dict[str, Any] | None) -> TaskOptions | None:
         return None
     known = _fields(TaskOptions, stored)
     known["labels"] = tuple((key, value) for key, value in known.get("labels", ()))
+    known["products"] = tuple(known.get("products", ()))
     return TaskOptions(**known)
 
 

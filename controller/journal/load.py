@@ -23,6 +23,7 @@ from controller.core.model import (
     Instant,
     Limits,
     Node,
+    Product,
     Replica,
     Task,
     TaskId,
@@ -46,6 +47,7 @@ def load_state(connection: Connection, limits: Limits, now: Instant, epoch: int)
                        " SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on")  # fmt: skip
         _ids(cursor, state)
         _nodes(cursor, state, clock, now)
+        _products(cursor, state)
         _deployments(cursor, state, clock)
         _replicas(cursor, state, clock)
         _tasks(cursor, state, clock)
@@ -93,10 +95,20 @@ def _nodes(cursor: Any, state: FarmState, clock: Clock, now: Instant) -> None:
             labels=row.labels,
             capabilities=frozenset(row.capabilities),
             products=frozenset(row.products),
+            takes_products=row.takes_products,
+            market_source=row.market_source,
             daemon_version=row.daemon_version,
             desired_generation=row.desired_generation,
             recent_failures=row.recent_failures,
         )
+
+
+def _products(cursor: Any, state: FarmState) -> None:
+    cursor.execute("SELECT name, source, copies, nodes, extract(epoch from added_at)::float AS added_at FROM product")
+    for row in cursor:
+        state.products[row.name] = Product(row.name, row.source, row.copies, set(row.nodes), row.added_at)
+        for name in row.nodes:
+            state.nodes[name].assigned.add(row.name)
 
 
 def _deployments(cursor: Any, state: FarmState, clock: Clock) -> None:

@@ -27,6 +27,8 @@ from controller.core.model import (
     Limits,
     Node,
     NodeName,
+    Product,
+    ProductName,
     Replica,
     ReplicaId,
     Rollout,
@@ -76,6 +78,7 @@ class Tables:
     nodes: dict[NodeName, Node] = field(default_factory=dict)
     deployments: dict[DeploymentName, Deployment] = field(default_factory=dict)
     replicas: dict[ReplicaId, Replica] = field(default_factory=dict)
+    products: dict[ProductName, Product] = field(default_factory=dict)
     keys: dict[str, TaskId] = field(default_factory=dict)
     checkpoints: dict[tuple[str, str, str], CheckpointRow] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
@@ -196,8 +199,12 @@ class Commit:
         for node in changes.nodes.values():
             tables.nodes[node.name] = dataclasses.replace(
                 node, drain=self._drain(node.drain), session=0, last_heard=0.0, measured=None, replicas=set(),
-                labels=dict(node.labels),
+                labels=dict(node.labels), assigned=set(), fed=None,
             )  # fmt: skip
+        for removed in changes.forgotten_products:
+            tables.products.pop(removed, None)
+        for product in changes.products.values():
+            tables.products[product.name] = dataclasses.replace(product, nodes=set(product.nodes), missing=0)
         for gone in changes.forgotten_deployments:
             tables.deployments.pop(gone, None)
         for it in changes.deployments.values():
@@ -269,7 +276,12 @@ class Load:
                 drain=row.drain and dataclasses.replace(row.drain, deadline=clock.mono(row.drain.deadline)),
                 labels=dict(row.labels),
                 replicas=set(),
+                assigned=set(),
             )
+        for product in self._tables.products.values():
+            state.products[product.name] = dataclasses.replace(product, nodes=set(product.nodes))
+            for node in product.nodes:
+                state.nodes[node].assigned.add(product.name)
         for it in self._tables.deployments.values():
             state.deployments[it.name] = dataclasses.replace(
                 it,

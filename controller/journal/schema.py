@@ -89,6 +89,8 @@ node = Table(
     _json("labels"),
     Column("capabilities", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("products", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    _flag("takes_products"),
+    _words("market_source"),
     _words("daemon_version"),
     Column("desired_generation", BigInteger, nullable=False, server_default=text("0")),
     _count("recent_failures"),
@@ -143,6 +145,18 @@ replica = Table(
     _time("not_before", nullable=True),
     Column("served", BigInteger, nullable=False, server_default=text("0")),
     one_of("state", ReplicaState, "replica_state"),
+)
+
+# What the operator wants fed, and the nodes that were told to. How they do is the nodes' to say, and is not stored.
+product = Table(
+    "product",
+    metadata,
+    Column("name", Text, primary_key=True),
+    _words("source"),
+    Column("copies", Integer, nullable=False, server_default=text("1")),
+    Column("nodes", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    _time("added_at"),
+    CheckConstraint("copies > 0", name="product_copies"),
 )
 
 # The queue. A row is written once and moved once; only a retry or a cancellation touches it in between.

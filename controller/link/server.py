@@ -250,6 +250,8 @@ class LinkServer(link_pb2_grpc.LinkServicer):
                 engine.output(TaskId(piece.task_id), Token(piece.fencing_token), piece.data)
             elif kind == "replica_report":
                 engine.tell(ReplicasReported(node, number, translate.replica_news(said.replica_report.replicas)))
+            elif kind == "market_report":
+                engine.tell(translate.market_reported(node, number, said.market_report))
             elif kind == "log_end":
                 self.logs.ended(node, said.log_end.request_id, said.log_end.problem)
 

@@ -7,9 +7,9 @@ from typing import Final
 
 from agentfarm.wire import link_pb2 as wire
 from controller.core import commands
-from controller.core.commands import AttemptResult, NodeBeat, NodeJoined, ReplicaNews
-from controller.core.lives import Outcome, ReplicaState
-from controller.core.model import Limits, Measured, NodeName, ReplicaId, TaskId, Token
+from controller.core.commands import AttemptResult, MarketReported, NodeBeat, NodeJoined, ReplicaNews
+from controller.core.lives import Outcome, ProductState, ReplicaState
+from controller.core.model import Limits, Measured, NodeName, ProductStatus, ReplicaId, TaskId, Token
 from controller.core.transition import (
     AckBeat,
     AckResults,
@@ -39,6 +39,12 @@ OUTCOMES: Final = {
     wire.OUTCOME_CANCELLED: Outcome.CANCELLED,
     wire.OUTCOME_INTERRUPTED: Outcome.INTERRUPTED,
 }
+PRODUCT_STATES: Final = {
+    wire.PRODUCT_STATE_STARTING: ProductState.STARTING,
+    wire.PRODUCT_STATE_GOOD: ProductState.GOOD,
+    wire.PRODUCT_STATE_DOUBTFUL: ProductState.DOUBTFUL,
+    wire.PRODUCT_STATE_FAILED: ProductState.FAILED,
+}
 CANCEL_REASONS: Final = {
     "requested": wire.CANCEL_REASON_REQUESTED,
     "stale": wire.CANCEL_REASON_STALE,
@@ -66,6 +72,8 @@ def joined(node: NodeName, session: int, hello: wire.Hello) -> NodeJoined:
         replicas=replica_news(hello.replicas),
         running=frozenset(Token(token) for token in hello.running_tokens),
         finished=frozenset(Token(token) for token in hello.finished_tokens),
+        takes_products=hello.takes_products,
+        market_source=_text(hello.market_source),
     )
 
 
@@ -102,6 +110,15 @@ def replica_news(statuses: Iterable[wire.ReplicaStatus]) -> tuple[ReplicaNews, .
         for said in statuses
         if said.state in REPLICA_STATES
     )
+
+
+def market_reported(node: NodeName, session: int, said: wire.MarketReport) -> MarketReported:
+    """What a feed serves as the core hears it. A state of a newer daemon that we do not know is not good."""
+    products = {
+        item.product: ProductStatus(PRODUCT_STATES.get(item.state, ProductState.DOUBTFUL), _text(item.reason))
+        for item in said.products
+    }
+    return MarketReported(node, session, products)
 
 
 def results(said: wire.AttemptResults) -> tuple[AttemptResult, ...]:
@@ -210,6 +227,7 @@ def _desired(effect: SetDesired) -> wire.Desired:
             )
             for item in effect.replicas
         ],
+        market=wire.DesiredMarket(products=effect.products) if effect.products is not None else None,
     )
 
 

@@ -31,6 +31,7 @@ def check_state(state: FarmState) -> None:
     _hands(state)
     _seats(state)
     _capacity(state)
+    _products(state)
 
 
 def _tasks_and_leases(state: FarmState) -> None:
@@ -150,6 +151,30 @@ def _capacity(state: FarmState) -> None:
             raise Broken("no node is promised beyond what it has", f"{node.name}: {cpu}m {memory} MiB {gpus} GPUs")
 
 
+def _products(state: FarmState) -> None:
+    """Products and nodes agree on who feeds what, and nobody was told to who could not, or who does so anyway."""
+    for product in state.products.values():
+        for name in product.nodes:
+            node = state.nodes.get(name)
+            if node is None or product.name not in node.assigned:
+                raise Broken("a product's nodes know it", f"{product} on {node}")
+            if node.state in (NodeState.LOST, NodeState.JOINING) or not node.takes_products:
+                raise Broken("a product is assigned to nodes that can feed it", f"{product} on {node}")
+            if product.name in node.products or (product.source and product.source != node.market_source):
+                raise Broken("a product is assigned to nodes that can feed it", f"{product} on {node}")
+            if node.drain is not None and node.drain.is_forced:
+                raise Broken("nothing is assigned beyond a drain's deadline", f"{product} on {node}")
+        if len(product.nodes) > 2 * product.copies:
+            raise Broken("a product has its copies and those being moved", f"{product}")
+    for node in state.nodes.values():
+        if stale := {
+            it for it in node.assigned if it not in state.products or node.name not in state.products[it].nodes
+        }:
+            raise Broken("what a node is told to feed is a product", f"{node.name}: {stale}")
+        if node.drain is not None and node.drain.is_complete and node.assigned:
+            raise Broken("a drained node feeds nothing", f"{node.name}: {node.assigned}")
+
+
 def promised(state: FarmState, node: Node) -> tuple[int, int, int]:
     """What the replicas on a node were promised: CPU in millicores, memory in MiB, GPUs."""
     needs = [
@@ -198,6 +223,7 @@ class Durable:
         yield ("tasks", sorted(self._task(task) for task in state.tasks.values()))
         yield ("replicas", sorted(self._replica(replica) for replica in state.replicas.values()))
         yield ("deployments", sorted(self._deployment(it) for it in state.deployments.values()))
+        yield ("products", sorted((it.name, it.source, it.copies, sorted(it.nodes)) for it in state.products.values()))
         yield ("nodes", sorted(self._node(node) for node in state.nodes.values()))
         yield ("pending", sorted(state.pending))
         yield ("leases", sorted(state.lease_batches.items()))
@@ -233,7 +259,8 @@ class Durable:
         return (
             node.name, state.value, node.is_cordoned, node.cordon_reason, node.cpu_millicores, node.memory_mib,
             () if drain is None else (self._moment(drain.deadline), drain.is_forced, drain.is_complete),
-            sorted(node.replicas),
+            sorted(node.replicas), sorted(node.products), node.takes_products, node.market_source,
+            sorted(node.assigned),
         )  # fmt: skip
 
     def _moment(self, mono: float) -> Moment:

@@ -287,7 +287,7 @@ def _blocked_by_silence_alone(node: Node) -> tuple[placement.Refusal, ...]:
     return () if is_heard else (placement.Refusal(placement.Reason.NOT_READY),)
 
 
-simply("cordon_is_ignored", seating, "_blocked", _blocked_by_silence_alone)
+simply("cordon_is_ignored", seating, "blocked", _blocked_by_silence_alone)
 
 
 @mutant

@@ -7,45 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
-from controller.core.commands import (
-    AddNode,
-    AttemptResult,
-    AttemptsEnded,
-    AttemptsStarted,
-    CancelTask,
-    Command,
-    Cordon,
-    Deploy,
-    NewTask,
-    NodeBeat,
-    NodeJoined,
-    NodeStreamEnded,
-    Remove,
-    ReplicaNews,
-    ReplicasReported,
-    Rollback,
-    Scale,
-    StartDrain,
-    StoreCheckpoint,
-    SubmitTasks,
-    Tick,
-    Uncordon,
-)
-from controller.core.decide import decide
-from controller.core.lives import Outcome, ReplicaState, TaskState
+from controller.core.lives import TaskState
 from controller.core.model import (
     Deployment,
-    DeploymentName,
-    FarmState,
-    Instant,
     Limits,
+    Node,
     NodeName,
     Policy,
+    Product,
+    ProductName,
     Replica,
     ReplicaId,
     Resources,
@@ -56,37 +30,9 @@ from controller.core.model import (
     Token,
     Version,
 )
-from controller.core.tasks import thread_id
 from controller.core.transition import Changes, FinishedTask, LeaseBatch
 from controller.journal.errors import JournalCorrupt, LostLead
-from tests.simulation.laws import check_same, check_state
-
-WALL_OFFSET_S = 1_795_000_000.0
-ECHO = DeploymentName("echo")
-ROUNDS = 120  # turns of one random history
-
-
-class Port(Protocol):
-    """A journal as the engine uses it."""
-
-    def take_lead(self) -> int: ...
-    def load(self, limits: Limits, now: Instant) -> FarmState: ...
-    def commit(self, changes: Changes, epoch: int) -> None: ...
-    def find_keys(self, keys: list[str]) -> dict[str, TaskId]: ...
-    def read_inputs(self, ids: list[TaskId]) -> dict[TaskId, bytes]: ...
-
-
-class Clock:
-    """The two clocks of one controller, moved by the test."""
-
-    def __init__(self) -> None:
-        self.mono = 1_000.0
-
-    def __call__(self) -> Instant:
-        return Instant(self.mono, self.mono + WALL_OFFSET_S)
-
-
-OpenJournal = Callable[[], Port]
+from tests.integration.journal.histories import ECHO, ROUNDS, WALL_OFFSET_S, Clock, History, OpenJournal, Port
 
 
 def new_task(number: int, data: bytes = b"{}", **options: Any) -> Task:
@@ -307,6 +253,41 @@ class JournalContract:
         journal.commit(fresh, epoch)
         assert journal.load(Limits(), clock()).deployments[ECHO].versions[1].digest == "sha256:9"
 
+    def test_products_are_stored_with_their_nodes(self, started: tuple[Port, int], clock: Clock) -> None:
+        journal, epoch = started
+        node = Node(NodeName("n1"), takes_products=True, market_source="coinbase-advanced")
+        product = Product(ProductName("BTC-USD"), "coinbase-advanced", 2, {node.name}, WALL_OFFSET_S, missing=1)
+        other = Product(ProductName("ETH-USD"), added_at=WALL_OFFSET_S)
+        journal.commit(Changes(nodes={node.name: node}, products={it.name: it for it in (product, other)}), epoch)
+        state = journal.load(Limits(), clock())
+        assert state.products == {it.name: dataclasses.replace(it, missing=0) for it in (product, other)}
+        loaded = state.nodes[node.name]
+        assert (loaded.takes_products, loaded.market_source, loaded.assigned) == (
+            True,
+            "coinbase-advanced",
+            {"BTC-USD"},
+        )
+        assert loaded.fed is None
+        product.nodes, product.copies = set(), 1
+        journal.commit(Changes(products={product.name: product}, forgotten_products=[other.name]), epoch)
+        after = journal.load(Limits(), clock())
+        assert after.products == {product.name: dataclasses.replace(product, missing=0)}
+        assert not after.nodes[node.name].assigned
+
+    def test_product_removed_and_added_in_one_turn_is_there(self, started: tuple[Port, int], clock: Clock) -> None:
+        journal, epoch = started
+        name = ProductName("BTC-USD")
+        journal.commit(Changes(products={name: Product(name, copies=3, added_at=WALL_OFFSET_S)}), epoch)
+        again = Product(name, added_at=WALL_OFFSET_S + 1)
+        journal.commit(Changes(products={name: again}, forgotten_products=[name]), epoch)
+        assert journal.load(Limits(), clock()).products == {name: again}
+
+    def test_products_of_a_task_come_back(self, started: tuple[Port, int], clock: Clock) -> None:
+        journal, epoch = started
+        task = new_task(1, products=("BTC-USD", "ETH-USD"))
+        journal.commit(Changes(inserted_tasks=[task]), epoch)
+        assert journal.load(Limits(), clock()).tasks[TaskId(1)].options == task.options
+
     # -------------------------------------------------------------- histories
 
     @pytest.mark.parametrize("seed", range(4))
@@ -317,144 +298,3 @@ class JournalContract:
             history.turn()
         history.compare()
         assert history.ended > ROUNDS / 4, "a history in which little happens proves little"
-
-
-class History:
-    """A farm whose nodes and operators do random things."""
-
-    def __init__(self, open_journal: OpenJournal, clock: Clock, chance: random.Random) -> None:
-        self._open, self._clock, self._chance = open_journal, clock, chance
-        self._sessions = 0
-        self.ended = 0
-        self._journal = open_journal()
-        self._lead()
-
-    def _lead(self) -> None:
-        self._epoch = self._journal.take_lead()
-        self.state = self._journal.load(Limits(input_memory_bytes=2_000), self._clock())
-
-    def compare(self) -> None:
-        """The core's state against what the journal reads back."""
-        check_state(self.state)
-        loaded = self._journal.load(self.state.limits, self._clock())
-        check_state(loaded)
-        check_same(self.state, loaded, self._clock())
-
-    def turn(self) -> None:
-        """Some commands, one commit; now and then a comparison, or another controller takes over."""
-        self._clock.mono += self._chance.choice((0.01, 0.2, 1.0, 1.0, 2.5))
-        beats: list[Command] = [
-            NodeBeat(node.name, node.session)
-            for node in self.state.nodes.values()
-            if node.session and self._chance.random() < 0.9
-        ]
-        commands = beats + [self._command() for _ in range(self._chance.randint(1, 6))]
-        out = decide(self.state, commands, self._clock())
-        self._journal.commit(out.changes, self._epoch)
-        self.ended += len(out.changes.finished_tasks)
-        for task in out.forget_inputs:
-            task.input = None
-        if self._chance.random() < 0.2:
-            self.compare()
-        if self._chance.random() < 0.05:
-            self._journal = self._open()
-            self._lead()
-
-    def _command(self) -> Command:
-        chance, state = self._chance, self.state
-        makers: list[tuple[int, Callable[[], Command]]] = [
-            (2, lambda: AddNode(self._node())),
-            (4, self._hello),
-            (6, self._report),
-            (6, self._submit),
-            (3, lambda: CancelTask(chance.choice([*state.tasks, TaskId(1)]))),
-            (4, self._begin),
-            (14, self._end),
-            (2, self._checkpoint),
-            (2, self._deploy),
-            (1, lambda: Scale(self._name(), chance.randint(0, 4))),
-            (1, lambda: Rollback(self._name())),
-            (1, lambda: Remove(self._name()) if chance.random() < 0.2 else Tick()),
-            (1, lambda: Cordon(self._node(), "why not")),
-            (1, lambda: Uncordon(self._node())),
-            (1, lambda: StartDrain(self._node(), chance.choice((0.5, 20.0)), "disk")),
-            (1, self._break),
-        ]
-        maker = chance.choices([it for _, it in makers], [weight for weight, _ in makers])[0]
-        return maker()
-
-    def _node(self) -> NodeName:
-        return NodeName(self._chance.choice(("n1", "n2", "n3")))
-
-    def _name(self) -> DeploymentName:
-        return DeploymentName(self._chance.choice(("echo", "brief")))
-
-    def _hello(self) -> Command:
-        self._sessions += 1
-        node = self.state.nodes.get(self._node())
-        held = [self.state.replicas[it] for it in sorted(node.replicas)] if node is not None else []
-        running = [token for replica in held for token in sorted(replica.tokens) if self._chance.random() < 0.8]
-        news = tuple(ReplicaNews(it.id, it.state) for it in held if self._chance.random() < 0.8)
-        return NodeJoined(
-            node.name if node is not None else self._node(), self._sessions, "1.0", 4000, 2048, 0, {"zone": "ü"},
-            frozenset({"avx"}), frozenset(), None, news, frozenset(running), frozenset(),
-        )  # fmt: skip
-
-    def _report(self) -> Command:
-        placed = [it for it in self.state.replicas.values() if it.node is not None]
-        if not placed:
-            return Tick()
-        replica = self._chance.choice(placed)
-        said = self._chance.choice((ReplicaState.RUNNING,) * 8 + tuple(ReplicaState))
-        assert replica.node is not None
-        news = ReplicaNews(replica.id, said, "crashed", "it died", 4711, 1, 12, 34)
-        return ReplicasReported(replica.node, self.state.nodes[replica.node].session, (news,))
-
-    def _submit(self) -> Command:
-        options = TaskOptions(
-            max_attempts=self._chance.choice((2, 4)),
-            queue_timeout_s=self._chance.choice((None, None, 5.0)),
-            labels=(("who", "mé"),) if self._chance.random() < 0.3 else (),
-        )
-        data = b'"' + b"x" * self._chance.randint(0, 200) + b'"'
-        chosen = options if self._chance.random() < 0.5 else None
-        new = tuple(
-            NewTask(self._name(), data, self._chance.randint(-5, 5), chosen) for _ in range(self._chance.randint(1, 8))
-        )
-        return SubmitTasks(new)
-
-    def _leased(self) -> Task | None:
-        leased = [task for task in self.state.tasks.values() if task.token is not None]
-        return self._chance.choice(leased) if leased else None
-
-    def _begin(self) -> Command:
-        task = self._leased()
-        if task is None or task.node is None or task.token is None:
-            return Tick()
-        return AttemptsStarted(task.node, self.state.nodes[task.node].session, (task.token,))
-
-    def _end(self) -> Command:
-        task = self._leased()
-        if task is None or task.node is None or task.token is None:
-            return Tick()
-        outcome = self._chance.choice((Outcome.SUCCEEDED,) * 5 + tuple(Outcome))
-        if outcome is Outcome.LOST:
-            outcome = Outcome.INTERRUPTED
-        error = self._chance.choice(("ValueError", "Reject", "ReplicaCrashed"))
-        result = AttemptResult(task.id, task.token, outcome, b'{"out": 1}', error, 'no "way"\\ %s', "line\n{}", 0.01)
-        return AttemptsEnded(task.node, self.state.nodes[task.node].session, (result,))
-
-    def _checkpoint(self) -> Command:
-        task = self._leased()
-        if task is None or task.token is None:
-            return Tick()
-        return StoreCheckpoint(task.id, task.token, thread_id(task), "", "c1", "", b"state", (("w", 0, b"data"),))
-
-    def _deploy(self) -> Command:
-        digest = f"sha256:{self._chance.randint(1, 3)}"
-        policy = Policy(max_attempts=3, concurrency=self._chance.randint(1, 4), backoff_s=0.5)
-        return Deploy(self._name(), digest, f'{{"d": "{digest}"}}', policy, replicas=self._chance.randint(1, 3))
-
-    def _break(self) -> Command:
-        node = self.state.nodes.get(self._node())
-        return NodeStreamEnded(node.name, node.session) if node is not None else Tick()

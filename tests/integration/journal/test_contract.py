@@ -8,7 +8,8 @@ import pytest
 
 from controller.journal import Journal
 from controller.journal.memory import MemoryJournal, Tables
-from tests.integration.journal.contract import Clock, JournalContract, OpenJournal
+from tests.integration.journal.contract import JournalContract
+from tests.integration.journal.histories import Clock, OpenJournal
 
 
 class TestMemoryJournal(JournalContract):

@@ -16,7 +16,8 @@ from controller.core.lives import NodeState, TaskState
 from controller.core.model import Instant, Limits, Node, NodeName, TaskId
 from controller.core.transition import Changes, CheckpointRow, Event, FinishedTask
 from controller.journal import Journal, JournalCorrupt, LostLead, Reader
-from tests.integration.journal.contract import ECHO, WALL_OFFSET_S, Clock, lease, new_task, registered
+from tests.integration.journal.contract import lease, new_task, registered
+from tests.integration.journal.histories import ECHO, WALL_OFFSET_S, Clock
 
 NOON = datetime(2026, 12, 31, 12, tzinfo=UTC).timestamp()
 DEADLINE_S = 20.0

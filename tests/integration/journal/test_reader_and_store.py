@@ -16,7 +16,8 @@ from controller.core.model import DeploymentName, Limits, NodeName, ReplicaId, T
 from controller.core.transition import Changes, EndedAttempt, Event, FinishedTask
 from controller.journal import Journal, Reader, Store
 from controller.journal.schema import BUNDLE_CHUNK_BYTES
-from tests.integration.journal.contract import ECHO, WALL_OFFSET_S, Clock, lease, new_task, registered
+from tests.integration.journal.contract import lease, new_task, registered
+from tests.integration.journal.histories import ECHO, WALL_OFFSET_S, Clock
 
 
 @pytest.fixture

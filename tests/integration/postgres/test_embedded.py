@@ -24,7 +24,8 @@ from controller.core.transition import Changes
 from controller.journal import Journal, migrate
 from controller.postgres import EmbeddedPostgres, ExternalPostgres
 from controller.postgres import cluster as on_disk
-from tests.integration.journal.contract import Clock, new_task, registered
+from tests.integration.journal.contract import new_task, registered
+from tests.integration.journal.histories import Clock
 
 FAST = {"fsync": "off", "shared_buffers": "16MB"}
 DEADLINE_S = 20.0

@@ -11,11 +11,14 @@ from typing import Any
 from agentfarm.errors import FarmError
 from controller.core.commands import (
     AddNode,
+    AddProducts,
     AttemptResult,
     AttemptsEnded,
     AttemptsStarted,
     Command,
     Deploy,
+    MarketReported,
+    NewProduct,
     NewTask,
     NodeBeat,
     NodeJoined,
@@ -25,7 +28,7 @@ from controller.core.commands import (
     Tick,
 )
 from controller.core.decide import TICK_S, decide
-from controller.core.lives import Outcome, ReplicaState, TaskState
+from controller.core.lives import Outcome, ProductState, ReplicaState, TaskState
 from controller.core.model import (
     Deployment,
     DeploymentName,
@@ -35,6 +38,9 @@ from controller.core.model import (
     Node,
     NodeName,
     Policy,
+    Product,
+    ProductName,
+    ProductStatus,
     Replica,
     ReplicaId,
     Resources,
@@ -138,19 +144,41 @@ class Farm:
         memory_mib: int = 4096,
         cpu: int = 4000,
         labels: dict[str, str] | None = None,
+        source: str = "",
+        own: tuple[str, ...] = (),
     ) -> int:
-        """A new stream of a node; what it says it holds. Returns the session."""
+        """A new stream of a node; what it says it holds. With a source its feed takes products. Returns the session."""
         self.sessions += 1
         news = tuple(ReplicaNews(ReplicaId(number), state) for number, state in (replicas or {}).items())
         answer = self.turn(
             NodeJoined(
-                NodeName(name), self.sessions, "1", cpu, memory_mib, 0, labels or {}, frozenset(), frozenset(), None,
-                news, frozenset(running or ()), frozenset(finished or ()),
+                NodeName(name), self.sessions, "1", cpu, memory_mib, 0, labels or {}, frozenset(), frozenset(own), None,
+                news, frozenset(running or ()), frozenset(finished or ()), bool(source), source,
             )
         ).answers[0]  # fmt: skip
         if isinstance(answer, FarmError):
             raise answer
         return self.sessions
+
+    def feeding(self, *names: str, source: str = "a") -> None:
+        """Nodes with feeds join; none feeds anything yet."""
+        for name in names:
+            self.turn(AddNode(NodeName(name)))
+            self.hello(name, source=source)
+            self.feeds(name)
+
+    def feed(self, *names: str, copies: int | None = None, source: str | None = None) -> list[Product]:
+        """Products are added; returns them."""
+        products = [ProductName(name) for name in names]
+        self.ask(AddProducts(tuple(NewProduct(name, source, copies) for name in products)))
+        return [self.state.products[name] for name in products]
+
+    def feeds(self, node: str, **states: str) -> None:
+        """A node's feed says how its products are, `_` for `-`; without any: all it was told to feed are good."""
+        said = {name.replace("_", "-"): ProductStatus(ProductState(state)) for name, state in states.items()}
+        known = self.state.nodes[NodeName(node)]
+        good = dict.fromkeys(known.assigned | known.products, ProductStatus(ProductState.GOOD))
+        self.turn(MarketReported(known.name, known.session, said or good))
 
     def holding(self, name: str) -> dict[str, Any]:
         """What an honest node of that name would say in its Hello if it runs all it was given."""
