@@ -19,6 +19,7 @@ from agentfarm.wire import link_pb2 as wire
 from nodeagent.bundles import Bundles
 from nodeagent.calls import Calls
 from nodeagent.environments import Environments
+from nodeagent.feed_questions import FeedQuestions
 from nodeagent.link import Link, Peer
 from nodeagent.log import log
 from nodeagent.log_streams import LogStreams
@@ -74,6 +75,10 @@ class Daemon:
         self.workload.outbox = self.outbox
         self.logs = LogStreams(self.supervisor, self.calls, self.outgoing)
         self.market = Market(settings.market, self._folder, runtime, self._market_ready)
+        self.questions = FeedQuestions(
+            self._folder, runtime, self.calls, self.outgoing,
+            lambda: self.market.products if settings.market is not None else None,
+        )  # fmt: skip
         if settings.market is not None:
             self.supervisor.arriving[CAPABILITY] = asyncio.Event()
         peer = Peer(self._address, self._credentials, settings.link_name or "")
@@ -123,6 +128,7 @@ class Daemon:
                     await self.outbox.emptied.wait()
         self.relay.stop()
         await self.logs.stop()
+        await self.questions.stop()
         for part in parts:
             part.cancel()
         await asyncio.gather(*parts, return_exceptions=True)
@@ -196,6 +202,9 @@ class Daemon:
             self.logs.begin(message.log_request)
         elif kind == "log_stop":
             self.logs.end(message.log_stop.request_id)
+            self.questions.end(message.log_stop.request_id)
+        elif kind == "feed_request":
+            self.questions.begin(message.feed_request)
 
     def stop_exclusive(self, within_s: float) -> None:
         """See `nodeagent.link.Node`."""
@@ -203,7 +212,7 @@ class Daemon:
 
     def lease_renewed(self, until_s: float) -> None:
         """See `nodeagent.link.Node`."""
-        self.workload.lease_renewed(until_s)
+        self.supervisor.lease_renewed(until_s)
 
     # -------------------------------------------------------------- small connections between parts
 

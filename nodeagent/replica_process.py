@@ -154,6 +154,17 @@ class ReplicaProcess(asyncio.Protocol):
                 signal.pidfd_send_signal(self._pidfd, number)
 
 
+def living_process(folder: Path, on_frame: OnFrame) -> ReplicaProcess | None:
+    """The process of a replica's folder, if an earlier daemon started one that still lives."""
+    identity = read_identity(folder)
+    if identity is None:
+        return None
+    try:
+        return ReplicaProcess.attach(folder, *identity, on_frame)
+    except ProcessLookupError:
+        return None
+
+
 def read_identity(folder: Path) -> tuple[int, int] | None:
     """Pid and start ticks of the process that last lived in a replica's folder."""
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -24,7 +24,7 @@ from nodeagent.problems import StartFailed
 from nodeagent.replica import frames
 from nodeagent.replica.frames import Kind
 from nodeagent.replica.launch import LOG_NAME, Launch
-from nodeagent.replica_process import Exit, ReplicaProcess, read_identity
+from nodeagent.replica_process import Exit, ReplicaProcess
 from nodeagent.restarts import Crashes
 
 T = TypeVar("T")
@@ -212,7 +212,7 @@ class Seat:
         if started is None:
             return
         try:
-            process = ReplicaProcess.attach(self.folder, *started, self._heard)
+            process = ReplicaProcess.attach(self.folder, *started, self.on_frame)
         except ProcessLookupError:
             self._crashed(Exit(None, was_ours=False), "it ended as soon as it was started")
             return
@@ -303,7 +303,8 @@ class Seat:
         if not task.cancelled():
             task.exception()  # whatever went wrong is nobody's concern any more
 
-    def _heard(self, kind: int, body: bytes) -> None:
+    def on_frame(self, kind: int, body: bytes) -> None:
+        """A frame of its process."""
         self._around.heard(self, kind, body)
 
     # -------------------------------------------------------------- its state
@@ -348,17 +349,6 @@ def recall(folder: Path, around: Surroundings) -> Seat | None:
     except Exception:
         return None
     return seat
-
-
-def living_process(seat: Seat, on_frame: Callable[[int, bytes], None]) -> ReplicaProcess | None:
-    """The seat's process, if an earlier daemon started one that still lives."""
-    identity = read_identity(seat.folder)
-    if identity is None:
-        return None
-    try:
-        return ReplicaProcess.attach(seat.folder, *identity, on_frame)
-    except ProcessLookupError:
-        return None
 
 
 def launch_of(seat: Seat, bundle: Path, node: str, variables: dict[str, str], late: dict[str, str]) -> Launch:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from agentfarm.errors import InvalidRequest
 from agentfarm.wire import link_pb2 as wire
+from nodeagent.adoption import Adoption
 from nodeagent.attempts import Ending
 from nodeagent.bundles import Bundles
 from nodeagent.desired import Presence, plan_seats
@@ -27,17 +28,15 @@ from nodeagent.replica import frames
 from nodeagent.replica.frames import Kind
 from nodeagent.replica.launch import Launch
 from nodeagent.replica_process import Exit
-from nodeagent.seat import Seat, launch_of, living_process, recall
+from nodeagent.seat import Seat, launch_of
 from nodeagent.workload import Workload
 from nodeagent.zygotes import Zygotes
 
-ADOPT_TIMEOUT_S: Final = 3.0
-"""How long a new daemon waits for replicas it found to say what they run, before it says Hello without them."""
 ZYGOTE_LINGER_S: Final = 30.0
 
 
 class Supervisor:
-    """`start` finds what an earlier daemon left; then the link gives orders."""
+    """`start` finds what an earlier daemon left (see `adoption`); then the link gives orders."""
 
     def __init__(
         self,
@@ -69,7 +68,7 @@ class Supervisor:
         self._generation = 0
         self._takes_orders = True
         self._prepared: dict[int, tuple[Environment, Launch]] = {}
-        self._awaited: dict[int, asyncio.Event] = {}
+        self._adoption = Adoption(self)
         self._linger: asyncio.TimerHandle | None = None
         self._chores: set[asyncio.Task[None]] = set()
         self._health = Health(self)
@@ -78,21 +77,7 @@ class Supervisor:
     async def start(self) -> None:
         """Find the zygotes and replicas of an earlier daemon, and hear what they run."""
         await self._zygotes.find()
-        if self._folder.is_dir():
-            for folder in sorted(self._folder.iterdir()):
-                self._recall(folder)
-        if self._awaited:
-            waits = [asyncio.ensure_future(event.wait()) for event in self._awaited.values()]
-            _, late = await asyncio.wait(waits, timeout=ADOPT_TIMEOUT_S)
-            for wait in late:
-                wait.cancel()
-            log.info(
-                "replicas.found",
-                replicas=len(waits) - len(late),
-                silent=len(late),
-                attempts=len(self.workload.attempts),
-            )
-        self._awaited.clear()
+        await self._adoption.adopt(self._folder, self.seats)
         self._health.start()
 
     async def stop(self, *, with_replicas: bool, at_once: bool = False) -> None:
@@ -142,6 +127,12 @@ class Supervisor:
             self._outgoing.report(wire.ReplicaStatus(replica_id=replica_id, state=wire.REPLICA_STATE_STOPPED))
         if not plan.is_empty:
             self._tidy_later()
+
+    def lease_renewed(self, until_s: float) -> None:
+        """Exclusive attempts may run until then. Told to all who can end them, for each of the others may be dead."""
+        self.workload.lease_renewed(until_s)
+        is_wanted = any(seat.spec.exclusive for seat in self.seats.values())
+        self._zygotes.lease_renewed(until_s, is_wanted=is_wanted)
 
     # -------------------------------------------------------------- what seats need of us
 
@@ -208,8 +199,7 @@ class Supervisor:
         """A replica is ready; after a restart of the daemon it says what it has in hand."""
         self.workload.found(seat, said["held"])
         seat.hello(int(said["ready_ms"]))
-        if event := self._awaited.get(seat.id):
-            event.set()
+        self._adoption.hello(seat.id)
 
     def _begin(self, wanted: wire.DesiredReplica) -> None:
         folder = self._folder / str(wanted.replica_id)
@@ -229,21 +219,6 @@ class Supervisor:
         self.seats[seat.id] = seat
         self._outgoing.report(seat.status)
         seat.start()
-
-    def _recall(self, folder: Path) -> None:
-        seat = recall(folder, self)
-        if seat is None:
-            shutil.rmtree(folder, ignore_errors=True)
-            return
-        self.seats[seat.id] = seat
-        if seat.presence is Presence.ENDED:
-            return
-        process = living_process(seat, lambda kind, body: self.heard(seat, kind, body))
-        if process is None:
-            seat.start()
-        else:
-            self._awaited[seat.id] = asyncio.Event()
-            seat.adopt(process)
 
     def _forget(self, replica_id: int) -> None:
         seat = self.seats.pop(replica_id)

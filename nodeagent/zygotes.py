@@ -79,6 +79,11 @@ class ZygoteClient(asyncio.Protocol):
         finally:
             self._asked.pop(number, None)
 
+    def tell(self, op: str, **facts: Any) -> None:
+        """What needs no answer. A zygote that does not read is told no more."""
+        if self._transport is not None and not self.is_gone and not self._transport.get_write_buffer_size():
+            self._transport.write(encode({"op": op, **facts}))
+
     def close(self) -> None:
         """Let go of the connection; the zygote lives on."""
         if self._transport is not None:
@@ -123,6 +128,7 @@ class Zygotes:
         self._clients: dict[str, ZygoteClient] = {}
         self._agents: dict[str, AgentZygote] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._lease_until_s = 0.0
 
     async def prepare(self, environment: Environment, launch: Launch, *, import_timeout_s: float) -> None:
         """Have the agent imported, ready to be forked. Raises StartFailed."""
@@ -137,6 +143,8 @@ class Zygotes:
             try:
                 agent = await self._agent(environment, launch, import_timeout_s)
                 asked = Launch.from_dict({**_fields(launch), "loads_agent": agent.loads_agent})
+                if launch.is_exclusive:  # what it forks may be at work before the next renewal
+                    agent.client.tell("lease", until_s=self._lease_until_s)
                 answer = await agent.client.ask("fork", timeout_s=FORK_TIMEOUT_S, launch=_fields(asked))
             except (ZygoteGone, OSError) as problem:
                 log.warning("zygote.gone", problem=str(problem))
@@ -168,6 +176,12 @@ class Zygotes:
         key = "\0".join((launch.bundle, launch.entry or "", repr(sorted(launch.environment.items()))))
         kinship = _kinship(environment, Path(launch.bundle), self._release)
         return f"agent-{kinship}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+    def lease_renewed(self, until_s: float, *, is_wanted: bool) -> None:
+        """Zygotes end exclusive replicas that are at work after it, should nobody else. is_wanted: there are such."""
+        self._lease_until_s = until_s
+        for client in self._clients.values() if is_wanted else ():
+            client.tell("lease", until_s=until_s)
 
     async def retire(self, used: set[str]) -> None:
         """End agent zygotes that no replica needs, and then environment zygotes without agents."""

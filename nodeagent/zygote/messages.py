@@ -5,6 +5,7 @@ Requests bear `id` and `op`; the answer bears the same `id`. A line without `id`
     load   {name, folder, bundle, entry}   fork an agent zygote; answered when the agent is imported, or is not
     fork   {launch}                        fork a replica; answered {pid, start_ticks}
     stop   {}                              end once no child remains
+    lease  {until_s}                       until when exclusive replicas may work, on CLOCK_MONOTONIC; not answered
     news   {"event": "exit", "replica_id", "pid", "status"}
 """
 

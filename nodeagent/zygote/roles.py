@@ -28,7 +28,6 @@ class EnvironmentZygote:
 
     def __init__(self, folder: Path) -> None:
         self._server = Server(folder, self._exited, ends_strays=False)
-        self._replicas: dict[int, Launch] = {}
         self._server.handlers |= {"load": self._load, "fork": self._fork}
 
     def serve(self) -> None:
@@ -57,10 +56,10 @@ class EnvironmentZygote:
         self._server.watch(reading, ready)
 
     def _fork(self, request: dict[str, Any], reply: Reply) -> None:
-        reply(fork_replica(self._server, self._replicas, request, None))
+        reply(fork_replica(self._server, request, None))
 
     def _exited(self, pid: int, status: int) -> dict[str, Any] | None:
-        return replica_exited(self._replicas, pid, status)
+        return replica_exited(self._server, pid, status)
 
 
 class AgentZygote:
@@ -69,7 +68,6 @@ class AgentZygote:
     def __init__(self, folder: Path, agent: Any) -> None:
         self._agent = agent
         self._server = Server(folder, self._exited, ends_strays=True)
-        self._replicas: dict[int, Launch] = {}
         self._server.handlers |= {"fork": self._fork}
 
     def serve(self) -> None:
@@ -77,15 +75,13 @@ class AgentZygote:
         self._server.serve()
 
     def _fork(self, request: dict[str, Any], reply: Reply) -> None:
-        reply(fork_replica(self._server, self._replicas, request, self._agent))
+        reply(fork_replica(self._server, request, self._agent))
 
     def _exited(self, pid: int, status: int) -> dict[str, Any] | None:
-        return replica_exited(self._replicas, pid, status)
+        return replica_exited(self._server, pid, status)
 
 
-def fork_replica(
-    server: Server, replicas: dict[int, Launch], request: dict[str, Any], agent: Any | None
-) -> dict[str, Any]:
+def fork_replica(server: Server, request: dict[str, Any], agent: Any | None) -> dict[str, Any]:
     """Fork one replica; the answer names its process."""
     launch = Launch.from_dict(request["launch"])
     forked_at_ns = time.monotonic_ns()
@@ -94,13 +90,13 @@ def fork_replica(
         server.leave()
         become_replica(launch, agent, forked_at_ns)
     server.children.add(pid)
-    replicas[pid] = launch
+    server.replicas[pid] = launch
     return {"pid": pid, "start_ticks": start_ticks(pid)}
 
 
-def replica_exited(replicas: dict[int, Launch], pid: int, status: int) -> dict[str, Any] | None:
+def replica_exited(server: Server, pid: int, status: int) -> dict[str, Any] | None:
     """Leave word of a replica's exit in its folder, for a daemon that is away; make the news for one that is here."""
-    launch = replicas.pop(pid, None)
+    launch = server.replicas.pop(pid, None)
     if launch is None:
         return None
     word = {"pid": pid, "status": status, "replica_id": launch.replica_id}

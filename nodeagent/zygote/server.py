@@ -12,8 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from nodeagent.replica.launch import Launch
 from nodeagent.replica.process import become_subreaper
 from nodeagent.replica.unix_sockets import listen
+from nodeagent.zygote.guard import LeaseGuard
 from nodeagent.zygote.messages import SOCKET_NAME, LineReader, encode
 
 READ_BYTES: Final = 64 * 1024
@@ -40,8 +42,11 @@ class Server:
     """
 
     def __init__(self, folder: Path, exited: Exited, *, ends_strays: bool) -> None:
-        self.handlers: dict[str, Handler] = {"stop": self._stop}
+        self.handlers: dict[str, Handler] = {"stop": self._stop, "lease": self._lease}
         self.children: set[int] = set()
+        self.replicas: dict[int, Launch] = {}
+        """Those children that are replicas."""
+        self._guard = LeaseGuard(self.replicas)
         self._folder = folder
         self._exited = exited
         self._peers: list[_Peer] = []
@@ -72,9 +77,10 @@ class Server:
         """Until told to stop and alone, or lonely for too long."""
         try:
             while not self._is_done():
-                for key, _ in self._selector.select(LOOK_EVERY_S):
+                for key, _ in self._selector.select(self._guard.look_every_s or LOOK_EVERY_S):
                     key.data()
                 self._reap()
+                self._guard.look()
                 if not self._peers and not self._folder.exists():
                     self._ends_when_alone = True  # the node was taken away, folder and all
         finally:
@@ -96,6 +102,7 @@ class Server:
             peer.connection.detach()
         self._peers.clear()
         self.children.clear()
+        self.replicas.clear()
 
     def _is_done(self) -> bool:
         if self.children or self._peers:
@@ -106,6 +113,10 @@ class Server:
     def _stop(self, _request: dict[str, Any], reply: Reply) -> None:
         self._ends_when_alone = True
         reply({})
+
+    def _lease(self, request: dict[str, Any], _reply: Reply) -> None:
+        """News, not a question: there is no answer."""
+        self._guard.heard(float(request["until_s"]))
 
     # -------------------------------------------------------------- peers
 

@@ -27,6 +27,7 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
         self.authority = authority
         self.bundles: dict[str, bytes] = {}
         self.hellos: list[wire.Hello] = []
+        self.on_hello: Callable[[], object] = lambda: None  # called before the Welcome
         self.replicas: dict[int, wire.ReplicaStatus] = {}
         self.history: list[tuple[int, str, str]] = []
         self.started: list[int] = []
@@ -138,6 +139,7 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
         hello = (await anext(requests)).hello
         async with self._changed:
             self.hellos.append(hello)
+            self.on_hello()
             for status in hello.replicas:
                 self._note(status)
             stream = self._stream = asyncio.Queue()

@@ -17,23 +17,10 @@ import pytest
 from agentfarm.wire import link_pb2 as wire
 from tests.integration.node.conftest import Node
 from tests.integration.node.controller import ScriptedController, task, wanted
+from tests.integration.node.gated import GATED, gated
 from tests.integration.node.waiting import until
 
 ECHO = "async def main(input):\n    return input\n"
-GATED = """
-import asyncio, os, pathlib
-async def main(input):
-    gate = pathlib.Path(input["gate"])
-    with open(input["ran"], "a") as file:
-        file.write(f"{os.getpid()}\\n")
-    while not gate.exists():
-        await asyncio.sleep(0.02)
-    return os.getpid()
-"""
-
-
-def gated(tmp_path: Path) -> dict[str, str]:
-    return {"gate": str(tmp_path / "gate"), "ran": str(tmp_path / "ran")}
 
 
 async def test_an_import_that_fails_is_told_with_its_traceback(node: Node, controller: ScriptedController) -> None:
@@ -294,41 +281,6 @@ async def test_a_second_daemon_in_the_folder_is_refused(node: Node, controller: 
     assert second.returncode == 5
     assert b"already serves" in said
     assert str(node.process.pid if node.process else 0).encode() in said
-
-
-async def test_exclusive_attempts_end_when_the_daemon_is_dead(
-    node: Node, controller: ScriptedController, tmp_path: Path
-) -> None:
-    """Nobody is left to stop them, and after eight seconds the controller may give them to another node."""
-    await node.start()
-    await controller.desire(wanted(1, controller.bundle(agent=GATED), exclusive=True))
-    await controller.until_running(1)
-    await controller.assign(task(1, 1, gated(tmp_path), exclusive=True))
-    await controller.until(lambda: 1 in controller.started)
-    log = node.data / "replicas" / "1" / "running"
-    await node.kill()
-    await until(lambda: not any(log.read_bytes()), deadline_s=8.0)
-
-
-async def test_exclusive_attempts_end_when_the_daemon_is_stopped_and_late_orders_are_refused(
-    node: Node, controller: ScriptedController, tmp_path: Path
-) -> None:
-    """A daemon that sleeps past its lease stops nothing; when it wakes, what waited in its socket is not its work."""
-    await node.start()
-    await controller.desire(wanted(1, controller.bundle(agent=GATED), exclusive=True, concurrency=2))
-    await controller.until_running(1)
-    await controller.assign(task(1, 1, gated(tmp_path), exclusive=True))
-    await controller.until(lambda: 1 in controller.started)
-    running = node.data / "replicas" / "1" / "running"
-    assert node.process is not None
-    node.process.send_signal(signal.SIGSTOP)
-    try:
-        await until(lambda: not any(running.read_bytes()), deadline_s=8.0)
-        await controller.assign(task(2, 1, gated(tmp_path), exclusive=True))
-    finally:
-        node.process.send_signal(signal.SIGCONT)
-    assert (await controller.result_of(2)).outcome == wire.OUTCOME_INTERRUPTED
-    assert 2 not in controller.started
 
 
 async def test_a_node_whose_folder_is_taken_away_leaves_nothing_running(
