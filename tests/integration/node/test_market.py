@@ -74,3 +74,43 @@ async def test_without_a_questdb_the_node_works_and_says_why(node: Node, control
     await controller.until_running(1)
     await controller.assign(task(1, 1, "fine"))
     assert (await controller.result_of(1)).outcome == wire.OUTCOME_SUCCEEDED
+
+
+async def test_a_question_is_answered_by_a_program_beside_the_feed(
+    node: Node, controller: ScriptedController, exchange: dict[str, Any]
+) -> None:
+    await node.start(market=exchange, stop_replicas_on_exit=True)
+    await controller.until(lambda: controller.measured.market_rows > 20, ROWS_DEADLINE_S)
+    await ask(controller, 1, "verify", product="BTC-USD")
+    await ask(controller, 2, "gaps")  # while the first is being answered
+    await controller.until(lambda: {1, 2} <= set(controller.log_ends), ROWS_DEADLINE_S)
+    assert "is answering another question (verify)" in controller.log_ends[2]
+    assert controller.log_ends[1] == ""
+    said = [json.loads(line) for line in controller.logs[1].splitlines()]
+    assert said[0]["event"] == "started"
+    assert [line["product"] for line in said if line["event"] == "product"] == ["BTC-USD"]
+    assert said[-1]["is_good"], said
+    await ask(controller, 3, "replay", until="2000-01-01T00:00:00Z")
+    await controller.until(lambda: 3 in controller.log_ends, ROWS_DEADLINE_S)
+    assert json.loads(controller.logs[3].splitlines()[-1])["records"] == 0
+    await ask(controller, 4, "verify")
+    await controller.until(lambda: 4 in controller.logs)
+    await controller.send(log_stop=wire.LogStop(request_id=4))
+    await until(lambda: node.log.count("market.answered") == 3)
+    assert not any("nodeagent.feed.audit" in command for _, command in node.processes())
+    await ask(controller, 5, "gaps", since="2000-01-01T00:00:00Z")
+    await controller.until(lambda: 5 in controller.log_ends, ROWS_DEADLINE_S)
+    assert controller.log_ends[5] == ""
+    assert json.loads(controller.logs[5].splitlines()[-1])["event"] == "done"
+
+
+async def test_a_node_without_market_data_says_so(node: Node, controller: ScriptedController) -> None:
+    await node.start()
+    await ask(controller, 1, "gaps")
+    await controller.until(lambda: 1 in controller.log_ends)
+    assert controller.log_ends[1] == "This node has no market data."
+
+
+async def ask(controller: ScriptedController, number: int, verb: str, **arguments: Any) -> None:
+    question = wire.FeedRequest(request_id=number, verb=verb, arguments_json=json.dumps(arguments))
+    await controller.send(feed_request=question)
