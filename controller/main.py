@@ -95,6 +95,7 @@ class Controller:
                 payload_max_bytes=settings.payload_max_bytes,
             ),
             logs=link.logs,
+            feeds=link.logs,
         )
         await gateway.start()
         stack.push_async_callback(gateway.stop)

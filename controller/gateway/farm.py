@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, cast
 
@@ -11,7 +11,7 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from controller.core.commands import Command
-from controller.core.model import FarmState, Instant, Replica, TaskId
+from controller.core.model import FarmState, Instant, NodeName, Replica, TaskId
 from controller.gateway.history import History
 from controller.gateway.joining import Joining
 from controller.gateway.settings import GatewaySettings
@@ -53,6 +53,13 @@ class LogSource(Protocol):
         """Chunks of whole lines, UTF-8. Raises Unavailable, at the first step too."""
 
 
+class FeedSource(Protocol):
+    """Who answers questions about a node's market data: the node's daemon (controller.link.logs.LogRelay)."""
+
+    def ask_feed(self, node: NodeName, verb: str, arguments: Mapping[str, Any]) -> AsyncIterator[bytes]:
+        """Chunks of whole NDJSON lines. Raises Unavailable, or Conflict in the node's words, at the first step too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Farm:
     """Everything a route may use."""
@@ -62,6 +69,7 @@ class Farm:
     joining: Joining
     logs: LogSource | None
     settings: GatewaySettings
+    feeds: FeedSource | None = None
 
     @property
     def state(self) -> FarmState:

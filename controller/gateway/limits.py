@@ -29,6 +29,7 @@ LOG_TAIL_MAX: Final = 10_000
 EVENTS_PAGE: Final = 500
 
 SSE_KEEPALIVE_S: Final = 15.0
+FEED_NODES_AT_ONCE: Final = 64  # nodes that answer one question about market data at the same time
 STREAMS_MAX: Final = 2_000  # open at once; each holds a connection and a queue
 RETRY_AFTER_S: Final = 1  # said to callers when a dependency is away
 ENGINE_DEADLINE_S: Final = 10.0

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from controller.authority import Authority
 from controller.gateway.app import app_of
-from controller.gateway.farm import EngineLike, Farm, LogSource
+from controller.gateway.farm import EngineLike, Farm, FeedSource, LogSource
 from controller.gateway.http_server import HttpServer
 from controller.gateway.joining import AuthorityJoining
 from controller.gateway.journal_history import JournalHistory
@@ -25,6 +25,7 @@ def build_app(
     settings: GatewaySettings,
     *,
     logs: LogSource | None = None,
+    feeds: FeedSource | None = None,
     addresses: Callable[[], tuple[str, str]] | None = None,
 ) -> FastAPI:
     """The application over a controller's parts. addresses: as AuthorityJoining takes them."""
@@ -34,7 +35,7 @@ def build_app(
 
     history = JournalHistory(reader, store, lambda: engine.state)
     joining = AuthorityJoining(authority, store, addresses or told)
-    return app_of(Farm(engine, history, joining, logs, settings))
+    return app_of(Farm(engine, history, joining, logs, settings, feeds))
 
 
 class GatewayServer(HttpServer):
@@ -49,8 +50,9 @@ class GatewayServer(HttpServer):
         settings: GatewaySettings,
         *,
         logs: LogSource | None = None,
+        feeds: FeedSource | None = None,
     ) -> None:
-        app = build_app(engine, reader, store, authority, settings, logs=logs, addresses=self._addresses)
+        app = build_app(engine, reader, store, authority, settings, logs=logs, feeds=feeds, addresses=self._addresses)
         super().__init__(app, settings.gateway_host, settings.gateway_port)
         self._settings = settings
 
