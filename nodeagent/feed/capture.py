@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -83,7 +84,8 @@ class CaptureWriter:
         position = position_of(self._segment, self._records)
         self._records += 1
         if self._pending_bytes >= self._settings.flush_bytes:
-            self.flush()
+            with suppress(OSError):  # the record is taken: it is in the tail; the next flush says what is wrong
+                self.flush()
         return position
 
     def flush(self) -> None:
@@ -132,29 +134,43 @@ class CaptureWriter:
         self._hour = -1
 
     def _rotate(self, now_ns: int, hour: int) -> None:
-        """Finish the file at hand, begin the next."""
+        """Finish the file at hand, begin the next. A failure leaves no file behind; the next append tries again."""
         self.close()
-        self._segment += 1
+        number = self._segment + 1
         started = datetime.fromtimestamp(now_ns // NS, UTC)
-        path = self._directory / form.segment_name(self._segment, f"{started:%Y-%m-%dT%H}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        self._file = os.open(path, flags, 0o640)
-        self._tail = os.open(self._tail_path(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
-        head = form.encode_segment_head(self._segment, now_ns)
-        _append(self._file, head, 0)
-        _sync_directory(self._directory)
+        path = self._directory / form.segment_name(number, f"{started:%Y-%m-%dT%H}")
+        tail_path = self._directory / form.tail_name(number)
+        stream = _Stream(self._settings.compression_level)
+        head = form.encode_segment_head(number, now_ns)
+        tail_head = form.encode_tail_head(number, 0, stream.encoder)
+        opened: dict[Path, int] = {}
+        try:
+            for name, first in ((path, head), (tail_path, tail_head)):
+                opened[name] = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+                _append(opened[name], first, 0)
+            _sync_directory(self._directory)
+        except OSError:
+            for name, file in opened.items():
+                os.close(file)
+                name.unlink()
+            raise
+        self._file, self._tail = opened.values()
+        self._segment = number
         self._hour = hour
         self._written_bytes = len(head)
+        self._tail_bytes = len(tail_head)
         self.stored_bytes += len(head)
         self._records = self._packed_records = 0
-        self._stream = _Stream(self._settings.compression_level)
-        self._start_tail()
+        self._stream = stream
 
     def _start_tail(self) -> None:
-        """Empty the tail; what comes next continues where the segment ends."""
-        os.ftruncate(self._tail, 0)
+        """Empty the tail; what comes next continues where the segment ends.
+
+        The new head takes the place of the old one, which the disk has given already: on a full disk this cannot fail.
+        """
         head = form.encode_tail_head(self._segment, self._records, self._stream.encoder)
-        _append(self._tail, head, 0)
+        os.ftruncate(self._tail, len(head))
+        os.pwrite(self._tail, head, 0)
         self._tail_bytes = len(head)
 
     def _tail_path(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import random
 from pathlib import Path
@@ -199,6 +200,91 @@ def test_a_full_disk_takes_no_record_and_harms_none(tmp_path: Path, monkeypatch:
         writer.append(record)
     assert content(list(read_capture(tmp_path))) == content(made)
     writer.close()
+    assert content(list(read_capture(tmp_path))) == content(made)
+
+
+class _Disk:
+    """`os.pwrite` of a disk with so many bytes left; bytes that a file has already can be written again."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free: float = math.inf
+        self._real = os.pwrite
+        monkeypatch.setattr(os, "pwrite", self._pwrite)
+
+    def _pwrite(self, file: int, data: bytes, offset: int) -> int:
+        new = max(0, offset + len(data) - os.fstat(file).st_size)
+        if new > self.free:
+            raise OSError(errno.ENOSPC, "no space left")
+        self.free -= new
+        return self._real(file, data, offset)
+
+
+def test_an_hour_that_begins_on_a_full_disk_leaves_no_files_and_begins_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, writer = _Disk(monkeypatch), CaptureWriter(tmp_path)
+    made = records(40, start_ns=START_NS + HOUR_NS - NS // 3)
+    hours = [record.received_at_ns // HOUR_NS for record in made]
+    turn = hours.index(hours[-1])
+    for record in made[:turn]:
+        writer.append(record)
+    writer.flush()
+    disk.free = 0
+    for record in made[turn:]:
+        with pytest.raises(OSError, match="no space"):
+            writer.append(record)
+    assert len(list(tmp_path.iterdir())) <= 2, "the last hour's, and its tail"
+    assert content(list(read_capture(tmp_path))) == content(made[:turn])
+    disk.free = math.inf
+    for record in made[turn:]:
+        writer.append(record)
+    writer.close()
+    assert content(list(read_capture(tmp_path))) == content(made)
+    assert [segment.number for segment in segments(tmp_path)] == [1, 2]
+
+
+def test_a_record_is_taken_or_refused_and_never_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, writer = _Disk(monkeypatch), CaptureWriter(tmp_path, CaptureSettings(flush_bytes=1))
+    made = records(30)
+    writer.append(made[0])
+    taken = [made[0]]
+    for record in made[1:]:
+        disk.free = len(record.payload) + 30  # for the tail, which is written first, and no more
+        try:
+            writer.append(record)
+        except OSError:
+            continue
+        taken.append(record)
+    assert len(taken) > 10
+    assert content(list(read_capture(tmp_path))) == content(taken)
+    disk.free = math.inf
+    writer.close()
+    assert content(list(read_capture(tmp_path))) == content(taken)
+
+
+@pytest.mark.parametrize("others_take_the_room", [True, False])
+def test_a_tail_that_was_emptied_can_be_written_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others_take_the_room: bool
+) -> None:
+    """What the emptied tail gave back to the disk may be somebody else's a moment later."""
+    disk, writer = _Disk(monkeypatch), CaptureWriter(tmp_path)
+    made = records(30)
+    for record in made[:10]:
+        writer.append(record)
+    real = os.ftruncate
+
+    def ftruncate(file: int, length: int) -> None:
+        real(file, length)
+        disk.free = 0 if others_take_the_room else math.inf
+
+    monkeypatch.setattr(os, "ftruncate", ftruncate)
+    writer.flush()
+    disk.free = math.inf
+    for record in made[10:]:
+        writer.append(record)
+    # The process dies here: no close.
+    assert content(list(read_capture(tmp_path))) == content(made)
+    CaptureWriter(tmp_path)
     assert content(list(read_capture(tmp_path))) == content(made)
 
 
