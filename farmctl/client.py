@@ -73,11 +73,20 @@ class FarmClient:
         headers = {"Content-Length": str(length), "Content-Type": "application/octet-stream"}
         self._request("PUT", path, content=content, headers=headers, timeout_s=300.0)
 
+    def put_json(self, path: str, body: Any) -> Any:
+        """The JSON of a PUT of JSON: equal calls change nothing, so it is tried again when the farm is away."""
+        return self._again(lambda: self._json("PUT", path, json=body))
+
     def post_lines(self, path: str, content: Iterator[bytes]) -> Iterator[bytes]:
         """POST NDJSON; the answer's lines as they come."""
         headers = {"Content-Type": "application/x-ndjson"}
         with self._stream("POST", path, content=content, headers=headers, silence_s=600.0) as answer:
             yield from _lines(answer)
+
+    def post_for_lines(self, path: str, body: Any) -> Iterator[bytes]:
+        """POST JSON, answered with NDJSON, line by line; blank lines are signs of life and left out."""
+        with self._stream("POST", path, json=body) as answer:
+            yield from (line for line in _lines(answer) if line)
 
     def lines(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[bytes]:
         """GET NDJSON, line by line; blank lines are signs of life and left out."""

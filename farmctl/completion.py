@@ -33,9 +33,18 @@ def tasks(incomplete: str) -> list[str]:
     return _names("/v1/tasks?limit=50", lambda answer: [str(item["id"]) for item in answer["tasks"]], incomplete)
 
 
+def products(incomplete: str) -> list[str]:
+    """Market products that are assigned across the farm."""
+
+    def pick(answer: Any) -> list[str]:
+        return [item["name"] for item in answer["products"] if item["copies"] is not None]
+
+    return _names("/v1/market/products", pick, incomplete)
+
+
 def things(incomplete: str) -> list[str]:
     """Whatever can be explained."""
-    return ["task", "replica", "deployment", *replicas(incomplete), *tasks(incomplete)]
+    return ["task", "replica", "deployment", "product", *replicas(incomplete), *tasks(incomplete)]
 
 
 def _names(path: str, pick: Callable[[Any], list[str]], incomplete: str) -> list[str]:

@@ -14,7 +14,7 @@ from agentfarm.names import suggestion
 from farmctl.dev.command import dev
 from farmctl.exit_codes import HELP, Exit
 from farmctl.output import Output
-from farmctl.verbs import deployments, drain, feed, logs, looking, nodes, tasks
+from farmctl.verbs import deployments, drain, feed, feed_checks, logs, looking, nodes, products, tasks
 
 USAGE = """Run an agent farm: deploy agents, submit tasks, look after nodes.
 
@@ -32,6 +32,8 @@ looking.add_to(app)
 deployments.add_to(app)
 app.add_typer(tasks.app, name="task")
 app.add_typer(nodes.app, name="node")
+products.add_to(feed.app)
+feed_checks.add_to(feed.app)
 app.add_typer(feed.app, name="feed")
 nodes.add_to(app)
 drain.add_to(app)

@@ -9,6 +9,7 @@ from typing import Any
 
 from agentfarm.errors import NotFound
 from controller.core.dispatch import is_open, window
+from controller.core.explain_products import plan_products
 from controller.core.lives import ReplicaState, TaskState
 from controller.core.model import (
     Deployment,
@@ -143,7 +144,10 @@ def plan_drain(state: FarmState, names: list[NodeName]) -> dict[str, Any]:
         if name not in state.nodes:
             raise NotFound(f"There is no node {name!r}.", known=sorted(state.nodes))
     drained = set(names)
+    products = plan_products(state, drained)
     offers: list[Offer] = [offer(state, node) for node in state.nodes.values() if node.name not in drained]
+    for seen in offers:
+        seen.products |= {row["product"] for row in products if row["to"] == seen.node}
     moving = [state.replicas[r] for name in names for r in sorted(state.nodes[name].replicas)]
     wishes = [Wish(r.id, r.deployment, state.deployments[r.deployment].versions[r.version].policy)
               for r in moving if not r.is_retiring]  # fmt: skip
@@ -155,7 +159,9 @@ def plan_drain(state: FarmState, names: list[NodeName]) -> dict[str, Any]:
         }
         for r in moving
     ]  # fmt: skip
-    return {"nodes": names, "replicas": rows, "fits": all(wish.replica in chosen for wish in wishes)}
+    fits = all(wish.replica in chosen for wish in wishes)
+    fits = fits and all(row["to"] is not None or row["action"] == "stop" for row in products)
+    return {"nodes": names, "replicas": rows, "products": products, "fits": fits}
 
 
 # ------------------------------------------------------------------ words

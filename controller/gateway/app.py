@@ -23,7 +23,17 @@ from controller.gateway.invalid import invalid_request
 from controller.gateway.limits import ENVELOPE_MAX_BYTES
 from controller.gateway.models.problems import ProblemView
 from controller.gateway.problems import MEDIA_TYPE, problem_response
-from controller.gateway.routes import bundles, deployments, explain, farm, feed_questions, nodes, replicas, tasks
+from controller.gateway.routes import (
+    bundles,
+    deployments,
+    explain,
+    farm,
+    feed_questions,
+    market,
+    nodes,
+    replicas,
+    tasks,
+)
 from controller.gateway.views.status import VERSION
 
 SUMMARY: Final = "Submit tasks, follow them, and run the farm."
@@ -54,7 +64,7 @@ def app_of(the_farm: Farm) -> FastAPI:
         redirect_slashes=False,
     )  # fmt: skip
     app.state.farm = the_farm
-    for part in (tasks, deployments, bundles, nodes, replicas, feed_questions, explain, farm):
+    for part in (tasks, deployments, bundles, nodes, replicas, feed_questions, market, explain, farm):
         app.include_router(part.router)
     app.add_exception_handler(FarmError, _say_no)
     app.add_exception_handler(RequestValidationError, _say_invalid)

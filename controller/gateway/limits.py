@@ -20,6 +20,8 @@ LABEL_MAX_CHARS: Final = 255
 ATTEMPTS_MAX: Final = 1_000
 TIMEOUT_MAX_S: Final = 30 * 24 * 3600.0
 REPLICAS_MAX: Final = 10_000
+FEED_PRODUCTS_MAX: Final = 500  # products named in one call
+TASK_PRODUCTS_MAX: Final = 16  # products one task may name
 
 WAIT_MAX_S: Final = 300.0  # one request's wait; longer waits ask again
 PAGE_DEFAULT: Final = 50

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from agentfarm.errors import NotFound
-from agentfarm.names import resolve
-from controller.core.model import DeploymentName, FarmState, NodeName, ReplicaId
+from agentfarm.names import resolve, suggestion
+from controller.core.model import DeploymentName, FarmState, NodeName, ProductName, ReplicaId
 
 
 def find_deployment(state: FarmState, given: str) -> DeploymentName:
@@ -38,6 +38,21 @@ def find_replica(state: FarmState, given: str) -> ReplicaId:
         f"There is no replica {given!r}.",
         remedy="Name it by id or as deployment/seat; 'farmctl status' lists them. Ended replicas are forgotten.",
     )
+
+
+def find_product(state: FarmState, given: str) -> ProductName:
+    """The product of exactly that name, assigned across the farm. Raises NotFound with the nearest name."""
+    if given in state.products:
+        return ProductName(given)
+    owners = sorted(node.name for node in state.nodes.values() if given in node.products)
+    if owners:
+        raise NotFound(
+            f"Product {given!r} is fed by settings of {', '.join(owners)} alone.",
+            remedy="Take it out of `market.products` there; it is not assigned across the farm.",
+        )
+    none = "None is yet: farmctl feed add PRODUCT."
+    remedy = suggestion(given, state.products) or ("'farmctl feed products' lists them." if state.products else none)
+    raise NotFound(f"Product {given!r} is not assigned across the farm.", remedy=remedy)
 
 
 def is_number(text: str) -> bool:

@@ -117,6 +117,7 @@ def _options(body: SubmitBody, idempotency_key: str | None) -> TaskOptions | Non
         thread_id=body.thread_id,
         idempotency_key=idempotency_key,
         labels=tuple(sorted(body.labels.items())),
+        products=tuple(dict.fromkeys(body.products)),
     )
     return None if options == _NO_OPTIONS else options
 

@@ -54,10 +54,12 @@ def drain(
         return Exit.DONE if made["fits"] else Exit.CANNOT_PLACE
     if not made["fits"] and not force:
         stuck = [f"{row['agent']}/{row['seat']}" for row in made["replicas"] if _is_stuck(row)]
+        stuck += [row["product"] for row in made["products"] if _is_stuck(row)]
         _say_why(session, made)
         raise CannotPlace(
             f"The other nodes cannot take {', '.join(stuck[:8])}; nothing was changed.",
-            remedy="Make room, or drain with --force: then they wait, and what they run is interrupted.",
+            remedy="Make room, or drain with --force: then they wait, what they run is interrupted, and products"
+            " are given up at the deadline.",
             stuck=stuck,
         )
     body = {"deadline_s": deadline_s, "reason": reason}
@@ -122,7 +124,7 @@ def _say_plan(session: Session, made: Mapping[str, Any]) -> None:
         return
     from farmctl.tables import table  # noqa: PLC0415 - rich, for people only
 
-    if not made["replicas"]:
+    if not made["replicas"] and not made["products"]:
         session.out.say(f"Nothing runs on {', '.join(made['nodes'])}.")
         return
     rows = [
@@ -130,7 +132,12 @@ def _say_plan(session: Session, made: Mapping[str, Any]) -> None:
          row["attempts"], row["action"])
         for row in made["replicas"]
     ]  # fmt: skip
-    session.out.say(table(["replica", "from", "to", ">running", "step"], rows))
+    if rows:
+        session.out.say(table(["replica", "from", "to", ">running", "step"], rows))
+    moves = [(row["product"], row["from"], row["to"] or ("-" if row["action"] == "stop" else "nowhere"), row["action"])
+             for row in made["products"]]  # fmt: skip
+    if moves:
+        session.out.say(table(["product", "from", "to", "step"], moves))
 
 
 def _is_stuck(row: Mapping[str, Any]) -> bool:

@@ -13,14 +13,16 @@ import typer
 from farmctl.exit_codes import Exit
 from farmctl.session import Session
 from farmctl.verb import verb
+from farmctl.verbs.products import say_products
 
 app = typer.Typer(help="Market data: how it stands, and what a recording holds.", no_args_is_help=True)
 
 
 @verb(app, "status", "farmctl feed status")
 def status(session: Session) -> Exit:
-    """Show each node's feed: where its data comes from, rows stored, how far behind. Exit 1 if one has failed."""
+    """Show each node's feed, and where each product is fed and how well. Exit 1 if a feed has failed."""
     nodes = [_feed_of(node) for node in session.farm.get("/v1/nodes")["nodes"] if _has_feed(node)]
+    listed = session.farm.get("/v1/market/products")["products"]
 
     def say() -> None:
         from farmctl.tables import table  # noqa: PLC0415 - rich, for people only
@@ -30,8 +32,10 @@ def status(session: Session) -> Exit:
             return
         rows = [(n["node"], n["state"], " ".join(n["products"]), n["rows"], n["lag_ms"]) for n in nodes]
         session.out.say(table(("node", "state", "products", ">rows", ">lag ms"), rows, flexible="state"))
+        if listed:
+            say_products(session, listed)
 
-    session.out.result({"nodes": nodes}, say)
+    session.out.result({"nodes": nodes, "products": listed}, say)
     return Exit.ERROR if any(node["state"].startswith("failed") for node in nodes) else Exit.DONE
 
 

@@ -17,7 +17,7 @@ from farmctl.session import Session
 from farmctl.verb import verb
 
 WATCH_EVERY_S: Final = 1.0
-KINDS: Final = ("task", "replica", "deployment")
+KINDS: Final = ("task", "replica", "deployment", "product")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -68,16 +68,16 @@ def events(
 def explain(
     session: Session,
     words: Annotated[
-        list[str], typer.Argument(metavar="[KIND] ID", help="task, replica or deployment, and which one.",
+        list[str], typer.Argument(metavar="[KIND] ID", help="task, replica, deployment or product, and which one.",
                                   autocompletion=completion.things),
     ],
 ) -> Exit:  # fmt: skip
     """Why something waits, runs where it runs, or does not: every node with every reason.
 
-    KIND may be left out: a number is a task, AGENT/SEAT a replica, a name a deployment.
+    KIND may be left out: a number is a task, AGENT/SEAT a replica, a name a deployment, capitals a product.
     """
     if len(words) > 2 or (len(words) == 2 and words[0] not in KINDS):
-        remedy = suggestion(words[0], KINDS) or "Write task, replica or deployment, then which."
+        remedy = suggestion(words[0], KINDS) or "Write task, replica, deployment or product, then which."
         raise InvalidRequest(f"{words[0]!r} cannot be explained.", remedy=remedy)
     if len(words) == 2:
         kind, answer = words[0], session.farm.get(f"/v1/explain/{words[0]}/{words[1]}")
@@ -103,7 +103,8 @@ def version(session: Session) -> Exit:
 
 def _guess(session: Session, word: str) -> tuple[str, Any]:
     """The kind of thing a word names, and its explanation."""
-    kinds = ["task", "replica"] if word.isdigit() else ["replica"] if "/" in word else ["deployment"]
+    name = "deployment" if word == word.lower() else "product"  # no agent's name has capitals
+    kinds = ["task", "replica"] if word.isdigit() else ["replica"] if "/" in word else [name]
     for kind in kinds:
         try:
             return kind, session.farm.get(f"/v1/explain/{kind}/{word}")
@@ -160,6 +161,9 @@ def _say_explained(session: Session, kind: str, answer: Mapping[str, Any]) -> No
     from farmctl.tables import reasons_table, table  # noqa: PLC0415 - for people only
 
     out = session.out
+    if kind == "product":
+        _say_product(session, answer)
+        return
     names = {"task": f"task {answer.get('task')} of {answer['agent']}", "deployment": answer["agent"],
              "replica": f"replica {answer['agent']}/{answer.get('seat')}"}  # fmt: skip
     state = f" is {answer['state']}" if "state" in answer else ""
@@ -174,3 +178,13 @@ def _say_explained(session: Session, kind: str, answer: Mapping[str, Any]) -> No
         out.say(table(["replica", ">id", "state", "node", ">ver", "verdict"], rows, flexible="verdict"))
     if answer["nodes"]:
         out.say(reasons_table(answer["nodes"], "one more replica"))
+
+
+def _say_product(session: Session, answer: Mapping[str, Any]) -> None:
+    from farmctl.tables import reasons_table, table  # noqa: PLC0415 - rich, for people only
+
+    session.out.say(f"product {answer['product']}: {answer['because']}", "bold")
+    rows = [(n["node"], n["state"], n["reason"]) for n in answer["copies_now"]]
+    if rows:
+        session.out.say(table(["node", "state", "reason"], rows, flexible="reason"))
+    session.out.say(reasons_table(answer["nodes"], "one more copy"))

@@ -45,6 +45,9 @@ def submit(
     key: Annotated[str | None, typer.Option(help="Idempotency key: equal keys make one task.")] = None,
     thread: Annotated[str | None, typer.Option(help="The thread whose checkpoints it continues.")] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be repeated.")] = None,
+    product: Annotated[
+        list[str] | None, typer.Option(help="Run where this product is fed, if a replica there is free; repeatable.")
+    ] = None,
     timeout: Timeout = None,
 ) -> Exit:
     """Submit a task; prints its id, or with --wait its result.
@@ -56,7 +59,8 @@ def submit(
     if agent is None:
         raise InvalidRequest("No agent was named.", remedy="farmctl task submit AGENT [INPUT]")
     body: dict[str, Any] = {"agent": agent, "input": task_input(words or []), "labels": _labels(label or [])}
-    body |= {name: value for name, value in (("priority", priority), ("thread_id", thread)) if value is not None}
+    options = (("priority", priority), ("thread_id", thread), ("products", product))
+    body |= {name: value for name, value in options if value is not None}
     limit = duration(timeout) or LONGEST_S
     key = key or str(uuid.uuid4())
     if stream:
@@ -172,6 +176,7 @@ def _say_task(session: Session, task: Mapping[str, Any]) -> None:
              ("submitted", clock(task["submitted_at"])), ("took", took(task)), ("node", task["node"]),
              ("replica", task["replica"]), ("version", task["version"]), ("thread", task["thread_id"]),
              ("retry of", task["retry_of"]), ("key", task["idempotency_key"]),
+             ("products", " ".join(task["products"])),
              ("labels", " ".join(f"{k}={v}" for k, v in task["labels"].items()))]  # fmt: skip
     out.say(f"task {task['id']}", "bold")
     for name, value in facts:

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from controller.core.lives import NodeState
 from controller.gateway.models.common import EXAMPLE_TIME, Body, View
 from controller.gateway.models.deployments import ReplicaView
+from controller.gateway.models.market import ProductMove
 
 NODE_NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"  # agentfarm.names.is_name says the same in words
 
@@ -74,7 +75,7 @@ class DrainView(View):
     seconds_left: float = Field(description="Until running work is interrupted.", examples=[212.5])
     reason: str = ""
     is_forced: bool = Field(default=False, description="The deadline was hit and work was stopped.")
-    is_complete: bool = Field(description="The daemon has confirmed that no replica process remains.")
+    is_complete: bool = Field(description="The daemon confirmed: no replica process, no assigned product.")
     blocked_by: list[str] = Field(default_factory=list, description="What still holds it, in sentences.")
 
 
@@ -103,7 +104,10 @@ class NodeView(View):
     gpus: int = 0
     labels: dict[str, str] = Field(default_factory=dict)
     capabilities: list[str] = Field(default_factory=list)
-    products: list[str] = Field(default_factory=list)
+    products: list[str] = Field(default_factory=list, description="Market products it feeds.")
+    assigned: list[str] = Field(default_factory=list, description="Those of them that the controller assigned.")
+    takes_products: bool = Field(default=False, description="It has a feed that takes products from the controller.")
+    market_source: str = Field(default="", description="Where its feed gets them.", examples=["coinbase-advanced"])
     daemon_version: str = ""
     measured: MeasuredView | None = None
     replica_count: int = 0
@@ -132,4 +136,5 @@ class DrainPlanView(View):
 
     nodes: list[str] = Field(examples=[["node-2"]])
     replicas: list[DrainMove]
-    fits: bool = Field(description="Whether every replica finds another node.", examples=[True])
+    products: list[ProductMove] = Field(default_factory=list, description="Market products assigned there.")
+    fits: bool = Field(description="Whether every replica and product finds another node.", examples=[True])

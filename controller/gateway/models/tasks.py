@@ -8,8 +8,15 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, StringConstraints
 
 from controller.core.lives import TaskState
-from controller.core.model import PRIORITY_MAX, PRIORITY_MIN
-from controller.gateway.limits import ATTEMPTS_MAX, KEY_MAX_CHARS, LABEL_MAX_CHARS, LABELS_MAX, TIMEOUT_MAX_S
+from controller.core.model import PRIORITY_MAX, PRIORITY_MIN, PRODUCT_NAME_MAX_CHARS
+from controller.gateway.limits import (
+    ATTEMPTS_MAX,
+    KEY_MAX_CHARS,
+    LABEL_MAX_CHARS,
+    LABELS_MAX,
+    TASK_PRODUCTS_MAX,
+    TIMEOUT_MAX_S,
+)
 from controller.gateway.models.common import EXAMPLE_TIME, Body, View
 from controller.gateway.models.problems import ProblemView
 
@@ -32,6 +39,10 @@ class SubmitBody(Body):
     run_timeout_s: float | None = Field(default=None, gt=0, le=TIMEOUT_MAX_S, description="Longest run of one attempt.")
     thread_id: Key | None = Field(default=None, description="The thread whose checkpoints the run continues.")
     labels: dict[Label, Label] = Field(default_factory=dict, max_length=LABELS_MAX)
+    products: list[Annotated[str, StringConstraints(min_length=1, max_length=PRODUCT_NAME_MAX_CHARS)]] = Field(
+        default_factory=list, max_length=TASK_PRODUCTS_MAX,
+        description="Market products it reads: a replica whose node holds all of them is preferred.",
+    )  # fmt: skip
 
 
 class BatchLine(SubmitBody):
@@ -94,6 +105,7 @@ class TaskView(View):
     idempotency_key: str | None = None
     retry_of: int | None = None
     labels: dict[str, str] = Field(default_factory=dict)
+    products: list[str] = Field(default_factory=list, examples=[["BTC-USD"]])
     attempts: list[AttemptView] | None = Field(default=None, description="Every try, oldest first; in single views.")
 
 

@@ -9,11 +9,13 @@ from starlette.responses import Response
 
 from agentfarm.errors import InvalidRequest, NotFound
 from controller.core.explain import explain_deployment, explain_replica, explain_task
+from controller.core.explain_products import explain_product
 from controller.core.model import TaskId
 from controller.gateway.answers import json_response
 from controller.gateway.farm import Farm, TheFarm
 from controller.gateway.models.explain import ExplainView
-from controller.gateway.naming import find_deployment, find_replica, is_number
+from controller.gateway.models.market import ExplainProductView
+from controller.gateway.naming import find_deployment, find_product, find_replica, is_number
 from controller.gateway.waiting import look_at
 
 router = APIRouter(prefix="/v1/explain", tags=["explain"])
@@ -46,6 +48,13 @@ async def deployment(name: Annotated[str, Path(alias="id", examples=["market-bri
     """Every seat of a deployment, and every node with its reasons."""
     state = farm.state
     return json_response(explain_deployment(state, find_deployment(state, name), farm.now()))
+
+
+@router.get("/product/{id:path}", response_model=ExplainProductView, operation_id="explain_product")
+async def product(name: Annotated[str, Path(alias="id", examples=["BTC-USD"])], farm: TheFarm) -> Response:
+    """Why a product is fed where it is: its copies, and every node with its reasons."""
+    state = farm.state
+    return json_response(explain_product(state, find_product(state, name)))
 
 
 def _replica(farm: Farm, given: str) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from controller.core.explain_products import drain_blockers
 from controller.core.model import FarmState, Node, Replica
 from controller.gateway.models.common import when
 from controller.gateway.models.nodes import DrainView, MeasuredView, NodeView
@@ -27,7 +28,10 @@ def node_view(state: FarmState, node: Node, now_mono: float, *, with_replicas: b
         gpus=node.gpus,
         labels=node.labels,
         capabilities=sorted(node.capabilities),
-        products=sorted(node.products),
+        products=sorted(node.products | node.assigned),
+        assigned=sorted(node.assigned),
+        takes_products=node.takes_products,
+        market_source=node.market_source,
         daemon_version=node.daemon_version,
         measured=MeasuredView(**asdict(node.measured)) if node.measured is not None else None,
         replica_count=len(replicas),
@@ -46,8 +50,12 @@ def _drain_view(state: FarmState, node: Node, replicas: list[Replica], now_mono:
         reason=drain.reason,
         is_forced=drain.is_forced,
         is_complete=drain.is_complete,
-        blocked_by=[] if drain.is_complete else [_blocker(state, replica) for replica in replicas[:BLOCKERS_MAX]],
+        blocked_by=[] if drain.is_complete else _blockers(state, node, replicas)[:BLOCKERS_MAX],
     )
+
+
+def _blockers(state: FarmState, node: Node, replicas: list[Replica]) -> list[str]:
+    return [_blocker(state, replica) for replica in replicas[:BLOCKERS_MAX]] + drain_blockers(state, node)
 
 
 def _blocker(state: FarmState, replica: Replica) -> str:

@@ -60,6 +60,6 @@ def _market(state: FarmState) -> MarketView:
         state=heard[0][1].market_state if heard else "off",
         rows=sum(measured.market_rows for _, measured in feeding),
         nodes=[node.name for node, _ in feeding],
-        products=sorted({product for node, _ in feeding for product in node.products}),
+        products=sorted({product for node, _ in feeding for product in node.products | node.assigned}),
         lag_ms=max((measured.market_lag_ms for _, measured in heard), default=0),
     )

@@ -40,6 +40,7 @@ def live_view(task: Task) -> dict[str, Any]:
         "idempotency_key": options.idempotency_key,
         "retry_of": options.retry_of,
         "labels": dict(options.labels),
+        "products": list(options.products),
     }
 
 

@@ -25,6 +25,7 @@ from controller.core.commands import (
     AttemptsStarted,
     Command,
     Deploy,
+    MarketReported,
     NewTask,
     NodeJoined,
     ReplicaNews,
@@ -32,7 +33,7 @@ from controller.core.commands import (
     SubmitTasks,
 )
 from controller.core.decide import decide
-from controller.core.lives import Outcome, ReplicaState
+from controller.core.lives import Outcome, ProductState, ReplicaState
 from controller.core.model import (
     DeploymentName,
     FarmState,
@@ -40,6 +41,7 @@ from controller.core.model import (
     Limits,
     Measured,
     NodeName,
+    ProductStatus,
     Replica,
     ReplicaId,
     TaskId,
@@ -123,6 +125,8 @@ class SmallNode:
         self.replicas: set[int] = set()
         self.stopping: set[int] = set()
         self.import_error = ""
+        self.source = ""  # of a feed that takes products; joins without one
+        self.product_state = ProductState.GOOD  # of every product it is told to feed
         self.stays_silent = False  # about replicas that should stop: a drain then waits
 
     def join(self, memory_mib: int = 4096) -> None:
@@ -131,6 +135,7 @@ class SmallNode:
         self.engine.do(NodeJoined(
             self.name, self.session, "0.1.0", 4000, memory_mib, 0, {"metrics": "127.0.0.1:9601"}, frozenset(),
             frozenset({"BTC-USD"}), Measured(memory_mib, 10, 1000, 120, 5, "simulated"), (), frozenset(), frozenset(),
+            bool(self.source), self.source,
         ))  # fmt: skip
 
     def receive(self, effect: object) -> None:
@@ -144,6 +149,9 @@ class SmallNode:
                 self._end(token, Outcome.CANCELLED if effect.reason == "requested" else Outcome.INTERRUPTED)
 
     def _settle(self, desired: SetDesired) -> None:
+        if desired.products is not None:
+            said = dict.fromkeys((*desired.products, "BTC-USD"), ProductStatus(self.product_state))
+            self.engine.do(MarketReported(self.name, self.session, said))
         news = []
         for item in desired.replicas:
             if item.is_stopping:
