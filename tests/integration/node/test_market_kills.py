@@ -58,7 +58,7 @@ async def _kill_at_random(node: Node, protocol: str, victims: list[tuple[str, ..
         for wanted in victims:
             told = _told(exchange) + chance.randint(1, int(3 * 3 * TRADES_PER_S))
             await until(lambda told=told: _told(exchange) > told, BACK_WITHIN_S)
-            await until(lambda wanted=wanted: all(_pids(node, word) for word in wanted), BACK_WITHIN_S)
+            await _until_alive(node, wanted)
             for word in wanted:
                 for pid in _pids(node, word):
                     with suppress(ProcessLookupError):
@@ -67,7 +67,7 @@ async def _kill_at_random(node: Node, protocol: str, victims: list[tuple[str, ..
                 await node.kill()
                 await node.start(market=market)  # as a service manager does
         exchange.pause()
-        await until(lambda: bool(_pids(node, FEED) and _pids(node, QUESTDB)), BACK_WITHIN_S)
+        await _until_alive(node, (FEED, QUESTDB))
         endpoint = Endpoint.load(node.data / "questdb" / "endpoint.json")
         await until_all_stored(exchange, endpoint, within_s=BACK_WITHIN_S)
         print(f"{len(victims)} kills: {_told(exchange)} trades sent, each stored once")
@@ -83,6 +83,10 @@ def _feed_said(node: Node) -> bool:
 
 def _told(exchange: ExchangeServer) -> int:
     return sum(market.last_trade_id - market.trades[0].trade_id for market in exchange.venue.markets.values())
+
+
+async def _until_alive(node: Node, words: tuple[str, ...]) -> None:
+    await until(lambda: all(_pids(node, word) for word in words), BACK_WITHIN_S, look_every_s=0.3)
 
 
 def _pids(node: Node, word: str) -> list[int]:

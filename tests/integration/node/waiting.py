@@ -9,8 +9,8 @@ from typing import Any
 LOOK_EVERY_S = 0.02
 
 
-async def until(claim: Callable[[], Any], deadline_s: float = 15.0) -> None:
-    """Return once the claim holds. Raises TimeoutError when it does not in time."""
+async def until(claim: Callable[[], Any], deadline_s: float = 15.0, *, look_every_s: float = LOOK_EVERY_S) -> None:
+    """Return once the claim holds. Raises TimeoutError when it does not in time. Look less often where a look costs."""
     async with asyncio.timeout(deadline_s):
         while not claim():  # noqa: ASYNC110 - what is awaited happens in another process
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(look_every_s)
