@@ -63,8 +63,9 @@ def read_answers(session: Session, lines: Iterable[bytes]) -> Answers:
             said_s = session.mono()
             session.out.event(event, _progress(node, line), node=node, **line)
         else:
-            found.findings.append({"node": node} | line)
-            session.out.event(event, node=node, **line)
+            finding = {"node": node} | line
+            found.findings.append(finding)
+            session.out.event(event, finding=finding)
     if len(found.problems) == 1 and not found.done and len(found.missing) <= 1:
         problem = next(iter(found.problems.values()))
         raise problem_of(int(problem.get("status", 500)), problem)

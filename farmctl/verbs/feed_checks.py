@@ -107,7 +107,7 @@ def verify(
 
 def replay(
     session: Session,
-    path: Annotated[Path | None, typer.Argument(help="A recording or capture of this machine, with --endpoint.")] = None,
+    path: Annotated[Path | None, typer.Argument(help="A recording or capture; needs --endpoint.")] = None,
     node: Node = None,
     product: ProductOption = None,
     since: Since = None,

@@ -85,18 +85,23 @@ def _nodes(state: FarmState, node: str | None, product: str | None) -> list[Node
     if node is not None:
         return [find_node(state, node)]
     fed = {name: here for name, here in sorted(state.nodes.items()) if _has_market(here)}
-    found = [name for name, here in fed.items() if product is None or product in here.products]
+    found = [name for name, here in fed.items() if product is None or product in _products(here)]
     if found:
         return found
     if product is None or not fed:
         raise NotFound("No node has market data.", remedy="Set 'market' in a node's settings: docs/market-data.md.")
-    known = sorted({name for here in fed.values() for name in here.products})
+    known = sorted({name for here in fed.values() for name in _products(here)})
     hint = suggestion(product, known) or "See: farmctl feed status. A product of earlier is asked for with its node."
     raise NotFound(f"No node holds {product!r} now.", remedy=hint)
 
 
 def _has_market(node: Node) -> bool:
-    return bool(node.products or (node.measured is not None and node.measured.market_state))
+    return bool(_products(node) or (node.measured is not None and node.measured.market_state))
+
+
+def _products(node: Node) -> set[str]:
+    """What it feeds, or is to feed."""
+    return {*node.products, *node.assigned, *(node.fed or {})}
 
 
 async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
