@@ -8,7 +8,6 @@ its place, and not as a failed commit later.
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, Final, NoReturn
 
 import orjson
@@ -16,7 +15,8 @@ import orjson
 from agentfarm.errors import InvalidRequest
 from controller.gateway.limits import JSON_DEPTH_MAX
 
-_LONG_INTEGER: Final = re.compile(rb"[0-9]{19}")
+_DIGITS_AS_ONE: Final = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else ord(" ") for byte in range(256))
+_LONG_INTEGER: Final = b"0" * 19
 _NUL_ESCAPE: Final = b"\\u0000"
 
 
@@ -30,7 +30,7 @@ def read_json(text: bytes, what: str = "The body") -> Any:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise not_json(text, error, what) from None
-    if _LONG_INTEGER.search(text):
+    if _LONG_INTEGER in text.translate(_DIGITS_AS_ONE):  # a regular expression takes ten times as long
         value = json.loads(text, parse_constant=_refuse_constant)
     if text.count(b"[") + text.count(b"{") > JSON_DEPTH_MAX:
         _check_depth(value, what)
