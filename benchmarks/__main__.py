@@ -66,6 +66,7 @@ PROGRAMS: Final = (
     Program("ingest", {"frames_per_s": (">=", 25_000), "levels_per_s": (">=", 120_000)}, ("--repeat", "3"),
             RECORDING),
     Program("journal", {}, ("--tasks", "2000")),
+    Program("growth", {}, ("--quick",)),
 )  # fmt: skip
 
 

@@ -18,8 +18,8 @@ from controller.journal import statements
 from controller.journal.batch import Batch
 from controller.journal.encode import (
     TASK_COPY,
+    Blobs,
     Clock,
-    blobs,
     clean,
     numbers,
     optional_words,
@@ -162,14 +162,17 @@ def _insert(batch: Batch, tasks: Sequence[Task]) -> None:
     if len(tasks) >= COPY_FROM:
         batch.copy(TASK_COPY, task_rows(tasks))
     else:
+        inputs = Blobs.of([task.input or b"" for task in tasks])
         batch.execute(
             "insert_tasks",
             numbers(task.id for task in tasks),
             words(task.deployment for task in tasks),
             numbers(task.priority for task in tasks),
             numbers(task.submitted_at for task in tasks),
-            blobs(task.input or b"" for task in tasks),
+            numbers(inputs.at),
+            numbers(inputs.sizes),
             words(options_json(task.options) for task in tasks),
+            inputs.all,
         )
     keyed = [
         (clean(task.options.idempotency_key), task.id, task.submitted_at)
@@ -193,6 +196,7 @@ def _parts(finished: Sequence[FinishedTask]) -> Iterable[Sequence[FinishedTask]]
 
 def _finish(batch: Batch, finished: Sequence[FinishedTask]) -> None:
     tasks = [item.task for item in finished]
+    outputs = Blobs.of([item.output for item in finished])
     batch.execute(
         "finish",
         numbers(task.id for task in tasks),
@@ -201,7 +205,8 @@ def _finish(batch: Batch, finished: Sequence[FinishedTask]) -> None:
         numbers(task.attempt for task in tasks),
         numbers(task.failures for task in tasks),
         numbers(task.crashes for task in tasks),
-        blobs(item.output for item in finished),
+        numbers(outputs.at),
+        numbers(outputs.sizes),
         optional_words([item.error_type for item in finished]),
         optional_words([item.error_message for item in finished]),
         optional_words([item.error_traceback for item in finished]),
@@ -211,6 +216,7 @@ def _finish(batch: Batch, finished: Sequence[FinishedTask]) -> None:
         numbers(task.token for task in tasks),
         numbers(task.leased_at if task.token is not None else None for task in tasks),
         len(tasks),
+        outputs.all,
     )
 
 

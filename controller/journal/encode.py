@@ -7,11 +7,13 @@ storable here, in one place, by the replacement character; inputs and outputs ar
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import orjson
+from psycopg2.extensions import AsIs
 
 from controller.core.model import (
     Drain,
@@ -163,9 +165,23 @@ def optional_words(values: Sequence[str]) -> str:
     return words(value or None for value in values) if any(values) else "{}"
 
 
-def blobs(values: Iterable[bytes]) -> str:
-    """An array of bytea."""
-    return "{" + ",".join(['"\\\\x' + value.hex() + '"' for value in values]) + "}"
+@dataclasses.dataclass(frozen=True, slots=True)
+class Blobs:
+    """Many byte strings on their way in as one, to be cut where they lie. at: from 1, as `substr` counts.
+
+    all: a literal in hex, which needs no quoting, so that a payload is copied and nothing more.
+    """
+
+    all: AsIs
+    at: list[int]
+    sizes: list[int]
+
+    @classmethod
+    def of(cls, values: Sequence[bytes]) -> Blobs:
+        """One after the other."""
+        sizes = [len(value) for value in values]
+        at = list(itertools.accumulate(sizes[:-1], initial=1))
+        return cls(AsIs("'\\x" + b"".join(values).hex() + "'"), at, sizes)
 
 
 def _quoted(text: str) -> str:

@@ -12,22 +12,23 @@ SESSION_SETTINGS: Final = (
     "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c plan_cache_mode=force_generic_plan"
 )
 
-# COPY is cheaper per row, but needs round trips of its own; this is cheaper for a few tasks.
+# COPY is cheaper per row, but needs round trips of its own; this is cheaper for a few tasks. Inputs come as one value
+# that is cut here (see encode.Blobs): an array of bytea is quoted twice, and cost more than all the rest.
 INSERT: Final = """
-PREPARE insert_tasks (bigint[], text[], int[], double precision[], bytea[], text[]) AS
+PREPARE insert_tasks (bigint[], text[], int[], double precision[], int[], int[], text[], bytea) AS
 INSERT INTO task (id, deployment, priority, submitted_at, input, options)
-SELECT id, deployment, priority, to_timestamp(submitted_at), input, options::jsonb
-FROM unnest($1, $2, $3, $4, $5, $6) AS t(id, deployment, priority, submitted_at, input, options)
+SELECT id, deployment, priority, to_timestamp(submitted_at), substr($8, input_at, input_size), options::jsonb
+FROM unnest($1, $2, $3, $4, $5, $6, $7) AS t(id, deployment, priority, submitted_at, input_at, input_size, options)
 """
 
 # Moves rows from the queue to their day partition, and keeps count. The last argument is how many must move.
 FINISH: Final = """
-PREPARE finish (bigint[], text[], double precision[], int[], int[], int[], bytea[], text[], text[], text[], int[],
-                text[], bigint[], bigint[], double precision[], bigint) AS
+PREPARE finish (bigint[], text[], double precision[], int[], int[], int[], int[], int[], text[], text[], text[], int[],
+                text[], bigint[], bigint[], double precision[], bigint, bytea) AS
 WITH ended AS (
-    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS ended(
-        task, end_state, finished_at, tried, failed, crashed, output, error_type, error_message, error_traceback,
-        version, node, replica, token, leased_at)
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) AS ended(
+        task, end_state, finished_at, tried, failed, crashed, output_at, output_size, error_type, error_message,
+        error_traceback, version, node, replica, token, leased_at)
 ), moved AS (
     DELETE FROM task USING ended WHERE task.id = ended.task
     RETURNING task.id, task.deployment, task.priority, task.submitted_at, task.input, task.options, ended.*
@@ -36,8 +37,8 @@ WITH ended AS (
                                failures, crashes, output, error_type, error_message, error_traceback, version, node,
                                replica, token, leased_at)
     SELECT id, deployment, priority, submitted_at, input, options, end_state, to_timestamp(finished_at), tried,
-           failed, crashed, output, error_type, error_message, error_traceback, version, node,
-           replica, token, to_timestamp(leased_at)
+           failed, crashed, substr($18, output_at, output_size), error_type, error_message, error_traceback,
+           version, node, replica, token, to_timestamp(leased_at)
     FROM moved
 ), counted AS (
     INSERT INTO task_tally AS tally (day, deployment, state, n)
@@ -45,7 +46,7 @@ WITH ended AS (
     FROM moved GROUP BY 1, 2, 3
     ON CONFLICT (day, deployment, state) DO UPDATE SET n = tally.n + excluded.n
 )
-SELECT expect(count(*), $16, 'tasks to finish') FROM moved
+SELECT expect(count(*), $17, 'tasks to finish') FROM moved
 """
 
 REQUEUE: Final = """
