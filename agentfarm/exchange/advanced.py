@@ -28,6 +28,8 @@ from agentfarm.exchange.venue import Market, Venue
 
 PUBLIC_CHANNELS: Final = ("heartbeats", "candles", "status", "ticker", "ticker_batch", "level2", "market_trades")
 PRIVATE_CHANNELS: Final = ("user", "futures_balance_summary")
+CONNECTION_WIDE: Final = ("heartbeats", "status")
+"""Acknowledged without products: unsubscribing any product from them ends them."""
 SNAPSHOT_TRADES: Final = 100
 CANDLE_S: Final = 300
 SNAPSHOT_CANDLES: Final = 100
@@ -105,8 +107,9 @@ class AdvancedSession:
         return [*self._snapshots(channel, fresh, now_ns), self._acknowledge(now_ns)]
 
     def _unsubscribe(self, channel: str, products: list[str], now_ns: int) -> list[Frame]:
+        """Without products the channel ends; so it does where the venue knows it without products."""
         known = self._channels.get(channel, {})
-        for product in products or list(known):
+        for product in products if products and channel not in CONNECTION_WIDE else list(known):
             known.pop(product, None)
         if not known:
             self._channels.pop(channel, None)

@@ -16,6 +16,8 @@ from nodeagent.feed.events import BookDelta, BookSnapshot, GapKind
 from nodeagent.feed.ledger import SequenceLedger
 from nodeagent.feed.records import Connected
 from nodeagent.feed.rows import GapRow
+from nodeagent.feed.source import Channel
+from nodeagent.feed.subscriptions import Subscriptions
 from nodeagent.feed.times import NS
 
 FIRST_SNAPSHOT_WITHIN_NS: Final = 15 * NS
@@ -93,6 +95,11 @@ class BookState:
         if self.orders is not None:
             self.orders.doubt()
 
+    @property
+    def was_synced(self) -> bool:
+        """Whether it ever was trusted."""
+        return self._synced_at_ns > 0
+
     def asked(self, now_ns: int) -> None:
         """A snapshot was asked for."""
         self._attempts += 1
@@ -165,24 +172,48 @@ class BookState:
 class Connection:
     """One connection, from its CONNECT record to its end."""
 
-    __slots__ = ("books", "connection_id", "open_gaps", "opened", "opened_at_ns", "sequence", "unknown_types")
+    __slots__ = (
+        "books",
+        "connection_id",
+        "frame_at_ns",
+        "open_gaps",
+        "opened",
+        "opened_at_ns",
+        "sequence",
+        "subscriptions",
+        "unknown_types",
+    )
 
     def __init__(self, connection_id: int, opened_at_ns: int, opened: Connected | None) -> None:
         self.connection_id = connection_id
         self.opened = opened
         """None where a recording begins in the middle: then the first frame's number is taken as it comes."""
         self.opened_at_ns = opened_at_ns
+        self.frame_at_ns = opened_at_ns
+        """Receipt of the newest frame."""
         self.sequence = SequenceLedger(None if opened is None else 0)
+        self.subscriptions = Subscriptions()
         self.books: dict[str, BookState] = {}
         self.open_gaps: list[GapRow] = []
         """Losses of unknown content, closed when every book is synced again."""
 
-    def book_of(self, product: str) -> BookState:
-        """The product's book, made at first need."""
+    def book_of(self, product: str, now_ns: int = 0) -> BookState:
+        """The product's book, made at first need; now_ns: when it was asked for, if not with the connection."""
         state = self.books.get(product)
         if state is None:
-            state = self.books[product] = BookState(product, self.connection_id, self.opened_at_ns)
+            state = self.books[product] = BookState(product, self.connection_id, now_ns or self.opened_at_ns)
         return state
+
+    def expect_book(self, product: str, now_ns: int, *, is_from_rest: bool) -> None:
+        """The product is subscribed to: keep its book, if books were asked for here."""
+        channels = self.opened.channels if self.opened is not None else ()
+        has_orders = Channel.FULL.value in channels
+        if has_orders or Channel.BOOK.value in channels:
+            state = self.book_of(product, now_ns)
+            if has_orders:
+                state.follow_orders()
+            if has_orders or is_from_rest:
+                state.next_ask_ns = now_ns or self.opened_at_ns
 
     def is_synced(self) -> bool:
         """Whether no book here is in doubt."""

@@ -233,10 +233,15 @@ def _on_status(feed: FeedState, status: Status, connection: Connection, out: Out
 
 
 def _on_subscribed(feed: FeedState, subscribed: Subscribed, connection: Connection, out: Output) -> None:
-    """Acknowledgements make no row."""
+    """The venue sends these products. Binance acknowledges without naming any."""
+    waiting = connection.subscriptions.waiting
+    if waiting:
+        named = {product for products in subscribed.channels.values() for product in products}
+        connection.subscriptions.acknowledged(named & waiting.keys() if subscribed.channels else None)
 
 
 def _on_venue_error(feed: FeedState, error: VenueError, connection: Connection, out: Output) -> None:
+    connection.subscriptions.refused(error.message, feed.now_ns)
     out.venue_errors.append(error)
 
 

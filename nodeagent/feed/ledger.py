@@ -25,6 +25,8 @@ REPAIR_DELAY_NS: Final = NS // 2
 """A snapshot or late frame often fills a hole at once; ask the venue only after this."""
 REPAIR_BACKOFF_NS: Final = 2 * NS
 REPAIR_BACKOFF_MAX_NS: Final = 120 * NS
+RESUME_HOLE_MAX: Final = 50_000
+"""An open hole further back than so many trades is a fact in feed_gap, and not asked for again by a restart."""
 REPAIR_ATTEMPTS_MAX: Final = 40
 """Then the hole stays as a fact in feed_gap: the venue does not have those trades."""
 
@@ -140,6 +142,14 @@ class TradeLedger:
         self._announced_id = last_trade_id
         self._announced_ns = time_ns
         return hole
+
+    def resume_id(self) -> int:
+        """The trade after which one who goes on later must look for holes: the newest, or the one before the oldest
+        open hole. -1: none was seen."""
+        if self.last_id < 0:
+            return -1
+        open_ids = [first for first, _ in self.missing if first > self.last_id - RESUME_HOLE_MAX]
+        return min([self.last_id, *(first - 1 for first in open_ids)])
 
     def is_missing(self, hole: TradeHole) -> bool:
         """Whether any trade of the hole is still missing."""

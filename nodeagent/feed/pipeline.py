@@ -32,11 +32,12 @@ from nodeagent.feed.events import (
     RejectReason,
     Trade,
 )
-from nodeagent.feed.health import health_row
+from nodeagent.feed.following import follow, minute_row, wanted_events, welcome
 from nodeagent.feed.ledger import Seen
+from nodeagent.feed.quality import NOW_EVERY_S, followed, now_row
 from nodeagent.feed.questions import Questions
 from nodeagent.feed.records import Connected, Record, RecordKind, RestAnswer
-from nodeagent.feed.source import Channel, Purpose, Source
+from nodeagent.feed.source import Purpose, Source
 from nodeagent.feed.state import Action, FeedState, Output, PipelineSettings
 from nodeagent.feed.times import MINUTE_NS, NS
 
@@ -58,10 +59,13 @@ class Pipeline:
         settings: PipelineSettings | None = None,
         instruments: Mapping[str, Instrument] | None = None,
         last_trade_ids: Mapping[str, int] | None = None,
+        left: Iterable[str] = (),
     ) -> None:
-        """`products` None: any product is welcome. `last_trade_ids`: the newest trade already stored, per product."""
+        """`products` None: any product is welcome. `last_trade_ids`: the newest trade already stored, per product.
+        `left`: products followed before, whose frames may still come."""
         known = last_trade_ids or {}
         self.state = FeedState(source, products, settings or PipelineSettings(), instruments or {}, known)
+        self.state.left = frozenset(left)
         self._questions = Questions(self.state)
         self._second = 0
         self._minute = 0
@@ -82,6 +86,8 @@ class Pipeline:
             trust.close_connection(self.state, record.connection_id)
         elif kind is RecordKind.REST:
             self._rest(record, out)
+        elif kind is RecordKind.PRODUCTS:
+            follow(self.state, record.payload, out)
         return out
 
     def due(self, now_ns: int) -> list[Action]:
@@ -115,7 +121,14 @@ class Pipeline:
         if connection is None:
             connection = Connection(record.connection_id, now_ns, None)
             feed.connections[record.connection_id] = connection
+        connection.frame_at_ns = now_ns
         events = parsed.events
+        rejects = parsed.rejects
+        if feed.left:
+            events = wanted_events(feed, events)
+            rejects = [refusal for refusal in rejects if refusal.product not in feed.left]
+        if connection.subscriptions.waiting:
+            connection.subscriptions.brought(events)
         sequence = parsed.sequence
         if sequence >= 0 and feed.source.has_connection_sequence:
             if sequence == connection.sequence.expected:
@@ -124,7 +137,7 @@ class Pipeline:
                 events = self._out_of_turn(connection, sequence, events, out)
         for event in events:
             handlers.HANDLERS[type(event)](feed, event, connection, out)
-        for refusal in parsed.rejects:
+        for refusal in rejects:
             trust.reject(feed, refusal, connection, out)
         if parsed.unknown_type:
             feed.count_unknown(parsed.unknown_type)
@@ -156,14 +169,12 @@ class Pipeline:
         feed.connections[record.connection_id] = connection
         if opened is None:
             return
-        has_orders = Channel.FULL.value in opened.channels
-        if has_orders or Channel.BOOK.value in opened.channels:
-            for product in opened.products:
-                state = connection.book_of(product)
-                if has_orders:
-                    state.follow_orders()
-                if has_orders or feed.source.book_from_rest:
-                    state.next_ask_ns = feed.now_ns
+        welcome(feed, opened.products)
+        connection.subscriptions.asked(opened.products, feed.now_ns)
+        for product in opened.products:
+            connection.expect_book(product, 0, is_from_rest=feed.source.book_from_rest)
+        left_out = (feed.rules.products or frozenset()) - set(opened.products)  # refused on the connection before
+        connection.subscriptions.asked(sorted(left_out), feed.now_ns)
 
     def _rest(self, record: Record, out: Output) -> None:
         try:
@@ -177,9 +188,11 @@ class Pipeline:
         feed = self.state
         request = answer.request
         connection = feed.connections.get(request.connection_id)
+        if request.product in feed.left:
+            return
         if request.purpose is Purpose.INSTRUMENTS:
             handlers.learn(feed, feed.source.parse_instruments(answer.body))
-            feed.has_instruments = True
+            feed.has_instruments = feed.rules.is_listing_known = True
         elif request.purpose is Purpose.TRADES:
             for trade in feed.source.parse_trades(request, answer.body).trades:
                 handlers.on_trade(feed, trade, None, out)
@@ -216,6 +229,8 @@ class Pipeline:
                 if state.is_changed:
                     state.is_changed = False
                     out.rows.append(product.book_row(state.levels, ts_ns, feed.settings.book_depth))
+        if self._second % NOW_EVERY_S == 0:
+            out.rows += [now_row(feed, name, ts_ns) for name in followed(feed)]
 
     def _close_minute(self, out: Output) -> None:
         """A health row for each product."""
@@ -223,18 +238,7 @@ class Pipeline:
         for connection in feed.connections.values():
             feed.collect_absent_removals(connection)
         for product in feed.products.values():
-            out.rows.append(
-                health_row(
-                    product.close_minute(),
-                    minute_ns=self._minute * MINUTE_NS,
-                    venue=product.venue,
-                    product=product.name,
-                    source=product.source,
-                    missing_trades=product.ledger.missing.total(),
-                    skew_ns=-feed.skew.offset_ns,
-                    is_synced=feed.is_synced(product.name),
-                )
-            )
+            out.rows.append(minute_row(feed, product, self._minute * MINUTE_NS))
 
 
 def _time_of(parsed: Parsed) -> int:

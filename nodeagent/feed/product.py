@@ -8,6 +8,7 @@ from nodeagent.feed.events import ASK, BID, SCALE, BookDelta, GapKind, Side, Tic
 from nodeagent.feed.health import Counts
 from nodeagent.feed.ledger import TradeLedger
 from nodeagent.feed.rows import BookChangeRow, BookRow, Depth, GapRow, TickerRow, TradeRow
+from nodeagent.feed.times import MS_NS
 
 _SIDE_NAMES = {BID: Side.BUY.value, ASK: Side.SELL.value}
 
@@ -15,7 +16,18 @@ _SIDE_NAMES = {BID: Side.BUY.value, ASK: Side.SELL.value}
 class Product:
     """One product. Counts run per minute; `totals` holds the minutes already closed."""
 
-    __slots__ = ("_last_frame", "counts", "ledger", "name", "open_holes", "source", "totals", "venue")
+    __slots__ = (
+        "_lag_before",
+        "_lag_ms",
+        "_last_frame",
+        "counts",
+        "ledger",
+        "name",
+        "open_holes",
+        "source",
+        "totals",
+        "venue",
+    )
 
     def __init__(self, name: str, venue: str, source: str, last_known_trade_id: int = -1) -> None:
         self.name = name
@@ -26,6 +38,8 @@ class Product:
         self.totals = Counts()
         self.open_holes: list[GapRow] = []
         self._last_frame = -1
+        self._lag_before = (0, 0)
+        self._lag_ms = 0.0
 
     def saw_frame(self, frame_number: int) -> None:
         """Count a frame once, however many of its events are about this product."""
@@ -37,6 +51,23 @@ class Product:
         """Take a live event's age at receipt into the mean."""
         self.counts.lag_sum_ns += lag_ns
         self.counts.lag_count += 1
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether anything of it ever came."""
+        return self._last_frame >= 0
+
+    def recent_lag_ms(self) -> float:
+        """Mean age at receipt of the live events since the last call; the mean before where there were none."""
+        total = (
+            self.totals.lag_sum_ns + self.counts.lag_sum_ns,
+            self.totals.lag_count + self.counts.lag_count,
+        )
+        count = total[1] - self._lag_before[1]
+        if count > 0:
+            self._lag_ms = (total[0] - self._lag_before[0]) / count / MS_NS
+        self._lag_before = total
+        return self._lag_ms
 
     def all_counts(self) -> Counts:
         """Closed minutes and the running one together."""

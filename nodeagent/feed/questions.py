@@ -10,7 +10,7 @@ from typing import Final
 
 from nodeagent.feed.connection import BookState, Connection
 from nodeagent.feed.source import Channel, Purpose, RestRequest
-from nodeagent.feed.state import Action, FeedState, Resubscribe
+from nodeagent.feed.state import Action, FeedState, Resubscribe, Subscribe
 from nodeagent.feed.times import NS
 
 INSTRUMENTS_RETRY_NS: Final = 60 * NS
@@ -35,6 +35,8 @@ class Questions:
                     actions.append(request)
         for connection in self._feed.connections.values():
             actions += self._books(connection, now_ns)
+            if connection.opened is not None and (alone := connection.subscriptions.due(now_ns)):
+                actions.append(Subscribe(connection.connection_id, alone))
         return actions
 
     def _instruments(self, now_ns: int) -> list[Action]:
@@ -53,6 +55,8 @@ class Questions:
         for product, state in connection.books.items():
             if state.is_synced:
                 actions += self._check(connection, product, state, now_ns)
+            elif connection.subscriptions.refusal(product):
+                continue  # no snapshot comes of what is refused
             elif state.is_ask_due(now_ns):
                 state.asked(now_ns)
                 request = self._repair_request(connection, product, state)

@@ -38,6 +38,8 @@ class RecordKind(IntEnum):
     """An answer over REST; payload: `RestAnswer.encode()`."""
     TICK = 6
     """Time passed without a frame; payload empty. Lets a replay close the same seconds and minutes."""
+    PRODUCTS = 7
+    """From here on the feed follows these products; payload: `Following` as JSON."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -61,6 +63,12 @@ class Connected(msgspec.Struct, frozen=True):
     url: str
     products: tuple[str, ...]
     channels: tuple[str, ...] = ()
+
+
+class Following(msgspec.Struct, frozen=True):
+    """The payload of a PRODUCTS record: a whole list, not a change."""
+
+    products: tuple[str, ...]
 
 
 class RestAnswer(msgspec.Struct, frozen=True):

@@ -11,13 +11,14 @@ gives equal rows, so that writing them twice stores them once.
 | `BookChangeRow` | book_change | ts, source, product, capture_record, change_index |
 | `HealthRow` | feed_health | ts, source, product |
 | `GapRow` | feed_gap | ts, source, product, kind, first_id, last_id |
+| `NowRow` | feed_now | ts, source, product |
 
 **The columns of a table are the fields of its row type, in order**; a field ending in `_ns` holds nanoseconds since the
 epoch and is the column without that suffix. Column types: `ts` the designated timestamp (nanoseconds where the table
-keeps them; Advanced Trade tickers carry them); `venue`, `product`, `source`, `side`, `aggressor_side`, `kind` SYMBOL;
-int LONG, float DOUBLE, bool BOOLEAN; prices, sizes and volumes DECIMAL(38,12), here `Decimal`, or None when the venue
-gave none; `bids`, `asks` DOUBLE[][] of shape (2, n), prices then sizes, best first; `received_at`, `repaired_at`
-timestamps (None while open).
+keeps them; Advanced Trade tickers carry them); `venue`, `product`, `source`, `side`, `aggressor_side`, `kind`, `state`
+SYMBOL; other text VARCHAR; int LONG, float DOUBLE, bool BOOLEAN; prices, sizes and volumes DECIMAL(38,12), here
+`Decimal`, or None when the venue gave none; `bids`, `asks` DOUBLE[][] of shape (2, n), prices then sizes, best first;
+`received_at`, `repaired_at` timestamps (None while open).
 """
 
 from __future__ import annotations
@@ -162,5 +163,26 @@ class GapRow(msgspec.Struct, frozen=True, gc=False):
     connection_id: int
 
 
-Row: TypeAlias = TradeRow | TickerRow | BookRow | BookChangeRow | HealthRow | GapRow
-ROW_TYPES: tuple[type[Row], ...] = (TradeRow, TickerRow, BookRow, BookChangeRow, HealthRow, GapRow)
+class NowRow(msgspec.Struct, frozen=True, gc=False):
+    """How a product's data is at `ts`, a whole second of receipt time: for whoever wants to act on it now."""
+
+    table: ClassVar[str] = "feed_now"
+    dedup_keys: ClassVar[tuple[str, ...]] = ("ts", "source", "product")
+
+    ts_ns: int
+    venue: str
+    product: str
+    source: str
+    state: str
+    """starting, good, doubtful, failed; gone: the feed does not follow it any more."""
+    reason: str
+    """For people; empty while good."""
+    missing_trades: int
+    last_trade_id: int
+    """The newest known; -1 before the first."""
+    lag_ms: float
+    """Mean age at receipt of the newest events, corrected for skew."""
+
+
+Row: TypeAlias = TradeRow | TickerRow | BookRow | BookChangeRow | HealthRow | GapRow | NowRow
+ROW_TYPES: tuple[type[Row], ...] = (TradeRow, TickerRow, BookRow, BookChangeRow, HealthRow, GapRow, NowRow)

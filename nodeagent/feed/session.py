@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -53,7 +53,6 @@ class Sink(Protocol):
 class SessionSettings:
     """How to keep a connection."""
 
-    products: tuple[str, ...]
     channels: tuple[Channel, ...]
     reconnect_min_s: float = 0.25
     reconnect_max_s: float = 5.0
@@ -71,8 +70,16 @@ class FeedSession:
         sink: Sink,
         next_connection_id: Callable[[], int],
         signer: Signer | None = None,
+        *,
+        products: Iterable[str] = (),
     ) -> None:
         self._source = source
+        self._products = frozenset(products)
+        self._refused: frozenset[str] = frozenset()
+        self._has_products = asyncio.Event()
+        if self._products:
+            self._has_products.set()
+        self._speaking = asyncio.Lock()
         self._settings = settings
         self._sink = sink
         self._next_connection_id = next_connection_id
@@ -91,9 +98,12 @@ class FeedSession:
         return self.connection_id != 0
 
     async def run(self) -> None:
-        """Connect, subscribe, receive, and again, until cancelled."""
+        """Connect, subscribe, receive, and again, until cancelled. Without products there is no connection."""
         attempt = 0
         while True:
+            if not self._products:
+                self.problem = ""
+                await self._has_products.wait()
             began_s = time.monotonic()
             try:
                 await self._one_connection()
@@ -102,19 +112,56 @@ class FeedSession:
             attempt = 1 if time.monotonic() - began_s > STEADY_AFTER_S else attempt + 1
             await asyncio.sleep(backoff_s(attempt, self._settings.reconnect_min_s, self._settings.reconnect_max_s))
 
+    def follow(self, products: Iterable[str]) -> None:
+        """From now on these are wanted; `change` then tells the venue, a new connection does by itself."""
+        self._products = frozenset(products)
+        if self._products:
+            self._has_products.set()
+        else:
+            self._has_products.clear()
+
+    async def change(self, added: Iterable[str], gone: Iterable[str]) -> None:
+        """Tell the venue on the open connection; the other products' frames go on. With no product left it is
+        closed."""
+        async with self._speaking:
+            socket = self._socket
+            if socket is None:
+                return
+            if not self._products:
+                self.problem = "no products"
+                await socket.close()
+                return
+            added, gone = sorted(set(added) & self._products), sorted(set(gone) - self._products)
+            with suppress(ConnectionClosed):
+                if gone:
+                    for message in self._source.unsubscribe(gone, self._settings.channels):
+                        await self._say(socket, message, message)
+                if added:
+                    await self._subscribe(socket, added, self._settings.channels)
+
+    async def subscribe(self, connection_id: int, product: str, refused: frozenset[str]) -> None:
+        """Ask for one product alone on that connection. `refused` ones are left out by the next connection."""
+        self._refused = refused
+        async with self._speaking:
+            if connection_id == self.connection_id and self._socket is not None and product in self._products:
+                with suppress(ConnectionClosed):
+                    await self._subscribe(self._socket, (product,), self._settings.channels)
+
     async def resubscribe(self, connection_id: int, products: Sequence[str], channels: Sequence[Channel]) -> None:
         """Ask the open connection for fresh snapshots; nothing happens when it is another one by now."""
-        if connection_id != self.connection_id or self._socket is None:
-            return
-        with suppress(ConnectionClosed):
-            for message in self._source.unsubscribe(products, channels):
-                await self._say(self._socket, message, message)
-            await self._subscribe(self._socket, products, channels)
+        async with self._speaking:
+            wanted = [product for product in products if product in self._products]
+            if connection_id != self.connection_id or self._socket is None or not wanted:
+                return
+            with suppress(ConnectionClosed):
+                for message in self._source.unsubscribe(wanted, channels):
+                    await self._say(self._socket, message, message)
+                await self._subscribe(self._socket, wanted, channels)
 
     async def _one_connection(self) -> None:
         """From connecting to the end of it. Raises what ended it."""
-        products, channels = self._settings.products, self._settings.channels
-        url = self._source.connect_url(products, channels)
+        channels = self._settings.channels
+        url = self._source.connect_url(self._asked_first(), channels)
         async with connect(
             url,
             max_size=self._source.max_frame_bytes,
@@ -124,6 +171,9 @@ class FeedSession:
             user_agent_header="agentfarm",
             proxy=None if is_local(url) else True,
         ) as socket:
+            products = self._asked_first()
+            if not products:
+                return  # they went while we connected
             connection_id = self._next_connection_id()
             opened = Connected(self._source.name, url, tuple(products), tuple(channel.value for channel in channels))
             self._sink.take(RecordKind.CONNECT, connection_id, msgspec.json.encode(opened))
@@ -132,7 +182,7 @@ class FeedSession:
             watch = asyncio.create_task(self._watch(socket))
             reason = "ended by us"
             try:
-                async with asyncio.timeout(self._source.subscribe_within_s):
+                async with asyncio.timeout(self._source.subscribe_within_s), self._speaking:
                     await self._subscribe(socket, products, channels)
                 self.problem = ""
                 await self._receive(socket, connection_id)
@@ -147,6 +197,10 @@ class FeedSession:
                 watch.cancel()
                 self._socket, self.connection_id = None, 0
                 self._sink.take(RecordKind.DISCONNECT, connection_id, reason.encode())
+
+    def _asked_first(self) -> tuple[str, ...]:
+        """What a new connection asks for together: one refused name could spoil the message for all of them."""
+        return tuple(sorted(self._products - self._refused or self._products))
 
     async def _receive(self, socket: ClientConnection, connection_id: int) -> None:
         take = self._sink.take

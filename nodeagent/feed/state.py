@@ -41,7 +41,14 @@ class Resubscribe(msgspec.Struct, frozen=True):
     channels: tuple[Channel, ...]
 
 
-Action: TypeAlias = RestRequest | Resubscribe
+class Subscribe(msgspec.Struct, frozen=True):
+    """Ask a connection for one product alone, with all its channels, to see whether the venue has it."""
+
+    connection_id: int
+    product: str
+
+
+Action: TypeAlias = RestRequest | Resubscribe | Subscribe
 
 
 class Output(msgspec.Struct, gc=False):
@@ -69,6 +76,8 @@ class FeedState:
         self.has_instruments = bool(instruments)
         self.skew = Skew()
         self.products: dict[str, Product] = {}
+        self.left: frozenset[str] = frozenset()
+        """Products followed earlier: frames of theirs that are still under way mean nothing."""
         self.connections: dict[int, Connection] = {}
         self.orphan_gaps: list[GapRow] = []
         """Open gaps of connections that are gone; the next connection's snapshots close them."""
@@ -84,7 +93,8 @@ class FeedState:
         self.out_of_order = 0
         self.duplicate_frames = 0
         self.unknown_types: dict[str, int] = {}
-        self._last_trade_ids = dict(last_trade_ids)
+        self.last_trade_ids = dict(last_trade_ids)
+        """Per product that is not followed yet, or not any more: the trade after which to look for holes."""
 
     def product(self, name: str) -> Product | None:
         """The product, made at first need; None when it is not ours."""
@@ -93,7 +103,7 @@ class FeedState:
             return product
         if not self.rules.knows(name) or not name or len(self.products) >= PRODUCTS_MAX:
             return None
-        product = Product(name, self.source.venue, self.source.name, self._last_trade_ids.get(name, -1))
+        product = Product(name, self.source.venue, self.source.name, self.last_trade_ids.get(name, -1))
         self.products[name] = product
         return product
 

@@ -69,10 +69,7 @@ def resynced(feed: FeedState, state: BookState, connection: Connection, out: Out
         out.rows.append(repaired(state.open_gap, feed.now_ns))
         state.open_gap = None
     if (connection.open_gaps or feed.orphan_gaps) and connection.is_synced():
-        out.rows += [repaired(row, feed.now_ns) for row in connection.open_gaps]
-        out.rows += [repaired(row, feed.now_ns) for row in feed.orphan_gaps]
-        connection.open_gaps.clear()
-        feed.orphan_gaps.clear()
+        _close_gaps(feed, connection, out)
 
 
 def open_trade_hole(
@@ -104,6 +101,21 @@ def close_connection(feed: FeedState, connection_id: int) -> None:
         feed.collect_absent_removals(connection)
         feed.orphan_gaps += connection.open_gaps
         feed.orphan_gaps += [state.open_gap for state in connection.books.values() if state.open_gap is not None]
+
+
+def forget_book(feed: FeedState, name: str, connection: Connection, out: Output) -> None:
+    """The product is not followed any more. Its book's gap stays open as it is; the connection's may end with it."""
+    state = connection.books.pop(name, None)
+    if state is not None and not state.is_synced and connection.books and connection.is_synced():
+        _close_gaps(feed, connection, out)
+
+
+def _close_gaps(feed: FeedState, connection: Connection, out: Output) -> None:
+    """Every book of the connection is trusted again."""
+    out.rows += [repaired(row, feed.now_ns) for row in connection.open_gaps]
+    out.rows += [repaired(row, feed.now_ns) for row in feed.orphan_gaps]
+    connection.open_gaps.clear()
+    feed.orphan_gaps.clear()
 
 
 def _doubt_all(feed: FeedState, connection: Connection) -> None:

@@ -29,18 +29,23 @@ TIME_WINDOW_NS: Final = 300 * NS
 class Rules:
     """What is known of the products. `products` None means that any product is welcome (a file of unknown origin)."""
 
-    __slots__ = ("_ticks", "products")
+    __slots__ = ("_ticks", "is_listing_known", "products")
 
     def __init__(self, products: Iterable[str] | None, instruments: Mapping[str, Instrument] | None = None) -> None:
         self.products = None if products is None else frozenset(products)
+        self.is_listing_known = False
+        """The venue has listed all its products."""
         self._ticks: dict[str, int] = {}
         self.learn((instruments or {}).values())
 
     def learn(self, instruments: Iterable[Instrument]) -> None:
-        """Take the increments; those of products that are not ours are left aside."""
+        """Take the increments, of all the venue's products: any of them may become ours later."""
         for instrument in instruments:
-            if self.products is None or instrument.product in self.products:
-                self._ticks[instrument.product] = instrument.price_increment
+            self._ticks[instrument.product] = instrument.price_increment
+
+    def is_unlisted(self, product: str) -> bool:
+        """Whether the venue's own list of products is known and lacks this one."""
+        return self.is_listing_known and product not in self._ticks
 
     def tick(self, product: str) -> int:
         """The price increment, scaled; 0 while unknown."""

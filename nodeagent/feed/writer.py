@@ -39,7 +39,7 @@ ROOM_AGAIN_SHARE: Final = 0.5
 """Once full, rows are made again when the queue has drained to this share: switching has a price."""
 RETRY_MIN_S: Final = 0.1
 RETRY_MAX_S: Final = 2.0
-SYMBOLS: Final = frozenset({"venue", "product", "source", "side", "aggressor_side", "kind", "what"})
+SYMBOLS: Final = frozenset({"venue", "product", "source", "side", "aggressor_side", "kind", "what", "state"})
 ARRAYS: Final = frozenset({"bids", "asks"})
 AWAY: Final = frozenset(
     {

@@ -1,5 +1,6 @@
 """Run one feed: `python -m nodeagent.feed.service --config FILE.json`.
 
+SIGHUP: the settings are read again, and the products changed to what they say, without disturbing the others.
 Exit: 0 after SIGTERM or SIGINT, everything stored or safe in the capture; 1 a part of the feed died (start it again);
 5 the settings or the folder cannot be used.
 """
@@ -9,8 +10,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -21,6 +25,8 @@ from nodeagent.feed.service.settings import FeedSettings
 
 EXIT_DIED, EXIT_UNUSABLE = 1, 5
 
+log = structlog.get_logger("feed")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until a signal."""
@@ -29,27 +35,45 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     _set_up_logging()
     try:
-        settings = FeedSettings.from_json(options.config.read_bytes())
-        return asyncio.run(_serve(settings))
+        return asyncio.run(_serve(options.config))
     except (FarmError, OSError) as error:
         print(error, file=sys.stderr)
         return EXIT_UNUSABLE
 
 
-async def _serve(settings: FeedSettings) -> int:
+async def _serve(config: Path) -> int:
     ended = asyncio.Event()
+    is_told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    feed = Feed(settings)
+    loop.add_signal_handler(signal.SIGHUP, is_told.set)  # before they are read: no change goes unseen
+    feed = Feed(FeedSettings.from_json(config.read_bytes()))
     await feed.start()
     feed.failed.add_done_callback(lambda _: ended.set())
+    listening = loop.create_task(_listen(feed, config, is_told))
     await ended.wait()
+    listening.cancel()
     await feed.stop()
     if feed.failed.done():
-        structlog.get_logger("feed").error("feed.died", exc_info=feed.failed.result())
+        log.error("feed.died", exc_info=feed.failed.result())
         return EXIT_DIED
     return 0
+
+
+async def _listen(feed: Feed, config: Path, is_told: asyncio.Event) -> None:
+    """At each SIGHUP read the settings again. Products change at once; for anything else the feed must be restarted."""
+    while True:
+        await is_told.wait()
+        is_told.clear()
+        try:
+            told = FeedSettings.from_json(config.read_bytes())
+        except (FarmError, OSError) as error:
+            log.warning("feed.settings_not_read", problem=str(error))
+            continue
+        if replace(told, products=feed.settings.products) != feed.settings:
+            log.warning("feed.settings_need_a_restart")
+        feed.follow(told.products)
 
 
 def _set_up_logging() -> None:
@@ -61,8 +85,19 @@ def _set_up_logging() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(_Lines()),  # type: ignore[arg-type]  # as much as it uses
     )
+
+
+class _Lines:
+    """Standard error, which may be a file on a full disk: a line that cannot be written must not end the feed."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            os.write(2, text.encode(errors="backslashreplace"))
+
+    def flush(self) -> None:
+        """Each line was written at once."""
 
 
 if __name__ == "__main__":

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import IO, Final
 
+import msgspec
 import structlog
 
-from agentfarm.errors import Conflict
 from nodeagent.feed.capture import CaptureWriter
 from nodeagent.feed.capture_reader import Damage, segments
 from nodeagent.feed.events import VenueError
 from nodeagent.feed.pipeline import Pipeline
-from nodeagent.feed.records import RecordKind, segment_of
+from nodeagent.feed.quality import refused
+from nodeagent.feed.records import Following, RecordKind, segment_of
 from nodeagent.feed.service import progress as progress_file
 from nodeagent.feed.service.intake import Intake
 from nodeagent.feed.service.metrics import serve_metrics
+from nodeagent.feed.service.opening import lock_folder, open_signer, open_source
+from nodeagent.feed.service.products import product_statuses
 from nodeagent.feed.service.progress import Progress, State
 from nodeagent.feed.service.quarantine import Quarantine
-from nodeagent.feed.service.retention import Room, expendable, left_out
+from nodeagent.feed.service.rate import Rate
+from nodeagent.feed.service.retention import Disk, Room, disk_state, disk_words, expendable, left_out
 from nodeagent.feed.service.settings import FeedSettings
-from nodeagent.feed.service.status import FeedStatus, ProductStatus
+from nodeagent.feed.service.status import FeedStatus
 from nodeagent.feed.session import FeedSession, RestClient, SessionSettings
-from nodeagent.feed.source import Channel, RestRequest, Signer, Source, load_source
-from nodeagent.feed.state import PipelineSettings, Resubscribe
+from nodeagent.feed.source import Channel, RestRequest
+from nodeagent.feed.state import PipelineSettings, Resubscribe, Subscribe
 from nodeagent.feed.times import MS_NS, NS
 from nodeagent.feed.writer import AnyRow, Mark, RowWriter, WriterSettings
 from nodeagent.questdb.endpoint import Endpoint
@@ -37,6 +41,8 @@ MARK_EVERY_S: Final = 0.1
 QUESTIONS_EVERY_S: Final = 0.5
 ROOM_EVERY_S: Final = 5.0
 REST_AT_ONCE: Final = 4
+BEHIND_MAX_S: Final = 2.0
+"""Further behind, no product is good."""
 
 log = structlog.get_logger("feed")
 
@@ -46,16 +52,17 @@ class Feed:
 
     def __init__(self, settings: FeedSettings) -> None:
         self.settings = settings
-        self._source = _source(settings)
-        self._signer = _signer(settings)
+        self._source = open_source(settings)
+        self._signer = open_signer(settings)
         self._tasks: list[asyncio.Task[None]] = []
         self._asked: set[asyncio.Task[None]] = set()
         self._asking = asyncio.Semaphore(REST_AT_ONCE)
         self._started_at_ns = time.time_ns()
         self._is_stopping = False
-        self._rate = _Rate()
+        self._rate = Rate()
         self._lock: IO[str] | None = None
         self._metrics_port = 0
+        self._disk, self._left_out, self._disk_problem = Disk.OK, frozenset[str](), ""
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[BaseException] = self._loop.create_future()
         """Done when a part of the feed has died: the process should end, loudly."""
@@ -64,17 +71,12 @@ class Feed:
         """Open the capture, go on from the acknowledged position, connect. Raises Conflict, OSError."""
         settings, folder = self.settings, self.settings.capture_dir
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(folder)
+        self._lock = lock_folder(folder)
         self._progress, state = progress_file.load(folder, int(time.time())).resumed(progress_file.boot_id())
         self._saved: Progress | None = None
         self._capture = CaptureWriter(folder, on_damage=self._damaged)
         self._quarantine = Quarantine(folder)
-        self._pipeline = Pipeline(
-            self._source,
-            settings.products,
-            settings=PipelineSettings(settings.book_depth, settings.every_change, settings.book_check_interval_s),
-            last_trade_ids=state.last_trade_ids,
-        )
+        self._pipeline = self._new_pipeline(state)
         self._writer = RowWriter(
             lambda: Endpoint.load(settings.endpoint_file),
             WriterSettings(settings.flush_interval_s, settings.flush_rows_max, settings.queue_max),
@@ -94,6 +96,7 @@ class Feed:
         )
         self._intake.take(RecordKind.TICK, 0, b"")
         self._end_old_connections(state.first_open_connection)
+        self._take_products()
         self._rest = RestClient(self._source, self._intake)
         self._sessions = [self._session() for _ in range(settings.connections)]
         self._metrics_port = serve_metrics(self.status, settings.metrics_port)
@@ -106,6 +109,7 @@ class Feed:
         self._run(self._every(QUESTIONS_EVERY_S, self._ask))
         self._run(self._every(settings.fsync_interval_s, self._sync))
         self._run(self._every(1.0, self._second))
+        await self._make_room()
         self._run(self._every(ROOM_EVERY_S, self._make_room))
 
     async def stop(self) -> None:
@@ -132,8 +136,12 @@ class Feed:
         intake, writer, feed = self._intake, self._writer, self._pipeline.state
         connected = [session for session in self._sessions if session.is_connected]
         problems = [session.problem for session in self._sessions if session.problem]
-        problems += [text for text in (intake.problem, writer.counts.problem, self._rest.problem) if text]
+        problems += [
+            text for text in (self._disk_problem, intake.problem, writer.counts.problem, self._rest.problem) if text
+        ]
         state = "stopping" if self._is_stopping else "live" if intake.is_live else "behind"
+        if state == "live" and not self.settings.products:
+            state = "idle"
         return FeedStatus(
             pid=os.getpid(),
             source=self._source.name,
@@ -162,22 +170,42 @@ class Feed:
             rest_requests=self._rest.requests,
             rest_failures=self._rest.failures,
             metrics_port=self._metrics_port,
-            products={name: self._product_status(name) for name in list(feed.products)},
+            disk=self._disk,
+            left_out=sorted(self._left_out),
+            products=product_statuses(feed, self._doubt()),
             problems=problems,
         )
 
-    def _product_status(self, name: str) -> ProductStatus:
-        feed = self._pipeline.state
-        product = feed.products[name]
-        connection = feed.synced_connection(name)
-        book = connection.books[name].levels if connection is not None else None
-        return ProductStatus(
-            last_trade_id=product.ledger.last_id,
-            trades=product.all_counts().trades,
-            missing_trades=product.ledger.missing.total(),
-            is_synced=feed.is_synced(name),
-            book_levels=len(book.bids) + len(book.asks) if book is not None else 0,
+    def follow(self, products: tuple[str, ...]) -> None:
+        """Serve these from now on. The others' connection and frames go on; the new ones start as at a connect."""
+        before, self.settings = self.settings.products, replace(self.settings, products=products)
+        added, gone = sorted(set(products) - set(before)), sorted(set(before) - set(products))
+        if added or gone:
+            log.info("feed.products_changed", added=added, gone=gone)
+            self._take_products()
+            for session in self._sessions:
+                session.follow(products)
+                self._start(session.change(added, gone))
+
+    def _take_products(self) -> None:
+        self._intake.take(RecordKind.PRODUCTS, 0, msgspec.json.encode(Following(self.settings.products)))
+
+    def _new_pipeline(self, state: State) -> Pipeline:
+        """For records after the state's position; a PRODUCTS record leads from what was followed then to now."""
+        settings = self.settings
+        return Pipeline(
+            self._source,
+            settings.products if state.products is None else state.products,
+            settings=PipelineSettings(settings.book_depth, settings.every_change, settings.book_check_interval_s),
+            last_trade_ids=state.last_trade_ids,
+            left=state.left,
         )
+
+    def _doubt(self) -> str:
+        """Why no product is good now, whatever the pipeline knows; empty when there is no such reason."""
+        if not self._intake.is_live and self._intake.behind_s > BEHIND_MAX_S:
+            return "the feed is behind: rows are made from its capture"
+        return self._writer.counts.problem and "rows wait: QuestDB takes none"
 
     def _session(self) -> FeedSession:
         settings = self.settings
@@ -185,7 +213,6 @@ class Feed:
         return FeedSession(
             self._source,
             SessionSettings(
-                settings.products,
                 channels,
                 settings.reconnect_min_s,
                 settings.reconnect_max_s,
@@ -194,6 +221,7 @@ class Feed:
             self._intake,
             self._next_connection_id,
             self._signer,
+            products=settings.products,
         )
 
     def _next_connection_id(self) -> int:
@@ -220,6 +248,10 @@ class Feed:
             if isinstance(action, Resubscribe):
                 for session in self._sessions:
                     self._start(session.resubscribe(action.connection_id, action.products, action.channels))
+            elif isinstance(action, Subscribe):
+                known = refused(self._pipeline.state, self._pipeline.state.connections[action.connection_id])
+                for session in self._sessions:
+                    self._start(session.subscribe(action.connection_id, action.product, known))
             else:
                 self._start(self._put_question(action))
 
@@ -252,7 +284,7 @@ class Feed:
         folders = [settings.capture_dir, *([settings.questdb_dir] if settings.questdb_dir else [])]
         rooms = [Room(*disk_room(folder)) for folder in folders if folder.exists()]
         room = min(rooms, key=lambda room: room.free_bytes)
-        self._writer.leave_out(left_out(room, settings.disk_low_bytes))
+        self._see_disk(room)
         state = self._progress.state
         keep_from = segment_of(min(state.replay_after() or state.position, self._progress.older.position))
         for segment in expendable(
@@ -260,6 +292,16 @@ class Feed:
         ):
             log.info("feed.capture_deleted", segment=segment.number, bytes=segment.size_bytes)
             segment.path.unlink(missing_ok=True)
+
+    def _see_disk(self, room: Room) -> None:
+        """Leave out what there is no room for, and say so."""
+        low_bytes = self.settings.disk_low_bytes
+        disk, self._left_out = disk_state(room, low_bytes), left_out(room, low_bytes)
+        self._writer.leave_out(self._left_out)
+        self._disk_problem = disk_words(disk, room, self._left_out)
+        if disk is not self._disk:
+            log.warning("feed.disk", state=disk, free_bytes=room.free_bytes, left_out=sorted(self._left_out))
+        self._disk = disk
 
     def _acknowledged(self, mark: Mark) -> None:
         """On the writer's thread: rows up to here are stored."""
@@ -312,55 +354,5 @@ class Feed:
         return run
 
 
-class _Rate:
-    """Frames a second, and the mean lag, over the last second."""
-
-    def __init__(self) -> None:
-        self.per_s = 0.0
-        self.lag_ms = 0.0
-        self._frames = 0
-        self._at_s = time.monotonic()
-        self._lag = (0, 0)
-
-    def tick(self, frames: int, pipeline: Pipeline) -> None:
-        """A second has passed."""
-        now_s = time.monotonic()
-        self.per_s = (frames - self._frames) / max(0.001, now_s - self._at_s)
-        self._frames, self._at_s = frames, now_s
-        counts = [product.all_counts() for product in pipeline.state.products.values()]
-        total = (sum(count.lag_sum_ns for count in counts), sum(count.lag_count for count in counts))
-        if total[1] > self._lag[1]:
-            self.lag_ms = (total[0] - self._lag[0]) / (total[1] - self._lag[1]) / MS_NS
-        self._lag = total
-
-
 async def _as_task(work: Callable[[], Awaitable[None]]) -> None:
     await work()
-
-
-def _source(settings: FeedSettings) -> Source:
-    """The source, at the addresses we were told."""
-    source = load_source(settings.source)
-    source.websocket_url = settings.ws_url or source.websocket_url
-    source.rest_url = settings.rest_url or source.rest_url
-    return source
-
-
-def _signer(settings: FeedSettings) -> Signer | None:
-    """The venue's key, if there is one. Raises InvalidRequest, naming the file."""
-    if settings.credentials_file is None:
-        return None
-    from nodeagent.feed.sources.credentials import read_signer  # noqa: PLC0415 - most feeds need no cryptography
-
-    return read_signer(settings.source, settings.credentials_file)
-
-
-def _lock(folder: os.PathLike[str]) -> IO[str]:
-    """One feed a folder. Raises Conflict."""
-    file = open(os.path.join(folder, "feed.lock"), "w")  # noqa: SIM115 - held for the process's life
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise Conflict(f"Another feed process writes to {folder}.", remedy="Stop it first.") from error
-    return file

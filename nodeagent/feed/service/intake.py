@@ -124,14 +124,17 @@ class Intake:
     def state(self) -> State:
         """What a restart needs, as of the last record that became rows."""
         anchor = min(self._anchors.values(), default=(self._done, self._done_ns))
-        products = self._pipeline.state.products
+        feed = self._pipeline.state
+        followed = feed.rules.products
         return State(
             position=self._done,
             at_ns=self._done_ns,
             anchor=anchor[0],
             anchor_ns=anchor[1],
             first_open_connection=min(self._anchors, default=0),
-            last_trade_ids=resume_ids({name: product.ledger for name, product in products.items()}),
+            last_trade_ids=resume_ids(feed),
+            products=tuple(sorted(followed)) if followed is not None else None,
+            left=tuple(sorted(feed.left)),
         )
 
     @property

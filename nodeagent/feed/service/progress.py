@@ -7,14 +7,13 @@ the disk), so the file also holds an older state, from before the system's write
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from nodeagent.feed.ledger import TradeLedger
 from nodeagent.feed.records import START, Position
+from nodeagent.feed.state import FeedState
 from nodeagent.questdb.endpoint import write_private
 
 FILE_NAME: Final = "progress.json"
@@ -22,8 +21,6 @@ POWER_CUT_REWIND_S: Final = 120
 """Linux writes dirty pages back after 30 s; four times that is safe and costs a second of replay."""
 REWIND_MAX_S: Final = 900
 """A replay begins at the connection's beginning, so that books are whole, if that is not further back than this."""
-RESUME_HOLE_MAX: Final = 50_000
-"""An open hole further back than so many trades is a fact in feed_gap, and not asked for again by a restart."""
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -39,6 +36,11 @@ class State(msgspec.Struct, frozen=True):
     first_open_connection: int = 0
     last_trade_ids: dict[str, int] = {}
     """Per product, the trade after which to look for holes: the newest, or the one before the oldest open hole."""
+
+    products: tuple[str, ...] | None = None
+    """Followed then; None: nobody wrote it down, so those of the settings."""
+    left: tuple[str, ...] = ()
+    """Followed earlier; frames of theirs may still come."""
 
     def replay_after(self) -> Position | None:
         """Where to begin reading; None: at the very beginning."""
@@ -105,11 +107,7 @@ def boot_id() -> str:
         return ""
 
 
-def resume_ids(ledgers: Mapping[str, TradeLedger]) -> dict[str, int]:
-    """Per product, the trade after which a restart must look for holes."""
-    found = {}
-    for product, ledger in ledgers.items():
-        if ledger.last_id >= 0:
-            open_ids = [first for first, _ in ledger.missing if first > ledger.last_id - RESUME_HOLE_MAX]
-            found[product] = min([ledger.last_id, *(first - 1 for first in open_ids)])
-    return found
+def resume_ids(feed: FeedState) -> dict[str, int]:
+    """Per product, also such as are not followed any more, the trade after which a restart must look for holes."""
+    found = {name: product.ledger.resume_id() for name, product in feed.products.items()}
+    return feed.last_trade_ids | {name: trade_id for name, trade_id in found.items() if trade_id >= 0}

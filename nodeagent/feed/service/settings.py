@@ -20,6 +20,7 @@ class FeedSettings:
 
     source: str
     products: tuple[str, ...]
+    """None is fine: then it waits, without a connection, for settings that name some (SIGHUP: read them again)."""
     capture_dir: Path
     """Holds the capture, the acknowledged position and the quarantine. One feed process a folder."""
     endpoint_file: Path
@@ -61,7 +62,6 @@ class FeedSettings:
         """Check what cannot work. Raises InvalidRequest, naming the key."""
         unknown = sorted(set(self.channels) - set(Channel))
         checks = (
-            (self.products, "products", "is empty"),
             (not unknown, "channels", f"has unknown names {unknown}; known: {', '.join(Channel)}"),
             (1 <= self.connections <= 4, "connections", "must be 1 to 4"),
             (0 < self.flush_interval_s <= 10, "flush_interval_s", "must be above 0 and at most 10"),

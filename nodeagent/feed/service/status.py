@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+BLOCK_BYTES: Final = 4096
+SPARE_BYTES: Final = 2048
+"""Room in the file for words that only a full disk brings."""
 
 
 @dataclass(slots=True)
@@ -19,6 +25,10 @@ class ProductStatus:
     is_synced: bool
     """Its book can be trusted."""
     book_levels: int
+    state: str
+    """starting, good, doubtful, failed: `nodeagent.feed.quality`."""
+    reason: str
+    """For people; empty while good."""
 
 
 @dataclass(slots=True)
@@ -30,7 +40,7 @@ class FeedStatus:
     updated_at_ns: int
     started_at_ns: int
     state: str
-    """`live`; `behind`: rows are made from the capture; `stopping`."""
+    """`live`; `behind`: rows are made from the capture; `idle`: no products; `stopping`."""
     is_connected: bool
     connections: int
     connects: int
@@ -54,6 +64,10 @@ class FeedStatus:
     rest_requests: int
     rest_failures: int
     metrics_port: int
+    disk: str = "ok"
+    """`ok`; `low`: tables are left out; `full`."""
+    left_out: list[str] = field(default_factory=list)
+    """Tables of which rows are left out now, for want of room."""
     products: dict[str, ProductStatus] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -62,7 +76,31 @@ class FeedStatus:
         return asdict(self)
 
     def save(self, path: Path) -> None:
-        """Replace the file atomically. Not fsynced: after a power cut there is no feed to describe."""
+        """Replace the file atomically. Not fsynced: after a power cut there is no feed to describe.
+
+        On a full disk the file is written in place, within what the disk has given it already: that is when it is read
+        most. Raises OSError when neither is possible.
+        """
+        text = json.dumps(self.to_dict()).encode()
+        text = text.ljust(-(-(len(text) + SPARE_BYTES) // BLOCK_BYTES) * BLOCK_BYTES)
         staged = path.with_name(f".{path.name}.{os.getpid()}")
-        staged.write_text(json.dumps(self.to_dict()))
-        staged.replace(path)
+        try:
+            staged.write_bytes(text)
+            staged.replace(path)
+        except OSError:
+            with suppress(OSError):
+                staged.unlink()
+            _overwrite(path, text)
+
+
+def _overwrite(path: Path, text: bytes) -> None:
+    """In one write, padded to the file's size, which stays: no reader meets the end of what was there before."""
+    file = os.open(path, os.O_WRONLY)
+    try:
+        size = os.fstat(file).st_size
+        text = text.rstrip().ljust(size)
+        if len(text) > size:
+            raise OSError(errno.ENOSPC, "the status has outgrown its file")
+        os.pwrite(file, text, 0)
+    finally:
+        os.close(file)

@@ -56,6 +56,8 @@ CHANNEL_NAMES: Final = {
     Channel.HEARTBEAT: "heartbeats",
     Channel.STATUS: "status",
 }
+CONNECTION_WIDE: Final = frozenset({Channel.HEARTBEAT, Channel.STATUS})
+"""Channels that are acknowledged without products: to unsubscribe a product from one could end it for all."""
 TRADES_PAGE_MAX: Final = 1000
 LOOK_BACK_S: Final = 7 * 24 * 3600
 """How far to look for trades when the one before the hole is known by its id alone, as after a restart."""
@@ -88,7 +90,8 @@ class CoinbaseAdvanced:
         return self._messages("subscribe", products, channels, signer, now_s)
 
     def unsubscribe(self, products: Sequence[str], channels: Sequence[Channel]) -> list[bytes]:
-        return self._messages("unsubscribe", products, channels, None, 0)
+        per_product = [channel for channel in channels if channel not in CONNECTION_WIDE]
+        return self._messages("unsubscribe", products, per_product, None, 0)
 
     def _messages(
         self, verb: str, products: Sequence[str], channels: Sequence[Channel], signer: Signer | None, now_s: int

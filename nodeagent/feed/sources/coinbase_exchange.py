@@ -86,7 +86,8 @@ class CoinbaseExchange:
         return [to_json(message | dict(signer.fields(now_s) if signer else {}))]
 
     def unsubscribe(self, products: Sequence[str], channels: Sequence[Channel]) -> list[bytes]:
-        return [to_json(self._message("unsubscribe", products, channels))]
+        per_product = [channel for channel in channels if channel is not Channel.STATUS]  # status knows no products
+        return [to_json(self._message("unsubscribe", products, per_product))]
 
     def _message(self, verb: str, products: Sequence[str], channels: Sequence[Channel]) -> dict[str, Any]:
         names = [CHANNEL_NAMES[channel] for channel in channels if channel in CHANNEL_NAMES]

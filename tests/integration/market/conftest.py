@@ -22,7 +22,17 @@ from nodeagent.questdb.settings import QuestDBSettings
 from nodeagent.questdb.sql import query
 from tests.integration.market.feeds import FeedProcess, is_up, until
 
-TABLES = ("trades", "ticker", "book", "book_change", "feed_health", "feed_gap", "feed_drop", "schema_version")
+TABLES = (
+    "trades",
+    "ticker",
+    "book",
+    "book_change",
+    "feed_health",
+    "feed_gap",
+    "feed_drop",
+    "feed_now",
+    "schema_version",
+)
 VIEWS = ("candles_1h", "candles_5m", "candles_1m")
 
 

@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Any
 
 from nodeagent.feed.records import Connected, Record, RecordKind, RestAnswer
-from nodeagent.feed.source import Purpose, RestRequest
-from nodeagent.feed.state import Resubscribe
+from nodeagent.feed.source import Purpose
+from nodeagent.feed.state import Action, Resubscribe, Subscribe
 from nodeagent.feed.times import MS_NS, NS, to_iso
 
 START_NS = 1_786_309_548 * NS
@@ -69,8 +69,10 @@ class Venue:
         """The last 100 trades, newest first."""
         return self._frame("market_trades", [{"type": "snapshot", "trades": self.trades[product][-100:][::-1]}])
 
-    def answer(self, question: RestRequest | Resubscribe) -> list[Record]:
+    def answer(self, question: Action) -> list[Record]:
         """What a question brings: frames on the connection, or a REST answer."""
+        if isinstance(question, Subscribe):
+            return []
         if isinstance(question, Resubscribe):
             frames = []
             for product in question.products:

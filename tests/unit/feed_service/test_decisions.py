@@ -10,6 +10,7 @@ import pytest
 from agentfarm.errors import InvalidRequest
 from nodeagent.feed.capture_reader import Segment
 from nodeagent.feed.ledger import TradeLedger
+from nodeagent.feed.pipeline import Pipeline
 from nodeagent.feed.records import START, Position, position_of
 from nodeagent.feed.service.progress import (
     POWER_CUT_REWIND_S,
@@ -23,6 +24,7 @@ from nodeagent.feed.service.progress import (
 from nodeagent.feed.service.retention import Room, expendable, left_out
 from nodeagent.feed.service.settings import FeedSettings
 from nodeagent.feed.session import backoff_s
+from nodeagent.feed.source import load_source
 
 GIB = 1024**3
 S = 1_000_000_000
@@ -47,7 +49,6 @@ def test_settings_survive_json() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"products": ()}, "products"),
         ({"channels": ("trade",)}, "channels"),
         ({"connections": 0}, "connections"),
         ({"reconnect_min_s": 0.01}, "reconnect_min_s"),
@@ -101,7 +102,11 @@ def test_restart_looks_for_holes_from_before_the_oldest_open_one() -> None:
         ledger.observe(trade_id, 1, 1)
     quiet, fresh = TradeLedger("B"), TradeLedger("C")
     quiet.observe(7, 1, 1)
-    assert resume_ids({"A": ledger, "B": quiet, "C": fresh}) == {"A": 11, "B": 7}
+    assert [each.resume_id() for each in (ledger, quiet, fresh)] == [11, 7, -1]
+    feed = Pipeline(load_source("coinbase-exchange"), ("A", "B"), last_trade_ids={"GONE": 3, "A": 1}).state
+    feed.product("A").ledger.observe(1, 1, 1)  # type: ignore[union-attr]  # it is one of ours
+    feed.product("A").ledger.observe(2, 1, 1)  # type: ignore[union-attr]
+    assert resume_ids(feed) == {"GONE": 3, "A": 2}
 
 
 @pytest.mark.parametrize(

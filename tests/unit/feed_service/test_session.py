@@ -57,8 +57,8 @@ async def _session(
     exchange: ExchangeServer, *, silence_max_s: float | None = None
 ) -> AsyncIterator[tuple[FeedSession, _Sink]]:
     sink, ids, source = _Sink(), count(1), _source(exchange)
-    settings = SessionSettings(PRODUCTS, source.default_channels, silence_max_s=silence_max_s)
-    session = FeedSession(source, settings, sink, lambda: next(ids), _Signer())
+    settings = SessionSettings(source.default_channels, silence_max_s=silence_max_s)
+    session = FeedSession(source, settings, sink, lambda: next(ids), _Signer(), products=PRODUCTS)
     task = asyncio.create_task(session.run())
     try:
         yield session, sink
