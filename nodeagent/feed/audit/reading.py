@@ -11,7 +11,7 @@ import msgspec
 from agentfarm.errors import InvalidRequest
 from nodeagent.feed.capture_reader import OnDamage, Segment, read_segment, segments
 from nodeagent.feed.formats import open_recording
-from nodeagent.feed.records import START, Connected, Position, Record, record_of, segment_of
+from nodeagent.feed.records import START, Following, Position, Record, RecordKind, record_of, segment_of
 from nodeagent.feed.service.progress import FILE_NAME, Progress, State
 
 TRIES: Final = 20
@@ -53,22 +53,23 @@ def acknowledged(folder: Path) -> State | None:
         return None
 
 
-def open_captured(path: Path, span: Span, on_damage: OnDamage) -> Captured:
-    """A recording of any known format, or the folder of a feed at work: that one as far as it was acknowledged.
+def open_captured(path: Path, span: Span, on_damage: OnDamage, *, is_stored: bool = True) -> Captured:
+    """A recording of any known format, or the folder of a feed at work.
 
-    A folder is read from the segment on that holds `span.since_ns`, so that the books of what follows are known as far
-    as they can be. Raises InvalidRequest when there is nothing that can be read.
+    is_stored: of that one only what QuestDB has acknowledged; else up to the end of the file. A folder is read from the
+    segment on that holds `span.since_ns`, so that the books of what follows are known as far as they can be.
+    Raises InvalidRequest when there is nothing that can be read.
     """
     if not path.exists():
         raise InvalidRequest(f"There is no {path}.", remedy="Check the path.")
     state = acknowledged(path) if path.is_dir() else None
-    if state is not None and state.position == START:
+    if is_stored and state is not None and state.position == START:
         raise InvalidRequest(f"Nothing of the capture in {path} is stored yet.", remedy="Try again in a moment.")
     opened = open_recording(path, on_damage)
     if not path.is_dir():
         return Captured(opened.format, opened.source, opened.records, None)
     found = _since(segments(path, on_damage), span.since_ns)
-    until = state.position if state is not None else None
+    until = state.position if state is not None and is_stored else None
     return Captured(opened.format, opened.source, read_settled(found, until, on_damage), state)
 
 
@@ -81,19 +82,21 @@ def read_settled(found: list[Segment], until: Position | None, on_damage: OnDama
     for segment in found:
         if until is not None and segment.number > segment_of(until):
             return
-        yield from _settled(segment, until, on_damage)
+        is_last = segment.number == (segment_of(until) if until is not None else found[-1].number)
+        yield from _settled(segment, until if is_last else None, on_damage, is_last=is_last)
 
 
 def products_asked(record: Record) -> set[str]:
-    """The products of a CONNECT record; none when it cannot be read."""
+    """The products that a record says the feed asks for: of its kinds CONNECT and PRODUCTS."""
+    if record.kind not in (RecordKind.CONNECT, RecordKind.PRODUCTS):
+        return set()
     try:
-        return set(msgspec.json.decode(record.payload, type=Connected).products)
+        return set(msgspec.json.decode(record.payload, type=Following).products)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return set()
 
 
-def _settled(segment: Segment, until: Position | None, on_damage: OnDamage) -> Iterator[Record]:
-    is_last = until is not None and segment.number == segment_of(until)
+def _settled(segment: Segment, until: Position | None, on_damage: OnDamage, *, is_last: bool) -> Iterator[Record]:
     wanted = 0
     for tries_left in reversed(range(TRIES)):
         damages: list[object] = []
@@ -109,7 +112,7 @@ def _settled(segment: Segment, until: Position | None, on_damage: OnDamage) -> I
                 yield record
         except FileNotFoundError:
             return  # the feed has made room: its oldest segments go
-        is_whole = until is None or not is_last or wanted > record_of(until)
+        is_whole = until is None or wanted > record_of(until)
         if damages or not tries_left or (is_whole and not is_torn):
             for damage in damages:
                 on_damage(damage)  # type: ignore[arg-type]  # they come from the reader

@@ -19,7 +19,7 @@ from nodeagent.feed.audit.trades import Findings, Seen, seen_of
 from nodeagent.feed.capture_reader import Damage
 from nodeagent.feed.pipeline import Pipeline
 from nodeagent.feed.product import Product
-from nodeagent.feed.records import Record, RecordKind
+from nodeagent.feed.records import Record
 from nodeagent.feed.rows import TradeRow
 from nodeagent.feed.source import load_source
 from nodeagent.questdb.endpoint import Endpoint
@@ -102,8 +102,7 @@ class _Check:
 
     def take(self, record: Record, rows: list[object], pipeline: Pipeline) -> None:
         """What a record led to."""
-        if record.kind is RecordKind.CONNECT:
-            self.asked |= products_asked(record)
+        self.asked |= products_asked(record)
         for row in rows:
             if type(row) is TradeRow and (self._only is None or row.product == self._only):
                 if row.product not in self.products:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Final
 
 from agentfarm.errors import FarmError, Unavailable
-from nodeagent.feed.audit.reading import Span, open_captured, products_asked
+from nodeagent.feed.audit.reading import EVER_NS, Span, open_captured, products_asked
 from nodeagent.feed.audit.tables import Tables
 from nodeagent.feed.capture_reader import Damage
 from nodeagent.feed.pipeline import Pipeline
-from nodeagent.feed.records import Record, RecordKind
+from nodeagent.feed.records import Record
 from nodeagent.feed.rows import GapRow, HealthRow, Row
 from nodeagent.feed.service.progress import State
 from nodeagent.feed.source import load_source
@@ -72,14 +72,15 @@ async def replay(
 
     products: only rows of these; None: of all. known: products of a feed at work beside those that its capture says it
     asked for; others are damaged names. speed: 1 is as fast as it happened, 0 as fast as it goes.
-    The folder of a feed at work is replayed as far as it was acknowledged. Of a part, what only the whole can tell is
-    left out: minutes cut in two, and gaps that were not seen to their end.
+    The folder of a feed at work is replayed up to this moment. Of a part, what only the whole can tell is left out:
+    minutes cut in two, and gaps that were not seen to their end.
     Raises InvalidRequest for an unknown format, Unavailable without a server.
     """
     began_s = time.monotonic()
     await restore_tables(endpoint)
     damages: list[Damage] = []
-    captured = open_captured(path, span or Span(), damages.append)
+    captured = open_captured(path, span or Span(), damages.append, is_stored=False)
+    end_ns = time.time_ns() if captured.state is not None else EVER_NS
     result = Replayed(captured.format, captured.source)
     pipeline = Pipeline(load_source(captured.source), None if captured.state or span else products, settings=settings)
     choice = _Choice(span or Span(), products, known)
@@ -89,10 +90,10 @@ async def replay(
     writer.start()
     pace = _Pace(speed)
     for record in captured.records:
-        if record.received_at_ns >= choice.span.until_ns:
+        if record.received_at_ns >= min(choice.span.until_ns, end_ns):
             break
         await pace.keep(record.received_at_ns, choice.span.since_ns)
-        if record.kind is RecordKind.CONNECT and captured.state is not None:
+        if captured.state is not None:
             choice.learn(products_asked(record))
         out = pipeline.feed(record)
         result.records += 1
