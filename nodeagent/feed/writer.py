@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -52,6 +53,7 @@ AWAY: Final = frozenset(
     }
 )
 """Errors that say nothing about the rows: the same batch is sent again until it is taken."""
+_ERRNO: Final = re.compile(r"errno: [1-9]")
 
 
 class DropRow(msgspec.Struct, frozen=True, gc=False):
@@ -350,8 +352,12 @@ class RowWriter:
 
 
 def _is_about_rows(error: QuestDBError) -> bool:
-    """Whether sending the same batch again would fail again: the server answered, and named a line."""
-    return error.code not in AWAY and '"line"' in str(error)
+    """Whether sending the same batch again would fail again: the server answered, and named a line for what is in it.
+
+    A full disk names a line too, that at which the room ended; it is told by the operating system's error number.
+    """
+    said = str(error)
+    return error.code not in AWAY and '"line"' in said and _ERRNO.search(said) is None
 
 
 def _units(rows: Iterable[AnyRow]) -> int:

@@ -7,6 +7,7 @@ Source: `tables()` and `materialized_views()`, documented SQL functions.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -41,6 +42,8 @@ class TableHealth:
     is_suspended: bool
     pending_rows: int
     lag_txn: int
+    is_view: bool = False
+    """A materialized view, which has a WAL of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +94,20 @@ async def probe(endpoint: Endpoint, timeout_s: float) -> tuple[tuple[TableHealth
     """WAL tables, and names of invalid views. Raises Unavailable when the server does not answer in time."""
     tables = await query(endpoint, TABLES_SQL, timeout_s=timeout_s)
     views = await query(endpoint, VIEWS_SQL, timeout_s=timeout_s)
+    view_names = {name for name, _ in views.rows}
     return (
         tuple(
-            TableHealth(str(name), bool(suspended), int(rows or 0), int(lag or 0))
+            TableHealth(str(name), bool(suspended), int(rows or 0), int(lag or 0), name in view_names)
             for name, suspended, rows, lag in tables.rows
         ),
         tuple(str(name) for name, status in views.rows if status == "invalid"),
     )
 
 
-async def repair(endpoint: Endpoint, suspended: tuple[str, ...], invalid_views: tuple[str, ...]) -> list[str]:
+async def repair(endpoint: Endpoint, tables: Sequence[TableHealth], invalid_views: Sequence[str]) -> list[str]:
     """Resume suspended tables and rebuild invalid views; what was done, as sentences. A refusal is one of them."""
-    statements = [(f'ALTER TABLE "{name}" RESUME WAL', f"resumed table {name}") for name in suspended]
+    kinds = [("MATERIALIZED VIEW" if table.is_view else "TABLE", table.name) for table in tables if table.is_suspended]
+    statements = [(f'ALTER {kind} "{name}" RESUME WAL', f"resumed {kind.lower()} {name}") for kind, name in kinds]
     statements += [(f'REFRESH MATERIALIZED VIEW "{name}" FULL', f"rebuilding view {name}") for name in invalid_views]
     done = []
     for sql, deed in statements:

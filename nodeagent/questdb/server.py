@@ -256,7 +256,7 @@ class QuestDBServer:
             report = await self.health()
             if report.is_up:
                 self._answered_at_s = time.monotonic()
-                for deed in await repair(self.endpoint, report.suspended, report.invalid_views):
+                for deed in await repair(self.endpoint, report.tables, report.invalid_views):
                     self._tell("questdb.repaired", {"deed": deed})
             elif time.monotonic() - self._answered_at_s > UNANSWERING_MAX_S:
                 self._tell("questdb.unanswering", {"pid": self._process.pid, "seconds": UNANSWERING_MAX_S})

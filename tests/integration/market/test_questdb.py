@@ -45,6 +45,10 @@ async def own(
     await server.stop()
 
 
+def _deeds(events: Events) -> list[object]:
+    return [facts["deed"] for name, facts in events if name == "questdb.repaired"]
+
+
 def _settings(folder: Path) -> QuestDBSettings:
     return QuestDBSettings(folder / "questdb", restart_backoff_s=0.05, check_every_s=0.3)
 
@@ -59,7 +63,9 @@ async def test_killed_server_comes_back_and_a_suspended_table_is_resumed(own: Qu
     await until("its rows are back", lambda: _count(own, "feed_drop", 1))
     assert [name for name, _ in events] == ["questdb.ready", "questdb.crashed", "questdb.ready"]
     await query(own.endpoint, "ALTER TABLE feed_drop SUSPEND WAL")
-    await until("it was resumed", lambda: any(name == "questdb.repaired" for name, _ in events))
+    await query(own.endpoint, "ALTER MATERIALIZED VIEW candles_5m SUSPEND WAL")
+    await until("the table was resumed", lambda: "resumed table feed_drop" in _deeds(events))
+    await until("the view was resumed", lambda: "resumed materialized view candles_5m" in _deeds(events))
     report = await own.health()
     assert report.suspended == ()
     assert report.is_good, report.problems

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from questdb import QuestDBError, QuestDBErrorCode
 
 from agentfarm.errors import InvalidRequest
 from nodeagent.feed.capture_reader import Segment
@@ -21,10 +22,11 @@ from nodeagent.feed.service.progress import (
     resume_ids,
     save,
 )
-from nodeagent.feed.service.retention import Room, expendable, left_out
+from nodeagent.feed.service.retention import Disk, Room, disk_state, disk_words, expendable, left_out
 from nodeagent.feed.service.settings import FeedSettings
 from nodeagent.feed.session import backoff_s
 from nodeagent.feed.source import load_source
+from nodeagent.feed.writer import _is_about_rows
 
 GIB = 1024**3
 S = 1_000_000_000
@@ -154,3 +156,30 @@ def test_waits_grow_are_jittered_and_have_a_cap() -> None:
         ceiling = min(5.0, 0.25 * 2**attempt)
         assert ceiling / 2 <= min(drawn) < max(drawn) <= ceiling
     assert 1 / min(waits[0]) <= 8, "never more than eight connections a second"
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "is_about_rows"),
+    [
+        (QuestDBErrorCode.ServerFlushError, '{"code":"invalid","message":"loss of precision","line":3}', True),
+        (
+            QuestDBErrorCode.ServerFlushError,
+            '{"code":"internal error","message":"write error: trades, errno: 28, error: No space left","line":1}',
+            False,
+        ),
+        (QuestDBErrorCode.ServerFlushError, '{"code":"internal error","message":"table is being changed"}', False),
+        (QuestDBErrorCode.SocketError, 'connection refused "line"', False),
+    ],
+)
+def test_a_full_disk_is_no_fault_of_the_rows(code: QuestDBErrorCode, said: str, is_about_rows: bool) -> None:
+    """Rows that are at fault are set aside; on a full disk that would cost trades."""
+    assert _is_about_rows(QuestDBError(code, said)) is is_about_rows
+
+
+def test_words_for_a_disk_name_what_is_left_out() -> None:
+    room = Room(100 * 2**20, 100 * GIB)
+    without = left_out(room, 2 * GIB)
+    assert disk_state(room, 2 * GIB) is Disk.LOW
+    assert disk_words(Disk.LOW, room, without) == ("the disk is low: 100 MiB free; left out: book_change, ticker, book")
+    assert disk_state(Room(GIB // 64, 100 * GIB), 2 * GIB) is Disk.FULL
+    assert disk_words(disk_state(Room(3 * GIB, 4 * GIB), 2 * GIB), room, frozenset()) == ""
