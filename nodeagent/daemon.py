@@ -24,6 +24,7 @@ from nodeagent.link import Link, Peer
 from nodeagent.log import log
 from nodeagent.log_streams import LogStreams
 from nodeagent.market import CAPABILITY, Market
+from nodeagent.market_report import MarketReports
 from nodeagent.measure import LoadMeter, machine
 from nodeagent.metrics import MetricsServer
 from nodeagent.outbox import Outbox
@@ -77,8 +78,9 @@ class Daemon:
         self.market = Market(settings.market, self._folder, runtime, self._market_ready)
         self.questions = FeedQuestions(
             self._folder, runtime, self.calls, self.outgoing,
-            lambda: self.market.products if settings.market is not None else None,
+            lambda: self.market.served if settings.market is not None else None,
         )  # fmt: skip
+        self.market_reports = MarketReports(self.market, self.outgoing)
         if settings.market is not None:
             self.supervisor.arriving[CAPABILITY] = asyncio.Event()
         peer = Peer(self._address, self._credentials, settings.link_name or "")
@@ -100,6 +102,7 @@ class Daemon:
             parts = [
                 loop.create_task(self.link.run(), name="link"),
                 loop.create_task(self.market.run(), name="market"),
+                loop.create_task(self.market_reports.run(), name="market reports"),
                 loop.create_task(self.renewal.run(), name="renewal"),
             ]
             stopping = loop.create_task(self._stopping.wait())
@@ -156,6 +159,8 @@ class Daemon:
             running_tokens=list(self.workload.attempts.tokens),
             finished_tokens=list(self.outbox.tokens),
             products=self.market.products,
+            takes_products=self.market.takes_products,
+            market_source=self.market.source,
         )
 
     def _labels(self) -> dict[str, str]:
@@ -186,6 +191,7 @@ class Daemon:
         """See `nodeagent.link.Node`."""
         del welcome
         self.supervisor.new_stream()
+        self.market_reports.welcomed()
 
     def obey(self, message: wire.ControllerMessage) -> None:
         """See `nodeagent.link.Node`. Orders we do not know are left alone."""
@@ -195,7 +201,8 @@ class Daemon:
         elif kind == "results_ack":
             self.outbox.acknowledge(message.results_ack.tokens)
         elif kind == "desired":
-            self.supervisor.apply(message.desired)
+            if self.supervisor.apply(message.desired) and message.desired.HasField("market"):
+                self.market.assign(message.desired.market.products)
         elif kind == "cancel_attempts":
             self.workload.cancel(message.cancel_attempts.tokens, message.cancel_attempts.reason)
         elif kind == "log_request":

@@ -10,8 +10,9 @@ import asyncio
 import json
 import os
 import random
+import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from agentfarm.errors import FarmError
+from nodeagent.assigned import AssignedProducts
 from nodeagent.child import Child
 from nodeagent.log import log
 from nodeagent.logs import last_lines
@@ -26,9 +28,11 @@ from nodeagent.programs import OUR_PYTHON, RuntimeFolder
 from nodeagent.settings import MarketSettings
 
 if TYPE_CHECKING:
+    from nodeagent.questdb.runtime import DownloadProgress
     from nodeagent.questdb.server import QuestDB, QuestDBServer
 
 DEFAULT_SOURCE: Final = "coinbase-advanced"
+RECORDED: Final = "capture"
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 60.0
 FEED_STOP_S: Final = 12.0
 UNCONNECTED_MAX_S: Final = 15.0
@@ -37,6 +41,10 @@ STALE_AFTER_S: Final = 10.0
 FEED_UNUSABLE: Final = 5
 CAPABILITY: Final = "questdb"
 FAILED_CHARS_MAX: Final = 300
+LOOK_AGAIN_S: Final = 0.1
+"""Between two looks whether a feed that was just started has said its first word."""
+DISK_FULL_BYTES: Final = 16 * 2**20
+"""With less, what goes wrong goes wrong for want of room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +71,49 @@ class Market:
         self._server: QuestDB | None = None
         self._feed: Child | None = None
         self._failed = ""
+        self._doing = "starting"
+        self._assigned: AssignedProducts | None = None
+        if settings is not None and settings.takes_products:
+            self._assigned = AssignedProducts(folder / "feed" / "assigned.json")
+        self._changed = asyncio.Event()
         self._reader = _StatusReader(folder / "feed" / "status.json")
         self._rows_before = 0
         self._unconnected_since: float | None = None
         self.capabilities: tuple[str, ...] = ()
         self.products: tuple[str, ...] = ()
+        """Those of our own settings, once QuestDB is there."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this node has market data, or tries to."""
+        return self._settings is not None
+
+    @property
+    def takes_products(self) -> bool:
+        """Whether the controller may give it products."""
+        return self._assigned is not None
+
+    @property
+    def source(self) -> str:
+        """Where its feed gets them; empty without a feed."""
+        return str(self._settings.feed.get("source", DEFAULT_SOURCE)) if self._settings is not None else ""
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """Every product that the feed should serve: our own, then those assigned."""
+        own = self._settings.products if self._settings is not None else ()
+        return tuple(dict.fromkeys((*own, *(self._assigned.products if self._assigned is not None else ()))))
+
+    @property
+    def failed(self) -> str:
+        """Why there is no market data; empty while there is, or may yet be."""
+        return self._failed.removeprefix("failed: ")
+
+    def assign(self, products: Iterable[str]) -> None:
+        """The controller's products beside our own: a whole list. Remembered, and told to the feed."""
+        if self._assigned is not None and self._assigned.take(products):
+            log.info("market.assigned", products=list(self._assigned.products))
+            self._changed.set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -106,15 +152,20 @@ class Market:
             return MarketStatus()
         said = self._reader.read() if self._feed is not None else None  # an earlier feed's words are no news
         if self._failed or said is None:
-            return MarketStatus(self._failed or "starting", self._rows_before)
+            return MarketStatus(self._failed or self._doing, self._rows_before)
         rows = self._rows_before + int(said.get("rows_stored", 0))
-        return MarketStatus(self._state(settings, said), rows, max(0, int(said.get("lag_ms", 0))), said)
+        state = _disk_words(said) or self._state(settings, said)
+        return MarketStatus(state, rows, max(0, int(said.get("lag_ms", 0))), said)
 
     def _state(self, settings: MarketSettings, said: Mapping[str, Any]) -> str:
         now = time.monotonic()
+        if said.get("state") == "idle":
+            return "idle"  # it has no products
         if said.get("is_connected"):
             self._unconnected_since = None
             return market_kind(settings)
+        if said.get("state") == "over":
+            return f"{market_kind(settings)}: the recording is over"
         self._unconnected_since = self._unconnected_since or now
         if now - self._unconnected_since < UNCONNECTED_MAX_S:
             return market_kind(settings) if said.get("connects") else "starting"
@@ -126,13 +177,19 @@ class Market:
         """Raises FarmError, saying what is missing."""
         folder = self._folder / "questdb"
         folder.mkdir(parents=True, exist_ok=True)
-        server = self._server = await _make_server(settings, folder)
+        server = self._server = await _make_server(settings, folder, self._fetching)
+        self._doing = "starting"
         endpoint = await server.start()
         self._failed = ""
         self.capabilities = (CAPABILITY,)
         self.products = settings.products
         self._on_ready(endpoint.reader_url())
         log.info("market.questdb_ready", http_port=endpoint.http_port, pg_port=endpoint.pg_port)
+
+    def _fetching(self, progress: DownloadProgress) -> None:
+        self._failed = ""  # of an earlier try
+        done, total = progress.done_bytes // 2**20, progress.total_bytes // 2**20
+        self._doing = f"starting: fetching QuestDB, {done} of {total or '?'} MiB"
 
     async def _end_server(self) -> None:
         server, self._server = self._server, None
@@ -147,9 +204,15 @@ class Market:
         wait_s = RETRY_MIN_S
         while True:
             began = time.monotonic()
-            feed = self._feed = self._find_or_start(settings)
+            try:
+                feed = self._feed = self._find_or_start(settings)
+            except OSError as problem:  # a full disk, say: QuestDB is left as it is
+                self._fail(str(problem))
+                wait_s = min(RETRY_MAX_S, wait_s * 2)
+                await asyncio.sleep(wait_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter
+                continue
             self._failed = ""
-            code = await asyncio.shield(feed.exited)
+            code = await self._until_exited(settings, feed)
             if self._feed is not feed:
                 await asyncio.Event().wait()  # stopped, by us; so are we, in a moment
             said = self._reader.read() or {}
@@ -163,6 +226,30 @@ class Market:
                 self._fail(words or f"the feed ended with code {code}")
             await asyncio.sleep(wait_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter
 
+    async def _until_exited(self, settings: MarketSettings, feed: Child) -> int | None:
+        """Tell it of changed products as long as it lives. Returns its exit code."""
+        while True:
+            changed = asyncio.ensure_future(self._changed.wait())
+            try:
+                await asyncio.wait((feed.exited, changed), return_when=asyncio.FIRST_COMPLETED)
+                if feed.exited.done():
+                    return feed.exited.result()
+                self._changed.clear()
+                _write_config(self._config, feed_settings(settings, self._folder, self.served))
+                while self._reader.pid() != feed.pid and not feed.exited.done():  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(LOOK_AGAIN_S)  # one that does not listen yet would die of the signal
+                feed.signal(signal.SIGHUP)
+            except OSError as problem:  # a full disk: the feed goes on with what it was told
+                log.warning("market.feed_not_told", problem=str(problem))
+                await asyncio.sleep(RETRY_MIN_S)
+                self._changed.set()
+            finally:
+                changed.cancel()
+
+    @property
+    def _config(self) -> Path:
+        return self._folder / "feed" / "settings.json"
+
     @property
     def _feed_log(self) -> Path:
         return self._folder / "feed" / "log"
@@ -170,43 +257,59 @@ class Market:
     def _find_or_start(self, settings: MarketSettings) -> Child:
         folder = self._folder / "feed"
         folder.mkdir(parents=True, exist_ok=True)
-        config = folder / "settings.json"
-        text = json.dumps(feed_settings(settings, self._folder), indent=1)
+        config, wanted = self._config, feed_settings(settings, self._folder, self.served)
+        self._changed.clear()
         found = self._reader.pid()
         child = Child.find(found, str(config)) if found else None
-        if child is not None and config.exists() and config.read_text() == text:
+        told = _read_config(config)
+        if child is not None and told == wanted:
             log.info("market.feed_found", pid=child.pid)
             return child
+        _write_config(config, wanted)
+        if child is not None and {**told, "products": wanted["products"]} == wanted:
+            log.info("market.feed_found", pid=child.pid)
+            child.signal(signal.SIGHUP)
+            return child
         if child is not None:  # it was told something else
-            child.signal(9)
+            child.signal(signal.SIGKILL)
         self._reader.forget()
-        staged = config.with_name(f".{config.name}")
-        staged.write_text(text)
-        staged.replace(config)
         command = self._runtime.command(OUR_PYTHON, "nodeagent.feed.service", "--config", str(config))
         return Child.start(command, self._feed_log)
 
     def _fail(self, why: str) -> None:
-        words = f"failed: {' '.join(why.split())[:FAILED_CHARS_MAX]}"
+        room = os.statvfs(self._folder)
+        full = "the disk is full: " if room.f_bavail * room.f_frsize < DISK_FULL_BYTES else ""
+        words = f"failed: {full}{' '.join(why.split())[:FAILED_CHARS_MAX]}"
         if words != self._failed:
             log.warning("market.failed", why=why)
         self._failed = words
+
+
+def _disk_words(said: Mapping[str, Any]) -> str:
+    """What the feed says of a disk that is low or full, which comes before all else; empty while there is room."""
+    disk = said.get("disk", "ok")
+    if disk == "ok":
+        return ""
+    words = [text for text in said.get("problems", ()) if text.startswith("the disk is ")]
+    return f"{'failed' if disk == 'full' else 'degraded'}: {words[0] if words else f'the disk is {disk}'}"
 
 
 def market_kind(settings: MarketSettings) -> str:
     """live, simulated or capture: as the settings say, or by whether the venue is on this machine."""
     if settings.kind:
         return settings.kind
+    if settings.feed.get("source") == RECORDED:
+        return "capture"
     host = urlsplit(str(settings.feed.get("ws_url", ""))).hostname
     return "simulated" if host in ("127.0.0.1", "localhost", "::1") else "live"
 
 
-def feed_settings(settings: MarketSettings, folder: Path) -> dict[str, Any]:
+def feed_settings(settings: MarketSettings, folder: Path, products: Iterable[str]) -> dict[str, Any]:
     """What the feed process is told: `nodeagent.feed.service.settings.FeedSettings`, as JSON."""
     return {
         "source": DEFAULT_SOURCE,
         **settings.feed,
-        "products": list(settings.products),
+        "products": list(products),
         "capture_dir": str(folder / "capture"),
         "endpoint_file": str(folder / "questdb" / "endpoint.json"),
         "status_file": str(folder / "feed" / "status.json"),
@@ -214,7 +317,26 @@ def feed_settings(settings: MarketSettings, folder: Path) -> dict[str, Any]:
     }
 
 
-async def _make_server(settings: MarketSettings, folder: Path) -> QuestDB:
+def _read_config(config: Path) -> dict[str, Any]:
+    """What the feed was told; nothing when that is not to be had."""
+    try:
+        told = json.loads(config.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _write_config(config: Path, told: Mapping[str, Any]) -> None:
+    """Replace the file atomically, unless it says so already: a full disk must not keep a feed from starting."""
+    if _read_config(config) != told:
+        staged = config.with_name(f".{config.name}")
+        staged.write_text(json.dumps(told, indent=1))
+        staged.replace(config)
+
+
+async def _make_server(
+    settings: MarketSettings, folder: Path, on_progress: Callable[[DownloadProgress], None]
+) -> QuestDB:
     from nodeagent.questdb.server import ExternalQuestDB, QuestDBServer  # noqa: PLC0415 - most nodes have no market
 
     if settings.questdb_url:
@@ -222,7 +344,7 @@ async def _make_server(settings: MarketSettings, folder: Path) -> QuestDB:
     from nodeagent.questdb.runtime import obtain_runtime  # noqa: PLC0415
     from nodeagent.questdb.settings import QuestDBSettings  # noqa: PLC0415
 
-    runtime = await obtain_runtime()
+    runtime = await obtain_runtime(on_progress=on_progress)
     server: QuestDBServer = QuestDBServer(
         runtime, QuestDBSettings(folder=folder), lambda name, facts: log.tell("info", name, facts)
     )
@@ -247,7 +369,7 @@ class _StatusReader:
         except (OSError, ValueError):
             self._said = None
         if self._said is not None and time.time_ns() - self._stamp > STALE_AFTER_S * 1e9:
-            return {**self._said, "is_connected": False}
+            return {**self._said, "is_connected": False, "is_stale": True}
         return self._said
 
     def pid(self) -> int | None:

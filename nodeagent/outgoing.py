@@ -36,6 +36,7 @@ class Outgoing:
         self._output_bytes = 0
         self._results: list[wire.AttemptResult] = []
         self._log_ends: list[wire.LogEnd] = []
+        self._market: wire.MarketReport | None = None
 
     def open(self, results: Iterable[wire.AttemptResult]) -> None:
         """A new stream, whose Hello told the rest: begin with the results that wait for acknowledgement."""
@@ -55,6 +56,7 @@ class Outgoing:
         self._output_bytes = 0
         self._results.clear()
         self._log_ends.clear()
+        self._market = None
         self.wake.clear()
 
     def beat(self, beat: wire.Beat) -> None:
@@ -93,6 +95,12 @@ class Outgoing:
             self._log_ends.append(end)
             self.wake.set()
 
+    def market(self, report: wire.MarketReport) -> None:
+        """How the market products are now; a report that was not sent yet is replaced."""
+        if self._is_open:
+            self._market = report
+            self.wake.set()
+
     def drain(self) -> Iterator[wire.NodeMessage]:
         """Everything that waits, as messages, in an order in which it can be understood: the sign of life first, a
         replica's state before the results that follow from it, a task's output before its end."""
@@ -103,6 +111,9 @@ class Outgoing:
         if self._reports:
             reports, self._reports = self._reports, {}
             yield wire.NodeMessage(replica_report=wire.ReplicaReport(replicas=reports.values()))
+        if self._market is not None:
+            market, self._market = self._market, None
+            yield wire.NodeMessage(market_report=market)
         started, self._started = self._started, []
         for at in range(0, len(started), TOKENS_PER_MESSAGE):
             tokens = started[at : at + TOKENS_PER_MESSAGE]

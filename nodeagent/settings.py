@@ -18,6 +18,9 @@ class MarketSettings:
     questdb_url: str | None = None
     """A server that already runs, instead of one of ours."""
     products: tuple[str, ...] = ()
+    """Fed always, whatever the controller says."""
+    takes_products: bool = False
+    """Whether the controller may give this node's feed more products."""
     feed: dict[str, Any] = field(default_factory=dict)
     """Settings of the feed process: `source`, `ws_url`, `rest_url`, `channels`, … (docs/market-data.md)."""
     kind: str = ""

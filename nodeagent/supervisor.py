@@ -108,10 +108,13 @@ class Supervisor:
         """A new stream has its own count of generations."""
         self._generation = 0
 
-    def apply(self, desired: wire.Desired) -> None:
-        """Make the node's replicas those of the list. Once they are being ended for good, no list starts another."""
+    def apply(self, desired: wire.Desired) -> bool:
+        """Make the node's replicas those of the list. Once they are being ended for good, no list starts another.
+
+        Returns whether the list counts: not when it is older than one that was obeyed.
+        """
         if desired.generation < self._generation or not self._takes_orders:
-            return
+            return False
         self._generation = desired.generation
         plan = plan_seats(desired.replicas, {seat.id: seat.presence for seat in self.seats.values()})
         for wanted in plan.start:
@@ -127,6 +130,7 @@ class Supervisor:
             self._outgoing.report(wire.ReplicaStatus(replica_id=replica_id, state=wire.REPLICA_STATE_STOPPED))
         if not plan.is_empty:
             self._tidy_later()
+        return True
 
     def lease_renewed(self, until_s: float) -> None:
         """Exclusive attempts may run until then. Told to all who can end them, for each of the others may be dead."""

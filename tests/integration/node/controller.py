@@ -42,6 +42,8 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
         self.fetch_breaks_after: int | None = None
         self.calls_asked = 0  # fetches and checkpoint calls; they wait while `calls_wait`
         self.calls_wait = False
+        self.market: dict[str, wire.ProductStatus] = {}
+        self.market_reports = 0
         self.beats = 0
         self.measured = wire.Measured()
         self.acknowledges = True
@@ -86,6 +88,17 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
         self._generation += 1
         self._desired = list(replicas)
         await self.send(desired=wire.Desired(generation=self._generation, replicas=self._desired))
+
+    async def desire_products(self, *products: str) -> None:
+        """The replicas stay as they are desired."""
+        self._generation += 1
+        market = wire.DesiredMarket(products=products)
+        await self.send(desired=wire.Desired(generation=self._generation, replicas=self._desired, market=market))
+
+    def is_good(self, *products: str) -> bool:
+        """Whether the node's market data is said to be these products, all of them good."""
+        states = {item.product: item.state for item in self.market.values()}
+        return states == dict.fromkeys(products, wire.PRODUCT_STATE_GOOD)
 
     async def assign(self, *assignments: wire.Assignment) -> None:
         await self.send(assign=wire.Assign(assignments=assignments))
@@ -187,6 +200,9 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
                 return wire.ControllerMessage(results_ack=wire.ResultsAck(tokens=tokens))
         elif kind == "attempt_output":
             self.outputs.append(message.attempt_output)
+        elif kind == "market_report":
+            self.market = {item.product: item for item in message.market_report.products}
+            self.market_reports += 1
         elif kind == "log_end":
             self.log_ends[message.log_end.request_id] = message.log_end.problem
         return None

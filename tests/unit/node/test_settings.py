@@ -57,7 +57,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, named: str) -> None:
 
 def test_the_feed_is_told_where_things_lie_and_what_a_person_set() -> None:
     settings = MarketSettings(products=("BTC-USD",), feed={"ws_url": "ws://127.0.0.1:1", "book_depth": 10})
-    told = feed_settings(settings, Path("/node"))
+    told = feed_settings(settings, Path("/node"), settings.products)
     assert told["book_depth"] == 10
     assert told["endpoint_file"] == "/node/questdb/endpoint.json"
     assert told["products"] == ["BTC-USD"]
@@ -70,6 +70,7 @@ def test_the_feed_is_told_where_things_lie_and_what_a_person_set() -> None:
         (MarketSettings(feed={"ws_url": "ws://127.0.0.1:1"}), "simulated"),
         (MarketSettings(feed={"ws_url": "ws://127.0.0.1:1"}, kind="capture"), "capture"),
         (MarketSettings(feed={"ws_url": "wss://exchange.example"}), "live"),
+        (MarketSettings(feed={"source": "capture", "recording": "x.gz"}), "capture"),
     ],
 )
 def test_a_market_says_what_it_is(settings: MarketSettings, kind: str) -> None:
