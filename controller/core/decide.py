@@ -39,6 +39,7 @@ from controller.core.commands import (
 )
 from controller.core.dispatch import dispatch
 from controller.core.model import FarmState, Instant
+from controller.core.room import make_room
 from controller.core.seating import place_pending, send_desired
 from controller.core.transition import Transition
 from controller.core.turn import Turn
@@ -92,7 +93,7 @@ def decide(state: FarmState, commands: Sequence[Command], now: Instant) -> Trans
     nodes.check_silence(turn)
     feeding.assign_products(turn)
     rollouts.reconcile_seats(turn)
-    place_pending(turn)
+    make_room(turn, place_pending(turn))
     rollouts.reconcile_seats(turn)
     dispatch(turn)
     tasks.forget_queued_inputs(turn)

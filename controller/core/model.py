@@ -251,6 +251,7 @@ class Rollout:
     reason: str = ""
     detail: str = ""
     seats_done: int = 0
+    vacated: list[int] = field(default_factory=list)  # seats whose old replica stopped first, for want of room
 
 
 @dataclass(slots=True)

@@ -82,6 +82,14 @@ class Offer:
             self.measured_mib -= need.memory_mib
         self.seats[deployment] = self.seats.get(deployment, 0) + 1
 
+    def give_back(self, need: Resources, *, really_mib: int) -> None:
+        """As if a replica that was promised `need`, and uses `really_mib`, had gone."""
+        self.cpu_millicores += need.cpu_millicores
+        self.memory_mib += need.memory_mib
+        self.gpus += need.gpus
+        if self.measured_mib is not None:
+            self.measured_mib += really_mib
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:

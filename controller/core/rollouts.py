@@ -1,7 +1,8 @@
 """Seats: what runs is brought to what is wanted, seat by seat, and a version that cannot run is taken back.
 
 A seat is taken over, never swapped: the newcomer is placed beside the old occupant, and only when it runs does the old
-one retire (it finishes its attempts, then stops). The same rule serves new versions and draining nodes.
+one retire (it finishes its attempts, then stops). The same rule serves new versions and draining nodes. Where a full
+farm has no place beside it, see `room`.
 """
 
 from __future__ import annotations
@@ -85,26 +86,31 @@ def _reconcile(turn: Turn, deployment: Deployment) -> None:
     for replica in _occupants(turn, deployment):
         by_seat.setdefault(replica.seat, []).append(replica)
     taking_over = sum(_is_taken_over(turn, deployment, by_seat[seat]) for seat in range(deployment.replicas_wanted))
-    surge = max(1, deployment.replicas_wanted // 4)
+    surge = surge_of(deployment)
     for seat in sorted(by_seat):
         occupants = by_seat[seat]
         if seat >= deployment.replicas_wanted:
-            _retire(turn, occupants)
+            retire(turn, occupants)
             continue
         good, old = _sorted_out(turn, deployment, occupants)
         idle = [r for r in old if _never_served(deployment, r)]
-        _retire(turn, idle)  # nobody would miss them, and their room may be what the newcomer needs
+        retire(turn, idle)  # nobody would miss them, and their room may be what the newcomer needs
         old = [r for r in old if r not in idle]
         if good:
-            _retire(turn, good[1:])
+            retire(turn, good[1:])
             if good[0].state is ReplicaState.RUNNING:
-                _retire(turn, old)
+                retire(turn, old)
         elif not deployment.is_halted and (not old or taking_over < surge):
             taking_over += bool(old)
             _seat(turn, deployment, seat)
     _check_rollout(turn, deployment, by_seat)
     if deployment.is_removed and not deployment.replicas:
         _forget(turn, deployment)
+
+
+def surge_of(deployment: Deployment) -> int:
+    """How many seats may be taken over at once."""
+    return max(1, deployment.replicas_wanted // 4)
 
 
 def _occupants(turn: Turn, deployment: Deployment) -> list[Replica]:
@@ -157,7 +163,7 @@ def _seat(turn: Turn, deployment: Deployment, seat: int) -> None:
         turn.at(replica.not_before, ("place",))
 
 
-def _retire(turn: Turn, replicas: Iterable[Replica]) -> None:
+def retire(turn: Turn, replicas: Iterable[Replica]) -> None:
     """Give them no new work; the node stops each once it holds none."""
     for replica in replicas:
         if replica.state is ReplicaState.PENDING:
@@ -230,7 +236,7 @@ def _take_back(turn: Turn, deployment: Deployment, reason: str, detail: str) -> 
                   version=rollout.from_version)  # fmt: skip
     deployment.seat_failures.clear()
     newcomers = [r for r in _occupants(turn, deployment) if r.version == rollout.to_version]
-    _retire(turn, [r for r in newcomers if r.state is not ReplicaState.RUNNING])  # those that run give way in turn
+    retire(turn, [r for r in newcomers if r.state is not ReplicaState.RUNNING])  # those that run give way in turn
     turn.out.changes.deployments[deployment.name] = deployment
     turn.seats.add(deployment.name)
     turn.dispatch.add(deployment.name)

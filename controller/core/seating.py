@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from controller.core.lives import NodeState, ReplicaState
-from controller.core.model import FarmState, Node, Replica
+from controller.core.model import FarmState, Node, Replica, ReplicaId
 from controller.core.placement import Offer, Reason, Refusal, Wish, place
 from controller.core.rollouts import replica_placed
 from controller.core.transition import DesiredReplica, SetDesired
@@ -13,15 +13,15 @@ GENERATION_EPOCH_SHIFT = 32  # a node's list has the generation epoch << 32 | co
 PLACE_AGAIN_S = 1.0  # measured memory changes silently: look again this often while something waits for a node
 
 
-def place_pending(turn: Turn) -> None:
-    """Find a node for every replica that wants one and whose wait is over."""
+def place_pending(turn: Turn) -> list[ReplicaId]:
+    """Find a node for every replica that wants one and whose wait is over. Returns those that found none."""
     state, now = turn.state, turn.now.mono
     if not state.pending or not (turn.is_placing or now - state.last_placement >= PLACE_AGAIN_S):
-        return
+        return []
     state.last_placement = now
     wishes = [_wish(state, state.replicas[r]) for r in state.pending if state.replicas[r].not_before <= now]
     if not wishes:
-        return
+        return []
     placements = place(wishes, [offer(state, node) for node in state.nodes.values()])
     for replica_id, name in placements.chosen.items():
         replica, node = state.replicas[replica_id], state.nodes[name]
@@ -33,6 +33,7 @@ def place_pending(turn: Turn) -> None:
         turn.desired.add(name)
         turn.tell("replica.placed", f"{replica.deployment}/{replica.seat} is placed on {name}", node=name,
                   deployment=replica.deployment, replica=replica_id, version=replica.version)  # fmt: skip
+    return placements.refused
 
 
 def send_desired(turn: Turn) -> None:

@@ -101,10 +101,10 @@ def test_each_newcomer_has_the_whole_time_from_its_placement(farm: Farm) -> None
     farm.node("n1", memory_mib=1000)
     farm.deploy(resources=big(600))
     farm.run_all()
-    farm.deploy(digest="sha256:2", resources=big(600), healthy_deadline_s=30.0)
+    farm.deploy(digest="sha256:2", resources=big(1100), healthy_deadline_s=30.0)
     assert farm.replicas()[1].state is ReplicaState.PENDING
     farm.wait(29)
-    farm.node("n2", memory_mib=1000)
+    farm.node("n2", memory_mib=2000)
     assert farm.replicas()[1].state is ReplicaState.STARTING
     farm.wait(5)
     assert rollout(farm).state == "progressing", "it was placed five seconds ago"
@@ -116,9 +116,10 @@ def test_rollout_that_waits_for_room_is_not_taken_back(farm: Farm) -> None:
     farm.node("n1", memory_mib=1000)
     farm.deploy(resources=big(600))
     farm.run_all()
-    farm.deploy(digest="sha256:2", resources=big(600), healthy_deadline_s=5.0)
+    farm.deploy(digest="sha256:2", resources=big(1100), healthy_deadline_s=5.0)
     farm.wait(20)
     assert rollout(farm).state == "progressing"
+    assert farm.replicas()[0].state is ReplicaState.RUNNING, "its leaving would not help"
 
 
 def test_newcomer_on_a_node_that_nobody_hears_is_not_blamed(farm: Farm) -> None:
