@@ -1,7 +1,7 @@
 """Market data of the node an agent runs on: read-only questions to its QuestDB.
 
-Owns the SQL of the common questions and the names of the columns they use (`trades`, `feed_health`; see the feed's
-rows). Prices and sizes are exact decimals, times aware and in UTC.
+Owns the SQL of the common questions and the names of the columns they use (`trades`, `feed_health`, `feed_now`; see
+the feed's rows). Prices and sizes are exact decimals, times aware and in UTC.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any, Final
 
 from agentfarm.errors import InvalidRequest, Unavailable
+from agentfarm.sdk.quality import MAX_AGE_S, QUALITY_SQL, Quality, judge, unknown
 
 ROWS_MAX: Final = 1_000_000
 CONNECT_TIMEOUT_S: Final = 5
@@ -126,6 +127,21 @@ class MarketData:
         """How good a product's data was in its last full minute (`is_good`, `missing_trades`, `lag_ms`, …)."""
         rows = self.query(_HEALTH, [product])
         return rows[0] if rows else None
+
+    def quality(self, product: str, *, max_age_s: float = MAX_AGE_S) -> Quality:
+        """Whether the product's data is good now, and why not; right from a product's first seconds on.
+
+        max_age_s: how old the feed's words on it may be. An answer, never an error: a node without market data, or
+        whose database is away, has none that is good.
+        """
+        try:
+            return judge(product, self.query(QUALITY_SQL, [product]), max_age_s)
+        except Unavailable as absent:
+            return unknown(product, absent.problem)
+
+    async def aquality(self, product: str, *, max_age_s: float = MAX_AGE_S) -> Quality:
+        """As `quality`, in a thread."""
+        return await asyncio.to_thread(self.quality, product, max_age_s=max_age_s)
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:

@@ -40,16 +40,19 @@ class State(Window, total=False):
 
     trades: int
     figures: dict[str, str]
+    doubts: list[str]
     newest: str
     brief: str
 
 
 class Brief(TypedDict, total=False):
-    """What the caller gets. `figures` is empty when there were no trades, and the brief says why."""
+    """What the caller gets. `figures` is empty when there were no trades, and the brief says why. `doubts`: why the
+    node's data is not good now, such as trades that are still missing; empty when it is."""
 
     product: str
     trades: int
     figures: dict[str, str]
+    doubts: list[str]
     brief: str
 
 
@@ -58,15 +61,17 @@ async def measure(state: State) -> State:
     window = checked(state)
     trades = await tsdb().atrades(**window)
     if trades:
-        return {"trades": len(trades), "figures": measures(trades)}
+        quality = await tsdb().aquality(window["product"])
+        return {"trades": len(trades), "figures": measures(trades), "doubts": list(quality.reasons)}
     newest = await asyncio.to_thread(tsdb().newest, window["product"])
-    return {"trades": 0, "figures": {}, "newest": newest.isoformat() if newest else ""}
+    return {"trades": 0, "figures": {}, "doubts": [], "newest": newest.isoformat() if newest else ""}
 
 
 async def write(state: State) -> State:
     """Tell the figures."""
     listed = "\n".join(f"{name}: {value}" for name, value in state["figures"].items())
-    prompt = f"product: {state['product']}\n{listed}"
+    doubts = "".join(f"\nin doubt: {reason}" for reason in state["doubts"])
+    prompt = f"product: {state['product']}\n{listed}{doubts}"
     reply = await llm("smart").ainvoke([("system", INSTRUCTIONS), ("user", prompt)])
     return {"brief": reply.text}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +15,7 @@ from agentfarm.errors import InvalidRequest, Unavailable
 from agentfarm.sdk.market import MarketData
 from agentfarm.sdk.testing import farm_run
 from nodeagent.questdb.endpoint import Endpoint
+from nodeagent.questdb.sql import query_now
 
 BRIEF = Path(__file__).parents[3] / "examples" / "market_brief"
 
@@ -50,6 +52,52 @@ def test_trades_by_time_id_and_window(market: MarketData) -> None:
     assert market.newest("BTC-USD") == datetime(2026, 1, 1, 0, 10, tzinfo=UTC)
     assert market.newest("NO-SUCH") is None
     assert market.health("BTC-USD") is None
+
+
+def now_row(questdb: Endpoint, product: str, state: str, reason: str = "", age_s: int = 0, source: str = "s") -> None:
+    sql = (
+        f"INSERT INTO feed_now VALUES (dateadd('s', {-age_s}, now()), 'coinbase', '{product}', '{source}', '{state}',"
+        f" '{reason}', {3 if reason else 0}, 42, 1.5)"
+    )
+    query_now(questdb, sql)
+    for _ in range(500):
+        if query_now(questdb, f"SELECT state FROM feed_now WHERE product = '{product}' AND state = '{state}'").rows:
+            return
+        time.sleep(0.02)  # the write-ahead log is applied in the background, and nothing tells when
+    raise AssertionError("the row did not become visible")
+
+
+async def test_quality_is_an_answer_from_the_first_seconds_on(questdb: Endpoint, market: MarketData) -> None:
+    assert "not held on this node" in market.quality("NEW-USD").reasons[0]
+    now_row(questdb, "NEW-USD", "starting", "waiting for its first data", age_s=4)
+    assert market.quality("NEW-USD").reasons == ("waiting for its first data",)
+    now_row(questdb, "NEW-USD", "doubtful", "3 trades are missing", age_s=2)
+    found = await market.aquality("NEW-USD")
+    assert (found.is_good, found.reasons, found.missing_trades) == (False, ("3 trades are missing",), 3)
+    now_row(questdb, "NEW-USD", "good")
+    found = market.quality("NEW-USD")
+    assert found
+    assert (found.reasons, found.lag_ms) == ((), 1.5)
+    assert found.as_of is not None
+    assert found.as_of.tzinfo is UTC
+    now_row(questdb, "NEW-USD", "gone", "", age_s=-1)
+    assert market.quality("NEW-USD").reasons == ("NEW-USD is not held on this node any more",)
+
+
+def test_old_words_are_no_news_and_the_best_source_counts(questdb: Endpoint, market: MarketData) -> None:
+    now_row(questdb, "OLD-USD", "good", age_s=30)
+    assert "it is behind, or dead" in market.quality("OLD-USD").reasons[0]
+    assert market.quality("OLD-USD", max_age_s=60)
+    now_row(questdb, "TWO-USD", "doubtful", "3 trades are missing", source="a")
+    now_row(questdb, "TWO-USD", "good", age_s=1, source="b")
+    assert market.quality("TWO-USD")
+
+
+def test_without_market_data_no_product_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AGENTFARM_TSDB", raising=False)
+    assert MarketData().quality("BTC-USD").reasons == ("This node has no market data.",)
+    away = MarketData("postgresql://a:b@127.0.0.1:9/qdb").quality("BTC-USD")
+    assert "cannot be reached" in away.reasons[0]
 
 
 async def test_any_query_gives_rows_by_column(market: MarketData) -> None:
