@@ -35,9 +35,13 @@ class NewTask:
     options: TaskOptions | None = None
 
 
+class KnownTask(int):
+    """The id of the task that was submitted before under this idempotency key; whether as the same work is not said."""
+
+
 @dataclass(frozen=True, slots=True)
 class SubmitTasks:
-    """Answered with list[TaskId | FarmError], one for each task in order.
+    """Answered with list[TaskId | KnownTask | FarmError], one for each task in order.
 
     known_keys: task ids already stored under an idempotency key of this command; the engine looks them up.
     """

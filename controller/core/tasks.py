@@ -10,6 +10,7 @@ from controller.core.commands import (
     AttemptsEnded,
     AttemptsStarted,
     CancelTask,
+    KnownTask,
     NewTask,
     StoreCheckpoint,
     SubmitTasks,
@@ -37,18 +38,18 @@ SERVICE_FALL_WEIGHT = 0.05  # of an attempt that was shorter than a deployment's
 # ------------------------------------------------------------------ accepting
 
 
-def submit(turn: Turn, command: SubmitTasks) -> list[TaskId | FarmError]:
+def submit(turn: Turn, command: SubmitTasks) -> list[TaskId | KnownTask | FarmError]:
     """Accept each task that can be accepted; the answer has one entry for each, in order."""
     return [_submit_one(turn, new, command.known_keys) for new in command.tasks]
 
 
-def _submit_one(turn: Turn, new: NewTask, known_keys: dict[str, TaskId]) -> TaskId | FarmError:
+def _submit_one(turn: Turn, new: NewTask, known_keys: dict[str, TaskId]) -> TaskId | KnownTask | FarmError:
     state = turn.state
     key = new.options.idempotency_key if new.options is not None else None
     if key is not None:
         earlier = known_keys.get(key) or turn.keys.get(key)
         if earlier is not None:
-            return earlier
+            return KnownTask(earlier)
     deployment = state.deployments.get(new.deployment)
     if deployment is None or deployment.is_removed:
         return NotFound(

@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from agentfarm.errors import FarmError
-from controller.core.commands import NewTask, SubmitTasks
+from controller.core.commands import KnownTask, NewTask, SubmitTasks
 from controller.gateway.answers import dump
 from controller.gateway.farm import EngineLike
+from controller.gateway.history import History
 from controller.gateway.limits import (
     BATCH_CHUNK_BYTES,
     BATCH_CHUNK_LINES,
@@ -25,13 +26,14 @@ from controller.gateway.limits import (
 )
 from controller.gateway.problems import TooLarge, problem_of
 from controller.gateway.submission import SubmissionReader
+from controller.gateway.submitting import refuse_other_work
 
 
 async def submit_batch(
-    engine: EngineLike, reader: SubmissionReader, body: AsyncIterator[bytes], payload_max_bytes: int
+    engine: EngineLike, history: History, reader: SubmissionReader, body: AsyncIterator[bytes], payload_max_bytes: int
 ) -> bytes:
     """Submit every line; the answer has one line of JSON for each, in order."""
-    batch = _Batch(engine, reader)
+    batch = _Batch(engine, history, reader)
     async for line in split_lines(body, payload_max_bytes + ENVELOPE_MAX_BYTES):
         if not await batch.take(line):
             break
@@ -46,8 +48,9 @@ async def submit_batch(
 class _Batch:
     """The lines of one request on their way: answers in order, chunks in flight."""
 
-    def __init__(self, engine: EngineLike, reader: SubmissionReader) -> None:
+    def __init__(self, engine: EngineLike, history: History, reader: SubmissionReader) -> None:
         self._engine = engine
+        self._history = history
         self._reader = reader
         self._answers: list[int | FarmError] = []
         self._chunk: list[NewTask] = []
@@ -97,8 +100,15 @@ class _Batch:
             given = await self._engine.ask(SubmitTasks(tasks), deadline_s=ENGINE_DEADLINE_S)
         except FarmError as problem:
             given = [problem] * len(tasks)
-        for place, answer in zip(places, given, strict=True):
-            self._answers[place] = answer
+        for place, answer, task in zip(places, given, tasks, strict=True):
+            self._answers[place] = await self._checked(answer, task) if isinstance(answer, KnownTask) else answer
+
+    async def _checked(self, known: KnownTask, task: NewTask) -> int | FarmError:
+        try:
+            await refuse_other_work(self._history, known, task)
+        except FarmError as problem:
+            return problem
+        return known
 
 
 async def split_lines(body: AsyncIterator[bytes], line_max_bytes: int) -> AsyncIterator[bytes | FarmError]:

@@ -12,10 +12,11 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from agentfarm.errors import Conflict
-from controller.core.commands import NewTask, SubmitTasks
+from controller.core.commands import KnownTask, NewTask, SubmitTasks
 from controller.core.model import TaskId
 from controller.gateway.answers import json_response
 from controller.gateway.farm import Farm
+from controller.gateway.history import History
 from controller.gateway.json_input import read_json
 from controller.gateway.limits import ENGINE_DEADLINE_S
 from controller.gateway.submission import SubmissionReader, answer_of, check_key
@@ -47,13 +48,11 @@ async def submit_one(farm: Farm, body: bytes, key: str | None) -> Submitted:
     """
     state, key = farm.state, check_key(key)
     new = SubmissionReader(state, farm.settings.payload_max_bytes).read_body(body, key)
-    id_before = state.next_task
     answers = await farm.engine.ask(SubmitTasks((new,)), deadline_s=ENGINE_DEADLINE_S)
-    task = TaskId(answer_of(answers[0]))
-    is_new = task >= id_before
-    if key is not None and not is_new:
-        await _refuse_other_input(farm, task, new, key)
-    return Submitted(task, is_new)
+    task = answer_of(answers[0])
+    if isinstance(task, KnownTask):
+        await refuse_other_work(farm.history, task, new)
+    return Submitted(TaskId(task), is_new=not isinstance(task, KnownTask))
 
 
 async def answer_submitted(farm: Farm, done: Submitted, wait_s: float, receive: Receive) -> Response:
@@ -62,11 +61,13 @@ async def answer_submitted(farm: Farm, done: Submitted, wait_s: float, receive: 
     return json_response(view, done.status, done.headers)
 
 
-async def _refuse_other_input(farm: Farm, task: TaskId, new: NewTask, key: str) -> None:
-    old = await farm.history.submission(task)
+async def refuse_other_work(history: History, task: KnownTask, new: NewTask) -> None:
+    """Raises Conflict when the task that was submitted under this key before has another agent or input."""
+    old = await history.submission(TaskId(task))
     if old.deployment != new.deployment or read_json(old.input) != read_json(new.input):
+        key = new.options.idempotency_key if new.options is not None else None
         raise Conflict(
             f"The idempotency key {key!r} was used before, for task {task} with another agent or input.",
             remedy="Use a new key for a new task.",
-            task=task,
+            task=int(task),
         )

@@ -58,7 +58,7 @@ async def submit(
 async def batch(request: Request, farm: TheFarm) -> Response:
     """Submit many tasks, one JSON object a line; the answer has one line for each, in order."""
     reader = SubmissionReader(farm.state, farm.settings.payload_max_bytes)
-    answers = await submit_batch(farm.engine, reader, request.stream(), farm.settings.payload_max_bytes)
+    answers = await submit_batch(farm.engine, farm.history, reader, request.stream(), farm.settings.payload_max_bytes)
     return Response(answers, media_type="application/x-ndjson")
 
 

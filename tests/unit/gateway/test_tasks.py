@@ -202,6 +202,23 @@ async def test_batch_answers_each_line_in_order(http: httpx.AsyncClient, small: 
     assert [rows[i]["problem"]["status"] for i in (1, 2, 5, 7)] == [400, 404, 413, 400]
 
 
+async def test_batch_refuses_a_key_that_was_used_for_other_work(http: httpx.AsyncClient) -> None:
+    lines = [
+        b'{"agent": "slow", "input": {"a": 1.0}, "idempotency_key": "k"}',
+        b'{"agent": "slow", "input": {"a": 1.00}, "idempotency_key": "k"}',  # the same value
+        b'{"agent": "slow", "input": {"a": 2}, "idempotency_key": "k"}',
+        b'{"agent": "echo", "input": {"a": 1.0}, "idempotency_key": "k"}',
+        b'{"agent": "slow", "input": {"a": 2}}',
+    ]
+    for _ in range(2):  # known within the batch, then from before
+        answer = await http.post("/v1/tasks/batch", content=b"\n".join(lines))
+        first, same, other_input, other_agent, no_key = (orjson.loads(line) for line in answer.text.splitlines())
+        assert first["id"] == same["id"]
+        assert no_key["id"] > first["id"]
+        for refused in (other_input, other_agent):
+            assert (refused["problem"]["status"], refused["problem"]["task"]) == (409, first["id"])
+
+
 async def test_batch_cuts_lines_wherever_the_network_does(http: httpx.AsyncClient) -> None:
     text = b"".join(b'{"agent":"echo","input":%d}\n' % n for n in range(50))
 
