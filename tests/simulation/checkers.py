@@ -16,7 +16,8 @@ from controller.core.model import Instant
 from controller.core.transition import AckResults, Assign, Changes, Effect, FinishedTask, Transition
 from controller.journal.errors import JournalCorrupt
 from controller.journal.memory import MemoryJournal, Tables
-from tests.simulation.laws import Broken, check_same, check_state
+from tests.simulation.feeds import FeedChecks
+from tests.simulation.laws import Broken, check_products, check_same, check_state
 
 if TYPE_CHECKING:
     from tests.simulation.agents import Execution
@@ -56,6 +57,7 @@ class Checkers:
         self._keys: dict[str, int] = {}
         self._heard: dict[tuple[str, int, str], float] = {}  # controller, its life, node -> when
         self._drained: set[str] = set()
+        self.feeds = FeedChecks(tables, machines)
 
     # -------------------------------------------------------------- turns
 
@@ -67,6 +69,8 @@ class Checkers:
             open_to = state.nodes.get(session.node)
             if session.is_joined and open_to is not None and not open_to.session:
                 raise Broken("a stream that is open is heard", f"session {session.number} of {session.node}")
+        sessions = {node.name: node.session for node in state.nodes.values()}
+        self.feeds.heard(state.epoch, sessions, [command for command, _ in controller.batch])
         for command, _ in controller.batch:
             if isinstance(command, NodeJoined):
                 self._heard[controller.name, controller.life, command.node] = self._world.now
@@ -92,6 +96,7 @@ class Checkers:
             known = self._tables.nodes.get(node.name)
             if node.state is NodeState.LOST and (known is None or known.state is not NodeState.LOST):
                 self._lost(controller, node.name)
+        check_products(state)
 
     def _placed(self, controller: Controller, name: str | None) -> None:
         assert controller.state is not None
@@ -163,6 +168,7 @@ class Checkers:
             if min(batch_tokens) <= self._newest_token:
                 raise Broken("tokens only grow", f"{min(batch_tokens)} after {self._newest_token}")
             self._newest_token = max(batch_tokens)
+        self.feeds.committed(changes, epoch)
         for node in changes.nodes.values():
             self._drain(node.name, is_complete=node.drain is not None and node.drain.is_complete)
 
@@ -280,7 +286,7 @@ class Checkers:
             wanted = {it.id for it in self._tables.replicas.values() if it.node == machine.name}
             if machine.processes.keys() != wanted:
                 return False
-        return True
+        return not self.feeds.unsettled()
 
     def why_not_quiet(self) -> str:
         """What has not ended."""
@@ -291,7 +297,8 @@ class Checkers:
             for machine in self._machines.values()
         ]
         seats = [f"{it.deployment}/{it.seat} {it.state} on {it.node}" for it in self._tables.replicas.values()]
-        return "; ".join([*tasks[:5], f"{len(self._tables.leases)} lease rows", *hands, *seats])
+        rows = f"{len(self._tables.leases)} lease rows"
+        return "; ".join([*tasks[:5], rows, *hands, *seats, *self.feeds.unsettled()])
 
     def at_the_end(self) -> None:
         """Faults stopped and everything had its time."""

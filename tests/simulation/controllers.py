@@ -362,5 +362,7 @@ class Controller(Process):
             self.tell(AttemptsStarted(node, number, tuple(Token(token) for token in said.tokens)))
         elif isinstance(said, wire.ReplicaReport):
             self.tell(ReplicasReported(node, number, translate.replica_news(said.replicas)))
+        elif isinstance(said, wire.MarketReport):
+            self.tell(translate.market_reported(node, number, said))
         else:
             raise NotFound(f"no such message: {said}")

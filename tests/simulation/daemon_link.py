@@ -45,6 +45,7 @@ class DaemonLink(Process):
         self._started: list[int] = []
         self._results: list[wire.AttemptResult] = []
         self._is_drain_due = False
+        self.machine.feed.begin()
 
     # -------------------------------------------------------------- what the daemon says and does
 
@@ -87,6 +88,7 @@ class DaemonLink(Process):
         self._is_welcomed = False
         self._hello_at = self.world.now
         hello = self.hello()
+        self.machine.feed.describe(hello)
         self._reports.clear()
         self._started.clear()
         self._results = self.waiting_results()
@@ -137,6 +139,8 @@ class DaemonLink(Process):
         elif kind == "welcome":
             self._welcomed(message.welcome)
         elif kind is not None:
+            if kind == "desired":
+                self.machine.feed.obey(message.desired)
             self.obey(kind, message)
 
     def _welcomed(self, welcome: wire.Welcome) -> None:
@@ -145,6 +149,7 @@ class DaemonLink(Process):
         self._stop_after_s = welcome.stop_exclusive_after_ms / 1000
         self._beats.clear()
         self.proven(self._hello_at)
+        self.machine.feed.is_report_due = True
         self._beat(self.stream, welcome.beat_interval_ms / 1000)
         self.tell()
 
@@ -182,6 +187,9 @@ class DaemonLink(Process):
         if self._reports:
             self.stream.send_up(wire.ReplicaReport(replicas=list(self._reports.values())))
             self._reports.clear()
+        report = self.machine.feed.report()
+        if report is not None:
+            self.stream.send_up(report)
         if self._started:
             self.stream.send_up(wire.AttemptsStarted(tokens=self._started))
             self._started = []

@@ -11,19 +11,22 @@ from typing import Any
 
 from controller.core.commands import (
     AddNode,
+    AddProducts,
     CancelTask,
     Command,
     Cordon,
     Deploy,
     ForgetNode,
+    NewProduct,
     NewTask,
     Remove,
+    RemoveProducts,
     Rollback,
     Scale,
     StartDrain,
     Uncordon,
 )
-from controller.core.model import DeploymentName, Limits, NodeName, Policy, Resources, TaskOptions
+from controller.core.model import DeploymentName, Limits, NodeName, Policy, ProductName, Resources, TaskOptions
 from tests.simulation.agents import AgentSpec
 from tests.simulation.checkers import Checkers
 from tests.simulation.clients import Clients
@@ -77,6 +80,7 @@ class History:
         self.clients = Clients(world, self.controllers, self.checks)
         self._is_peace = False
         self._digests = 0
+        self._has_feeds = any(it.what == "do_feed" for it in plan.happenings)
 
     def run(self) -> Verdict:
         """From the first boot to the last law."""
@@ -109,6 +113,8 @@ class History:
     def _add(self, name: str, memory_mib: int) -> None:
         machine = Machine(self.world, name, memory_mib, self.network, self.controllers, self.checks)
         self.machines[name] = machine
+        if self._has_feeds:
+            machine.feed.furnish()
         self._operate(AddNode(NodeName(name)), is_repeated=True)
         self.world.at(0.05, machine.boot)
 
@@ -177,7 +183,10 @@ class History:
         tasks = tuple(
             NewTask(
                 self._deployment(number), data, priority,
-                TaskOptions(idempotency_key=self.clients.new_key() if is_keyed else None, **dict(options)),
+                TaskOptions(
+                    idempotency_key=self.clients.new_key() if is_keyed else None,
+                    products=("P0",) if self._has_feeds and number % 4 == 0 else (), **dict(options),
+                ),
             )
             for _ in range(count)
         )  # fmt: skip
@@ -214,6 +223,18 @@ class History:
 
     def do_cordon(self, number: int) -> None:
         self._operate(Cordon(NodeName(self._machine(number).name)), is_repeated=False)
+    def do_feed(self, name: str, copies: int, source: str | None) -> None:
+        self._operate(AddProducts((NewProduct(ProductName(name), source, copies),)), is_repeated=False)
+
+    def do_unfeed(self, name: str) -> None:
+        self._operate(RemoveProducts((ProductName(name),)), is_repeated=False)
+
+    def do_cut_feeding(self, number: int, for_s: float) -> None:
+        """One that feeds something, if any does, is away for long."""
+        feeding = [name for name in sorted(self.machines) if self.machines[name].feed.told]
+        if feeding:
+            self.do_cut_power(sorted(self.machines).index(feeding[number % len(feeding)]), for_s)
+
 
     def do_uncordon(self, number: int) -> None:
         self._operate(Uncordon(NodeName(self._machine(number).name)), is_repeated=False)

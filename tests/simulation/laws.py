@@ -11,7 +11,7 @@ from typing import Any
 
 from controller.core.dispatch import window
 from controller.core.lives import LIVE_REPLICA_STATES, NodeState, ReplicaState, TaskState
-from controller.core.model import Deployment, FarmState, Instant, Node, Replica, Task
+from controller.core.model import Deployment, FarmState, Instant, Node, Product, Replica, Task
 from controller.journal.memory import Tables
 
 
@@ -31,7 +31,7 @@ def check_state(state: FarmState) -> None:
     _hands(state)
     _seats(state)
     _capacity(state)
-    _products(state)
+    check_products(state)
 
 
 def _tasks_and_leases(state: FarmState) -> None:
@@ -151,7 +151,7 @@ def _capacity(state: FarmState) -> None:
             raise Broken("no node is promised beyond what it has", f"{node.name}: {cpu}m {memory} MiB {gpus} GPUs")
 
 
-def _products(state: FarmState) -> None:
+def check_products(state: FarmState) -> None:
     """Products and nodes agree on who feeds what, and nobody was told to who could not, or who does so anyway."""
     for product in state.products.values():
         for name in product.nodes:
@@ -166,6 +166,7 @@ def _products(state: FarmState) -> None:
                 raise Broken("nothing is assigned beyond a drain's deadline", f"{product} on {node}")
         if len(product.nodes) > 2 * product.copies:
             raise Broken("a product has its copies and those being moved", f"{product}")
+        _copies(state, product)
     for node in state.nodes.values():
         if stale := {
             it for it in node.assigned if it not in state.products or node.name not in state.products[it].nodes
@@ -173,6 +174,26 @@ def _products(state: FarmState) -> None:
             raise Broken("what a node is told to feed is a product", f"{node.name}: {stale}")
         if node.drain is not None and node.drain.is_complete and node.assigned:
             raise Broken("a drained node feeds nothing", f"{node.name}: {node.assigned}")
+
+
+def _copies(state: FarmState, product: Product) -> None:
+    """No copy is missing beside a node that could take it."""
+    fits = [node for node in state.nodes.values() if product.source in ("", node.market_source)]
+    staying = [
+        node
+        for node in fits
+        if node.drain is None
+        and (node.name in product.nodes or product.name in node.products)
+        and node.state in (NodeState.READY, NodeState.UNREACHABLE)
+    ]
+    free = [
+        node.name
+        for node in fits
+        if node.takes_products and node.state is NodeState.READY and node.session and node not in staying
+        and node.drain is None and not node.is_cordoned
+    ]  # fmt: skip
+    if len(staying) < product.copies and free:
+        raise Broken("no copy is missing beside a node that could feed it", f"{product}, free: {free}")
 
 
 def promised(state: FarmState, node: Node) -> tuple[int, int, int]:

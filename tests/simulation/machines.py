@@ -11,6 +11,7 @@ from tests.simulation.agents import AgentSpec, ReplicaProcess, Step
 from tests.simulation.checkers import Checkers
 from tests.simulation.controllers import Controller
 from tests.simulation.daemons import Daemon
+from tests.simulation.feeds import Feed
 from tests.simulation.network import Network
 from tests.simulation.world import World
 
@@ -41,6 +42,7 @@ class Machine:
         self.disk = Disk()
         self.processes: dict[int, ReplicaProcess] = {}
         self.scripts: dict[int, list[Step]] = {}
+        self.feed = Feed(self)
         self.daemon = Daemon(self)
         self.has_power = False
         self.zygote_back_at = 0.0

@@ -22,10 +22,11 @@ from tests.simulation import controllers
 from tests.simulation.agents import ReplicaProcess
 from tests.simulation.controllers import Controller
 from tests.simulation.daemons import Daemon
+from tests.simulation.feed_mutants import FEED_MUTANTS
 from tests.simulation.network import Stream
 
 Mutant = Callable[[], AbstractContextManager[Any]]
-MUTANTS: dict[str, Mutant] = {}
+MUTANTS: dict[str, Mutant] = dict(FEED_MUTANTS)
 
 
 def mutant(make: Callable[[], Iterator[None]]) -> Callable[[], AbstractContextManager[Any]]:

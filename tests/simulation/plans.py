@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from tests.simulation.agents import Step
+from tests.simulation.feeds import feed_happenings
 
 
 class Happening(NamedTuple):
@@ -108,6 +109,7 @@ def plan(seed: int) -> Plan:
     memory_bytes = chance.choice((40, 500, 1 << 20))
     return Plan(seed, machines, deployments, length_s, memory_bytes, tuple(sorted(happenings)))
 
+    happenings += [Happening(*it) for it in feed_happenings(seed, length_s)]
 
 def _mood(chance: random.Random) -> Mood:
     """Some histories are calm, each of the others has ills of its own; some are about leases of exclusive work."""
