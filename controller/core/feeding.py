@@ -97,7 +97,7 @@ def _no_feeder(wish: Wanted, everyone: Iterable[Feeder]) -> CannotPlace:
         )
     return CannotPlace(
         f"No node has a feed that could take {wish.product}.",
-        remedy="Set `market` in a node's settings and start its daemon: docs/market-data.md.",
+        remedy="Set `market` with `takes_products: true` in a node's settings: docs/market-data.md.",
     )
 
 
