@@ -19,6 +19,7 @@ from farmctl.session import Session
 from farmctl.verb import duration
 
 PROGRAM: Final = "nodeagent.feed.audit"  # a program: farmctl knows no node code
+FINDINGS: Final = frozenset({"gap", "product", "agreement"})
 SAY_EVERY_S: Final = 2.0
 STOP_S: Final = 5.0
 
@@ -62,7 +63,7 @@ def read_answers(session: Session, lines: Iterable[bytes]) -> Answers:
                 continue
             said_s = session.mono()
             session.out.event(event, _progress(node, line), node=node, **line)
-        else:
+        elif event in FINDINGS:  # what a later release may add is not for us
             finding = {"node": node} | line
             found.findings.append(finding)
             session.out.event(event, finding=finding)

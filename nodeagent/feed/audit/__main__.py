@@ -1,8 +1,8 @@
 """`python -m nodeagent.feed.audit VERB …`: the programs behind `farmctl feed gaps, verify, replay, compare`.
 
 stdout is NDJSON: `progress` lines, findings, at last `done`, or `problem` with what was wrong. Exit: 0 good, 1 not good
-or an error, 5 the world is in another state. The node daemon starts them for a question of the controller's with
-`--node FOLDER`, and farmctl with a path of its own.
+or an error, 5 the world is in another state, 130 Ctrl-C. The node daemon starts them for a question of the
+controller's, farmctl for a path on its own machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nodeagent.questdb.endpoint import Endpoint
 
 NICENESS: Final = 10
 """The feed and the agents come first."""
-EXIT_NOT_GOOD, EXIT_CONFLICT = 1, 5
+EXIT_NOT_GOOD, EXIT_CONFLICT, EXIT_DETACHED = 1, 5, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever asked has gone
         sys.stderr.close()
         return EXIT_NOT_GOOD
+    except KeyboardInterrupt:
+        return EXIT_DETACHED
     except (FarmError, OSError) as error:
         known = error if isinstance(error, FarmError) else FarmError(str(error))
         told = {"code": known.code, "detail": known.problem, "remedy": known.remedy}

@@ -57,7 +57,7 @@ class _Side:
         self.trades: dict[str, dict[int, Seen]] = {}
         self.mids: dict[str, dict[int, float]] = {}
         self.damages: list[Damage] = []
-        captured = open_captured(path, span, self.damages.append)
+        captured = open_captured(path, span, self.damages.append, is_stored=False)
         self.source = captured.source
         pipeline = Pipeline(load_source(captured.source), None)
         kept = 0

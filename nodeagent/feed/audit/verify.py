@@ -186,7 +186,7 @@ def verify(path: Path, endpoint: Endpoint | None, tell: Tell, *, product: str | 
     began_s = time.monotonic()
     damages: list[Damage] = []
     span = Span(since_ns)
-    captured = open_captured(path, span, damages.append)
+    captured = open_captured(path, span, damages.append, is_stored=endpoint is not None)
     check = _Check(Tables(endpoint) if endpoint is not None else None, product)
     source = load_source(captured.source)
     pipeline = Pipeline(source, None)

@@ -16,7 +16,7 @@ from nodeagent.questdb.server import QuestDBServer
 from nodeagent.questdb.sql import query
 from tests.integration.market.feeds import FeedProcess, feed_for, stored_trades, until, until_all_stored
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 PRODUCTS = ("BTC-USD", "ETH-USD")
 
