@@ -91,6 +91,8 @@ class FeedSession:
         self.connects = 0
         self.problem = "not connected yet"
         """Why there is no connection; empty while there is one."""
+        self.is_over = False
+        """A venue never ends; a recording does."""
 
     @property
     def is_connected(self) -> bool:

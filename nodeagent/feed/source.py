@@ -157,6 +157,7 @@ BUILT_IN: Final = {
     "coinbase-advanced": "nodeagent.feed.sources.coinbase_advanced:CoinbaseAdvanced",
     "coinbase-exchange": "nodeagent.feed.sources.coinbase_exchange:CoinbaseExchange",
     "binance": "nodeagent.feed.sources.binance:Binance",
+    "capture": "nodeagent.feed.sources.capture:Capture",
 }
 """Ours, known also where the package's entry points are not installed. An installed entry of the same name wins."""
 

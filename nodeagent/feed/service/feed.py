@@ -21,7 +21,7 @@ from nodeagent.feed.records import Following, RecordKind, segment_of
 from nodeagent.feed.service import progress as progress_file
 from nodeagent.feed.service.intake import Intake
 from nodeagent.feed.service.metrics import serve_metrics
-from nodeagent.feed.service.opening import lock_folder, open_signer, open_source
+from nodeagent.feed.service.opening import lock_folder, open_session, open_signer, open_source
 from nodeagent.feed.service.products import product_statuses
 from nodeagent.feed.service.progress import Progress, State
 from nodeagent.feed.service.quarantine import Quarantine
@@ -29,8 +29,8 @@ from nodeagent.feed.service.rate import Rate
 from nodeagent.feed.service.retention import Disk, Room, disk_state, disk_words, expendable, left_out
 from nodeagent.feed.service.settings import FeedSettings
 from nodeagent.feed.service.status import FeedStatus
-from nodeagent.feed.session import FeedSession, RestClient, SessionSettings
-from nodeagent.feed.source import Channel, RestRequest
+from nodeagent.feed.session import RestClient
+from nodeagent.feed.source import RestRequest
 from nodeagent.feed.state import PipelineSettings, Resubscribe, Subscribe
 from nodeagent.feed.times import MS_NS, NS
 from nodeagent.feed.writer import AnyRow, Mark, RowWriter, WriterSettings
@@ -98,7 +98,10 @@ class Feed:
         self._end_old_connections(state.first_open_connection)
         self._take_products()
         self._rest = RestClient(self._source, self._intake)
-        self._sessions = [self._session() for _ in range(settings.connections)]
+        self._sessions = [
+            open_session(self._source, settings, self._intake, self._next_connection_id, self._signer)
+            for _ in range(settings.connections)
+        ]
         self._metrics_port = serve_metrics(self.status, settings.metrics_port)
         self._writer.start()
         log.info("feed.started", source=self._source.name, products=len(settings.products), after=state.position)
@@ -144,6 +147,8 @@ class Feed:
             state = "idle"
         return FeedStatus(
             pid=os.getpid(),
+        if state == "live" and any(session.is_over for session in self._sessions):
+            state = "over"
             source=self._source.name,
             updated_at_ns=time.time_ns(),
             started_at_ns=self._started_at_ns,
@@ -206,23 +211,6 @@ class Feed:
         if not self._intake.is_live and self._intake.behind_s > BEHIND_MAX_S:
             return "the feed is behind: rows are made from its capture"
         return self._writer.counts.problem and "rows wait: QuestDB takes none"
-
-    def _session(self) -> FeedSession:
-        settings = self.settings
-        channels = tuple(Channel(name) for name in settings.channels) or self._source.default_channels
-        return FeedSession(
-            self._source,
-            SessionSettings(
-                channels,
-                settings.reconnect_min_s,
-                settings.reconnect_max_s,
-                settings.silence_max_s or None,
-            ),
-            self._intake,
-            self._next_connection_id,
-            self._signer,
-            products=settings.products,
-        )
 
     def _next_connection_id(self) -> int:
         """A number never used in this capture. Saved before it is used, so that a restart can end what we leave

@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import IO
+from collections.abc import Callable
+from typing import IO, cast
 
 from agentfarm.errors import Conflict
+from nodeagent.feed.recorded_session import RecordedSession
 from nodeagent.feed.service.settings import FeedSettings
-from nodeagent.feed.source import Signer, Source, load_source
+from nodeagent.feed.session import FeedSession, SessionSettings, Sink
+from nodeagent.feed.source import Channel, Signer, Source, load_source
+from nodeagent.feed.sources.capture import Capture
 
 
 def open_source(settings: FeedSettings) -> Source:
     """The source, at the addresses we were told."""
     source = load_source(settings.source)
+    if isinstance(source, Capture):
+        assert settings.recording is not None  # the settings have seen to it
+        source.open(settings.recording)
+        source.check_products(settings.products)
+        return cast("Source", source)
     source.websocket_url = settings.ws_url or source.websocket_url
     source.rest_url = settings.rest_url or source.rest_url
     return source
+
+
+def open_session(
+    source: Source, settings: FeedSettings, sink: Sink, next_connection_id: Callable[[], int], signer: Signer | None
+) -> FeedSession | RecordedSession:
+    """What brings the source's frames: a connection, or a recording played in its place."""
+    channels = tuple(Channel(name) for name in settings.channels) or source.default_channels
+    if isinstance(source, Capture):
+        return RecordedSession(source, settings.products, channels, sink, next_connection_id, settings.speed)
+    how = SessionSettings(channels, settings.reconnect_min_s, settings.reconnect_max_s, settings.silence_max_s or None)
+    return FeedSession(source, how, sink, next_connection_id, signer, products=settings.products)
 
 
 def open_signer(settings: FeedSettings) -> Signer | None:

@@ -11,7 +11,9 @@ from typing import Any, Final, Self
 from agentfarm.errors import InvalidRequest
 from nodeagent.feed.source import Channel
 
-_PATHS: Final = ("capture_dir", "endpoint_file", "status_file", "questdb_dir", "credentials_file")
+_PATHS: Final = ("capture_dir", "endpoint_file", "status_file", "questdb_dir", "credentials_file", "recording")
+RECORDED: Final = "capture"
+"""The source that plays a recording."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,10 @@ class FeedSettings:
     """The server's folder, to judge its disk too; None when it is elsewhere."""
     credentials_file: Path | None = None
     """The venue's key, for channels that need one; its form is in `nodeagent.feed.sources.credentials`."""
+    recording: Path | None = None
+    """With source `capture`: the file to play, of any known format, or a folder of segments. Played once a start."""
+    speed: float = 1.0
+    """Of the recording: 1 as it happened, 0 as fast as it goes."""
     metrics_port: int = 0
     """Loopback; 0 chooses one, told in the status."""
     connections: int = 1
@@ -65,6 +71,9 @@ class FeedSettings:
             (not unknown, "channels", f"has unknown names {unknown}; known: {', '.join(Channel)}"),
             (1 <= self.connections <= 4, "connections", "must be 1 to 4"),
             (0 < self.flush_interval_s <= 10, "flush_interval_s", "must be above 0 and at most 10"),
+            ((self.source == RECORDED) == (self.recording is not None), "recording", "goes with source: capture"),
+            (self.speed >= 0, "speed", "must not be negative"),
+            (self.recording is None or self.connections == 1, "connections", "must be 1 for a recording"),
             (self.fsync_interval_s > 0, "fsync_interval_s", "must be above 0"),
             (0 < self.reconnect_min_s <= self.reconnect_max_s, "reconnect_min_s", "must not exceed reconnect_max_s"),
             (

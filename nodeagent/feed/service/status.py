@@ -40,7 +40,8 @@ class FeedStatus:
     updated_at_ns: int
     started_at_ns: int
     state: str
-    """`live`; `behind`: rows are made from the capture; `idle`: no products; `stopping`."""
+    """`live`; `behind`: rows are made from the capture; `idle`: no products; `over`: the recording
+    has been played; `stopping`."""
     is_connected: bool
     connections: int
     connects: int
