@@ -24,6 +24,7 @@ from controller.core.commands import Command, SubmitTasks, Tick
 from controller.core.decide import decide
 from controller.core.model import FarmState, Instant, Limits, TaskId, Token
 from controller.core.transition import Assign, Changes, Effect, Event, Transition
+from controller.following import EventBus
 from controller.watching import StateChange, TaskWatch, Watchers
 
 log = structlog.get_logger("controller.engine")
@@ -33,6 +34,7 @@ TURN_COMMANDS_MAX: Final = 2_000  # commands in one turn; more wait for the next
 QUEUE_COMMANDS_MAX: Final = 50_000  # waiting commands beyond which callers are refused
 RECOVER_WAIT_FIRST_S, RECOVER_WAIT_MAX_S = 0.1, 2.0
 COMMIT_BUCKETS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # of the histogram
+LAST_TURN_S: Final = 5.0  # what the turn in progress gets when the engine stops; its callers cannot know more than then
 LEAD_CHECK_S: Final = 1.0  # the longest beats are acknowledged without asking PostgreSQL whether we still lead
 
 
@@ -77,41 +79,6 @@ def recover_wait_s(failures_in_row: int) -> float:
     """How long to wait before the state is read again."""
     doubled = 2 ** min(failures_in_row - 2, 10)
     return 0.0 if failures_in_row < 2 else min(RECOVER_WAIT_MAX_S, RECOVER_WAIT_FIRST_S * doubled)
-
-
-class EventBus:
-    """Committed events, for those who follow them live. A slow follower is ended, not waited for."""
-
-    FOLLOWER_QUEUE_MAX: Final = 10_000
-
-    def __init__(self) -> None:
-        self._followers: set[asyncio.Queue[Event | None]] = set()
-
-    def follow(self) -> asyncio.Queue[Event | None]:
-        """A queue of events as they are committed; None means that the follower was too slow or the engine stops."""
-        queue: asyncio.Queue[Event | None] = asyncio.Queue(self.FOLLOWER_QUEUE_MAX)
-        self._followers.add(queue)
-        return queue
-
-    def unfollow(self, queue: asyncio.Queue[Event | None]) -> None:
-        """Stop following. Safe twice."""
-        self._followers.discard(queue)
-
-    def publish(self, events: Sequence[Event]) -> None:
-        """Called by the engine after the commit."""
-        for queue in list(self._followers):
-            if queue.qsize() + len(events) >= self.FOLLOWER_QUEUE_MAX:
-                self._followers.discard(queue)
-                queue.put_nowait(None)
-                continue
-            for event in events:
-                queue.put_nowait(event)
-
-    def end(self) -> None:
-        """Tell every follower that no more will come."""
-        for queue in self._followers:
-            queue.put_nowait(None)
-        self._followers.clear()
 
 
 class Engine:
@@ -166,11 +133,16 @@ class Engine:
         self._task = asyncio.create_task(self._run(), name="engine")
 
     async def stop(self) -> None:
-        """Finish the turn in progress and stop. Safe twice, safe unstarted. What still waits hears Unavailable."""
+        """Finish the turn in progress, or give up on it, and stop. Safe twice, safe unstarted. What still waits hears
+        Unavailable."""
         self._is_stopping = True
         self._wake.set()
         if self._task is not None:
             if not self.leading.is_set():
+                self._task.cancel()
+            _, late = await asyncio.wait([self._task], timeout=LAST_TURN_S)
+            if late:
+                log.warning("engine.turn_abandoned", after_s=LAST_TURN_S, why="PostgreSQL does not answer")
                 self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
@@ -227,6 +199,9 @@ class Engine:
                 log.warning("engine.commit_failed", problem=str(problem))
                 self._fail(batch, problem)
                 await self._recover()
+            except asyncio.CancelledError:
+                self._fail(batch, FarmError("The controller stops."))
+                raise
             except Exception:
                 log.exception("engine.turn_failed", commands=[type(command).__name__ for command, _ in batch][:20])
                 self._fail(batch, FarmError("The controller made a mistake and is reading its state again."))
@@ -362,6 +337,8 @@ class Engine:
         self.on_reset()
         self._refuse_waiting()
         self.watchers.end_all()
+        if self._is_stopping:
+            return  # to lead once more, only to stop, could take for ever
         await asyncio.sleep(recover_wait_s(self._failures_in_row))
         await self._lead()
 

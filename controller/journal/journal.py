@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -162,10 +164,16 @@ class Journal:
         self._is_closing.set()
 
     def close(self) -> None:
-        """Give up the lead and every connection; end a waiting `take_lead`. From any thread, safe twice."""
+        """Give up the lead and every connection; end a waiting `take_lead`. From any thread, safe twice.
+
+        A call that is in the middle of a statement on another thread hears Unavailable at once, whatever PostgreSQL
+        does: closing alone would wait for the statement's end, which a server that stands still never tells.
+        """
         self._is_closing.set()
         self._is_closed = True
         self._committer = None
+        for connection in (self._connection, self._lock_connection):
+            _cut(connection)
         self._connection = _closed(self._connection)
         self._lock_connection = _closed(self._lock_connection)
 
@@ -188,6 +196,13 @@ class Journal:
         with connection.cursor() as cursor:
             days.make_days(cursor, today)
         self._days_made_on = today
+
+
+def _cut(connection: Connection | None) -> None:
+    """End both directions of its socket."""
+    if connection is not None:
+        with suppress(psycopg2.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
 
 
 def _closed(connection: Connection | None) -> Connection | None:

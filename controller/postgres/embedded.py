@@ -31,6 +31,7 @@ RESTART_MAX_S: Final = 5.0
 HEALTHY_AFTER_S: Final = 30.0  # a server that lived this long restarts without waiting
 READY_POLL_S: Final = 0.02
 LAST_WORDS_LINES: Final = 3
+STOP_FAST_S: Final = 5.0  # a slow disk can hold a fast stop up; an immediate one loses nothing, the next start replays
 START_DEADLINE_S: Final = 120.0  # replaying a long log after a power cut takes its time
 
 
@@ -111,7 +112,7 @@ class EmbeddedPostgres:
                 remedy=f"See {self.cluster.log_path}",
             ) from None
 
-    async def stop(self, deadline_s: float = 15.0) -> None:
+    async def stop(self, deadline_s: float = STOP_FAST_S) -> None:
         """Stop the server: fast, at the deadline immediately. Safe twice, safe unstarted."""
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is not None:

@@ -39,10 +39,13 @@ class Journal:
         self.gate.set()
         self.entered = threading.Event()  # a commit with tasks waits at the gate
         self.fail_next = False
+        self.leads = True  # else another controller does
         self.keys: dict[str, TaskId] = {}
         self.inputs: dict[TaskId, bytes] = {}
 
     def take_lead(self) -> int:
+        if not self.leads:
+            raise Unavailable("Another controller leads.")
         self.epoch += 1
         return self.epoch
 
@@ -214,6 +217,26 @@ async def test_refusals_are_raised_and_a_stopped_engine_is_unavailable(farm: Far
     await farm.engine.stop()
     with pytest.raises(Unavailable):
         await farm.submit(b"1")
+
+
+async def test_an_engine_that_stops_does_not_lead_again(farm: Farm) -> None:
+    """Its last turn failed, as with a database that is killed just then. Nobody waits for it to come back."""
+    asked = await farm.hold()
+    stopping = asyncio.ensure_future(farm.engine.stop())
+    await asyncio.sleep(0)
+    farm.journal.leads, farm.journal.fail_next = False, True
+    farm.journal.gate.set()
+    await asyncio.wait_for(stopping, 3.0)
+    with pytest.raises(Unavailable):
+        await asked
+
+
+async def test_an_engine_stops_although_its_database_stands_still(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controller.engine.LAST_TURN_S", 0.05)
+    asked = await farm.hold()
+    await asyncio.wait_for(farm.engine.stop(), 3.0)
+    with pytest.raises(Unavailable):
+        await asked
 
 
 async def test_a_database_that_refuses_every_commit_is_asked_more_and_more_slowly(farm: Farm) -> None:

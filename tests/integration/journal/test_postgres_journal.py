@@ -54,6 +54,30 @@ def query(url: str, statement: str, *arguments: object) -> list[tuple[object, ..
             return cursor.fetchall() if cursor.description else []
 
 
+def test_closing_ends_a_commit_that_gets_no_answer(journal: Journal, database_url: str) -> None:
+    """As of a server that stands still: a controller that stops must not wait for it."""
+    with closing(psycopg2.connect(database_url)) as other, other.cursor() as cursor:
+        cursor.execute("LOCK TABLE leader")  # in the way of every commit, until this connection is closed
+        problems: list[BaseException] = []
+
+        def commit() -> None:
+            try:
+                journal.commit(Changes(), 1)
+            except Unavailable as problem:
+                problems.append(problem)
+
+        thread = threading.Thread(target=commit)
+        thread.start()
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        while query(database_url, waiting) == [(0,)]:
+            assert thread.is_alive()
+        began = time.monotonic()
+        journal.close()
+        thread.join(DEADLINE_S)
+        assert time.monotonic() - began < 5.0
+        assert len(problems) == 1
+
+
 # ------------------------------------------------------------------ two controllers
 
 

@@ -47,7 +47,8 @@ from controller.core.model import (
     TaskId,
 )
 from controller.core.transition import Assign, CancelAttempts, FinishedTask, Lease, SetDesired, Transition
-from controller.engine import EngineMetrics, EventBus
+from controller.engine import EngineMetrics
+from controller.following import EventBus
 from controller.gateway.app import app_of
 from controller.gateway.farm import Farm
 from controller.gateway.models.nodes import InviteAnswer, JoinAnswer, JoinBody
