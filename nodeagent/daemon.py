@@ -152,7 +152,7 @@ class Daemon:
             capacity=wire.Capacity(
                 cpu_millicores=settings.cpu_millicores or here.cpu_millicores, memory_mib=memory, gpus=settings.gpus
             ),
-            labels=self._labels(),
+            labels=self._settings.labels,
             capabilities=sorted({*settings.capabilities, *self.market.capabilities}),
             measured=self.measured(),
             replicas=[seat.status for seat in self.supervisor.seats.values()],
@@ -161,15 +161,16 @@ class Daemon:
             products=self.market.products,
             takes_products=self.market.takes_products,
             market_source=self.market.source,
+            metrics_address=self._metrics_address(),
         )
 
-    def _labels(self) -> dict[str, str]:
-        """The settings' labels, and as `metrics` the address of our numbers, by which Prometheus finds this node."""
+    def _metrics_address(self) -> str:
+        """By which Prometheus finds this node; empty where we tell no numbers."""
         if self.metrics.port <= 0:
-            return self._settings.labels
+            return ""
         host = self._settings.metrics_host
         reachable = socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
-        return {"metrics": f"{reachable}:{self.metrics.port}", **self._settings.labels}
+        return f"{reachable}:{self.metrics.port}"
 
     def measured(self) -> wire.Measured:
         """See `nodeagent.link.Node`."""

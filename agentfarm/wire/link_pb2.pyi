@@ -84,7 +84,7 @@ class NodeMessage(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., replica_report: _Optional[_Union[ReplicaReport, _Mapping]] = ..., attempts_started: _Optional[_Union[AttemptsStarted, _Mapping]] = ..., attempt_results: _Optional[_Union[AttemptResults, _Mapping]] = ..., attempt_output: _Optional[_Union[AttemptOutput, _Mapping]] = ..., log_end: _Optional[_Union[LogEnd, _Mapping]] = ..., market_report: _Optional[_Union[MarketReport, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "daemon_version", "daemon_epoch", "capacity", "labels", "capabilities", "measured", "replicas", "running_tokens", "finished_tokens", "products", "takes_products", "market_source")
+    __slots__ = ("protocol", "daemon_version", "daemon_epoch", "capacity", "labels", "capabilities", "measured", "replicas", "running_tokens", "finished_tokens", "products", "takes_products", "metrics_address", "market_source")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +104,7 @@ class Hello(_message.Message):
     FINISHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PRODUCTS_FIELD_NUMBER: _ClassVar[int]
     TAKES_PRODUCTS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     MARKET_SOURCE_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     daemon_version: str
@@ -117,8 +118,9 @@ class Hello(_message.Message):
     finished_tokens: _containers.RepeatedScalarFieldContainer[int]
     products: _containers.RepeatedScalarFieldContainer[str]
     takes_products: bool
+    metrics_address: str
     market_source: str
-    def __init__(self, protocol: _Optional[int] = ..., daemon_version: _Optional[str] = ..., daemon_epoch: _Optional[int] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., capabilities: _Optional[_Iterable[str]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[ReplicaStatus, _Mapping]]] = ..., running_tokens: _Optional[_Iterable[int]] = ..., finished_tokens: _Optional[_Iterable[int]] = ..., products: _Optional[_Iterable[str]] = ..., takes_products: _Optional[bool] = ..., market_source: _Optional[str] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., daemon_version: _Optional[str] = ..., daemon_epoch: _Optional[int] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., capabilities: _Optional[_Iterable[str]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[ReplicaStatus, _Mapping]]] = ..., running_tokens: _Optional[_Iterable[int]] = ..., finished_tokens: _Optional[_Iterable[int]] = ..., products: _Optional[_Iterable[str]] = ..., takes_products: _Optional[bool] = ..., metrics_address: _Optional[str] = ..., market_source: _Optional[str] = ...) -> None: ...
 
 class Capacity(_message.Message):
     __slots__ = ("cpu_millicores", "memory_mib", "gpus")

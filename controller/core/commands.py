@@ -214,6 +214,7 @@ class NodeJoined:
     finished: frozenset[Token]
     takes_products: bool = False
     market_source: str = ""
+    metrics_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

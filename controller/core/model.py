@@ -119,6 +119,7 @@ class Node:
     products: frozenset[str] = frozenset()  # that its own settings name: fed whatever we say
     takes_products: bool = False  # it has a feed that takes more of them from us
     market_source: str = ""  # where its feed gets them; empty without one
+    metrics_address: str = ""  # host:port of its daemon's metrics; empty where there are none
     assigned: set[ProductName] = field(default_factory=set)  # products that name it in their `nodes`
     fed: dict[str, ProductStatus] | None = None  # what its feed serves now; None: not said since its Hello
     daemon_version: str = ""

@@ -153,6 +153,7 @@ def joined(turn: Turn, command: NodeJoined) -> FarmError | None:
     node.cpu_millicores, node.memory_mib, node.gpus = command.cpu_millicores, command.memory_mib, command.gpus
     node.labels, node.capabilities, node.products = command.labels, command.capabilities, command.products
     node.takes_products, node.market_source = command.takes_products, command.market_source
+    node.metrics_address = command.metrics_address
     node.measured, node.fed = command.measured, None
     turn.out.changes.nodes[node.name] = node
     if was is not NodeState.READY:

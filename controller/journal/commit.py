@@ -108,7 +108,8 @@ class Committer:
             node.name, node.state.value, node.is_cordoned, clean(node.cordon_reason),
             self._clock.drain_json(node.drain), node.cpu_millicores, node.memory_mib, node.gpus, to_json(node.labels),
             sorted(map(clean, node.capabilities)), sorted(map(clean, node.products)), node.takes_products,
-            clean(node.market_source), clean(node.daemon_version), node.desired_generation, node.recent_failures,
+            clean(node.market_source), clean(node.metrics_address), clean(node.daemon_version),
+            node.desired_generation, node.recent_failures,
         )  # fmt: skip
 
     def _deployments(self, batch: Batch, changes: Changes) -> None:

@@ -97,6 +97,7 @@ def _nodes(cursor: Any, state: FarmState, clock: Clock, now: Instant) -> None:
             products=frozenset(row.products),
             takes_products=row.takes_products,
             market_source=row.market_source,
+            metrics_address=row.metrics_address,
             daemon_version=row.daemon_version,
             desired_generation=row.desired_generation,
             recent_failures=row.recent_failures,

@@ -91,6 +91,7 @@ node = Table(
     Column("products", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     _flag("takes_products"),
     _words("market_source"),
+    _words("metrics_address"),
     _words("daemon_version"),
     Column("desired_generation", BigInteger, nullable=False, server_default=text("0")),
     _count("recent_failures"),

@@ -86,8 +86,8 @@ PREPARED: Final = ";".join(
 NODE: Final = {
     "name": "%s", "state": "%s", "is_cordoned": "%s", "cordon_reason": "%s", "drain": "%s::jsonb",
     "cpu_millicores": "%s", "memory_mib": "%s", "gpus": "%s", "labels": "%s::jsonb", "capabilities": "%s::text[]",
-    "products": "%s::text[]", "takes_products": "%s", "market_source": "%s", "daemon_version": "%s",
-    "desired_generation": "%s", "recent_failures": "%s",
+    "products": "%s::text[]", "takes_products": "%s", "market_source": "%s", "metrics_address": "%s",
+    "daemon_version": "%s", "desired_generation": "%s", "recent_failures": "%s",
 }  # fmt: skip
 DEPLOYMENT: Final = {
     "name": "%s", "replicas_wanted": "%s", "version": "%s", "generation": "%s", "rollout": "%s::jsonb",

@@ -74,6 +74,7 @@ def joined(node: NodeName, session: int, hello: wire.Hello) -> NodeJoined:
         finished=frozenset(Token(token) for token in hello.finished_tokens),
         takes_products=hello.takes_products,
         market_source=_text(hello.market_source),
+        metrics_address=_text(hello.metrics_address),
     )
 
 

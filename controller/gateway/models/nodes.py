@@ -108,6 +108,7 @@ class NodeView(View):
     assigned: list[str] = Field(default_factory=list, description="Those of them that the controller assigned.")
     takes_products: bool = Field(default=False, description="It has a feed that takes products from the controller.")
     market_source: str = Field(default="", description="Where its feed gets them.", examples=["coinbase-advanced"])
+    metrics_address: str = Field(default="", description="Of its daemon's metrics.", examples=["node-2:9464"])
     daemon_version: str = ""
     measured: MeasuredView | None = None
     replica_count: int = 0

@@ -79,14 +79,14 @@ async def health(farm: TheFarm) -> Response:
 
 @router.get("/v1/sd/prometheus", response_model=list[TargetGroup], operation_id="prometheus_targets")
 async def prometheus_targets(farm: TheFarm) -> Response:
-    """Scrape targets of every node that told its address in the label `metrics`, in the form of http_sd."""
+    """Scrape targets, the daemons of all nodes that have metrics, in the form of http_sd."""
     groups = [
         {
-            "targets": [node.labels["metrics"]],
+            "targets": [node.metrics_address],
             "labels": {"job": "agentfarm-node", "node": node.name, "state": node.state.value},
         }
         for node in sorted(farm.state.nodes.values(), key=lambda node: node.name)
-        if "metrics" in node.labels and node.state is not NodeState.LOST
+        if node.metrics_address and node.state is not NodeState.LOST
     ]
     return json_response(groups)
 

@@ -32,6 +32,7 @@ def node_view(state: FarmState, node: Node, now_mono: float, *, with_replicas: b
         assigned=sorted(node.assigned),
         takes_products=node.takes_products,
         market_source=node.market_source,
+        metrics_address=node.metrics_address,
         daemon_version=node.daemon_version,
         measured=MeasuredView(**asdict(node.measured)) if node.measured is not None else None,
         replica_count=len(replicas),

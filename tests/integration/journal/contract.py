@@ -255,7 +255,7 @@ class JournalContract:
 
     def test_products_are_stored_with_their_nodes(self, started: tuple[Port, int], clock: Clock) -> None:
         journal, epoch = started
-        node = Node(NodeName("n1"), takes_products=True, market_source="coinbase-advanced")
+        node = Node(NodeName("n1"), takes_products=True, market_source="coinbase-advanced", metrics_address="n1:9464")
         product = Product(ProductName("BTC-USD"), "coinbase-advanced", 2, {node.name}, WALL_OFFSET_S, missing=1)
         other = Product(ProductName("ETH-USD"), added_at=WALL_OFFSET_S)
         journal.commit(Changes(nodes={node.name: node}, products={it.name: it for it in (product, other)}), epoch)
@@ -267,6 +267,7 @@ class JournalContract:
             "coinbase-advanced",
             {"BTC-USD"},
         )
+        assert loaded.metrics_address == "n1:9464"
         assert loaded.fed is None
         product.nodes, product.copies = set(), 1
         journal.commit(Changes(products={product.name: product}, forgotten_products=[other.name]), epoch)

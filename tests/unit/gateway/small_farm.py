@@ -134,9 +134,9 @@ class SmallNode:
         self.engine.nodes[self.name] = self
         self.engine.do(AddNode(self.name))
         self.engine.do(NodeJoined(
-            self.name, self.session, "0.1.0", 4000, memory_mib, 0, {"metrics": "127.0.0.1:9601"}, frozenset(),
+            self.name, self.session, "0.1.0", 4000, memory_mib, 0, {"rack": "a"}, frozenset(),
             frozenset({"BTC-USD"}), Measured(memory_mib, 10, 1000, 120, 5, "simulated"), (), frozenset(), frozenset(),
-            bool(self.source), self.source,
+            bool(self.source), self.source, "127.0.0.1:9601",
         ))  # fmt: skip
 
     def receive(self, effect: object) -> None:
