@@ -73,6 +73,11 @@ class CaptureWriter:
         hour = record.received_at_ns // HOUR_NS
         if hour != self._hour or self._written_bytes >= self._settings.segment_max_bytes:
             self._rotate(record.received_at_ns, hour)
+        if self._pending_bytes >= self._settings.flush_bytes:
+            # Not when the last record came: packing a snapshot of 5 MB takes as long as reading it, and whoever appends
+            # has other things to do between two records.
+            with suppress(OSError):  # the record at hand may still be taken; the next flush says what is wrong
+                self.flush()
         encoder = self._stream.encoder
         data = encoder.encode(record)
         _append(self._tail, data, self._tail_bytes)
@@ -83,9 +88,6 @@ class CaptureWriter:
         self.raw_bytes += len(record.payload)
         position = position_of(self._segment, self._records)
         self._records += 1
-        if self._pending_bytes >= self._settings.flush_bytes:
-            with suppress(OSError):  # the record is taken: it is in the tail; the next flush says what is wrong
-                self.flush()
         return position
 
     def flush(self) -> None:

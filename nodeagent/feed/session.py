@@ -41,6 +41,9 @@ REST_ANSWER_MAX_BYTES: Final = 32 * 1024 * 1024
 MESSAGES_PER_S: Final = 6.0
 """Ours to the venue; Coinbase Advanced Trade allows 8."""
 
+LONG_FRAME_BYTES: Final = 256 * 1024
+"""A snapshot. Reading the largest takes 60 ms, in which nothing else runs."""
+
 
 class Sink(Protocol):
     """Where everything received goes: captured first, then understood."""
@@ -210,6 +213,8 @@ class FeedSession:
             frame = await socket.recv(decode=False)
             self._frame_at_s = time.monotonic()
             take(RecordKind.RECEIVED, connection_id, frame)
+            if len(frame) >= LONG_FRAME_BYTES:
+                await asyncio.sleep(0)  # frames that wait already would follow in the same turn of the loop
 
     async def _watch(self, socket: ClientConnection) -> None:
         """Cut a connection that has gone silent."""

@@ -8,6 +8,7 @@ import os
 import random
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -201,6 +202,19 @@ def test_a_full_disk_takes_no_record_and_harms_none(tmp_path: Path, monkeypatch:
     assert content(list(read_capture(tmp_path))) == content(made)
     writer.close()
     assert content(list(read_capture(tmp_path))) == content(made)
+
+
+def test_a_long_record_is_packed_with_the_next_one(tmp_path: Path) -> None:
+    """Reading a snapshot of 5 MB and packing it are two stretches of the event loop, not one."""
+    writer = CaptureWriter(tmp_path)
+    first, *rest = records(3)
+    long = msgspec.structs.replace(first, payload=b"x" * 2**20)
+    writer.append(long)
+    before_bytes = writer.stored_bytes
+    assert content(list(read_capture(tmp_path))) == content([long]), "it survives the process nevertheless"
+    writer.append(rest[0])
+    assert writer.stored_bytes > before_bytes
+    assert content(list(read_capture(tmp_path))) == content([long, rest[0]])
 
 
 class _Disk:
