@@ -23,8 +23,8 @@ LAST_SECOND_S: Final = 2.5
 """Before the end is told: the feed closes its running second within two, and stores the books as they stand."""
 YIELD_EVERY: Final = 50
 OVER: Final = "the recording is over"
-SILENT_KINDS: Final = frozenset({RecordKind.TICK, RecordKind.PRODUCTS, RecordKind.KEPT})
-"""Facts of the feed that recorded, not of the venue."""
+SPOKEN: Final = frozenset({RecordKind.RECEIVED, RecordKind.SENT})
+"""Other kinds are facts of the feed that recorded, and not of the venue."""
 
 
 class RecordedSession:
@@ -104,7 +104,7 @@ class RecordedSession:
             self._disconnect(number, record.payload)
         elif kind is RecordKind.REST:
             self._answer(record.payload)
-        elif kind not in SILENT_KINDS:
+        elif kind in SPOKEN:
             if number not in self._numbers:
                 self._connect(number, b"")
             self._sink.take(kind, self._numbers[number], record.payload)
