@@ -33,6 +33,7 @@ from nodeagent.feed.events import (
     Trade,
 )
 from nodeagent.feed.following import follow, minute_row, wanted_events, welcome
+from nodeagent.feed.kept import take_kept
 from nodeagent.feed.ledger import Seen
 from nodeagent.feed.quality import NOW_EVERY_S, followed, now_row
 from nodeagent.feed.questions import Questions
@@ -88,6 +89,8 @@ class Pipeline:
             self._rest(record, out)
         elif kind is RecordKind.PRODUCTS:
             follow(self.state, record.payload, out)
+        elif kind is RecordKind.KEPT:
+            take_kept(self.state, record.connection_id, record.payload)
         return out
 
     def due(self, now_ns: int) -> list[Action]:

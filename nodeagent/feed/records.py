@@ -40,6 +40,8 @@ class RecordKind(IntEnum):
     """Time passed without a frame; payload empty. Lets a replay close the same seconds and minutes."""
     PRODUCTS = 7
     """From here on the feed follows these products; payload: `Following` as JSON."""
+    KEPT = 8
+    """A trusted book as it stands here, for a replay that begins here; payload: `nodeagent.feed.kept.Kept` as JSON."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

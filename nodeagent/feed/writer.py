@@ -1,11 +1,10 @@
 """Rows into QuestDB by the official client, on a thread of its own.
 
-Owns the only import of the QuestDB client. Rows come in order; a `Mark` between them says that everything before it
-stands
-for the capture up to a position. A batch is built into our own buffer and kept until the server has taken it, however
-long that lasts: the client's own buffer would be emptied by a failed flush. Only then is the mark acknowledged, so that
-what is saved as acknowledged never runs ahead of what is stored. Sending a batch twice is harmless: every table has
-DEDUP keys.
+Only here and in `writer_encoding` is the QuestDB client imported. Rows come in order; a `Mark` between them says that
+everything before it stands for the capture up to a position. A batch is built into our own buffer and kept until the
+server has taken it, however long that lasts: the client's own buffer would be emptied by a failed flush. Only then is
+the mark acknowledged, so that what is saved as acknowledged never runs ahead of what is stored. Sending twice is
+harmless: every table has DEDUP keys. An empty database in the place of the one that had the rows is noticed, and told.
 
 Limits: `INGEST_QUEUE_MAX` units of rows wait in memory (a book row counts `BOOK_ROW_UNITS`). Beyond that `has_room` is
 false and the feed stops making rows; they are in the capture, from which it makes them later.
@@ -21,27 +20,26 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 import msgspec
-import numpy as np
-from questdb import QuestDBError, QuestDBErrorCode, Sender, TimestampMicros, TimestampNanos
+from questdb import QuestDBError, QuestDBErrorCode, Sender
 
 from agentfarm.errors import FarmError
 from nodeagent.feed.rows import ROW_TYPES, BookRow, Row
 from nodeagent.feed.times import MINUTE_NS
+from nodeagent.feed.writer_encoding import encoder
 from nodeagent.questdb.endpoint import Endpoint
-from nodeagent.questdb.migrate import migrate
+from nodeagent.questdb.migrate import identify
 
 INGEST_QUEUE_MAX: Final = 20_000
 BOOK_ROW_UNITS: Final = 8
 ROOM_AGAIN_SHARE: Final = 0.5
 """Once full, rows are made again when the queue has drained to this share: switching has a price."""
+LOOK_EVERY_S: Final = 30.0
+"""Between two looks whether the database is still the same one. At each new connection it is looked at anyway."""
 RETRY_MIN_S: Final = 0.1
 RETRY_MAX_S: Final = 2.0
-SYMBOLS: Final = frozenset({"venue", "product", "source", "side", "aggressor_side", "kind", "what", "state"})
-ARRAYS: Final = frozenset({"bids", "asks"})
 AWAY: Final = frozenset(
     {
         QuestDBErrorCode.CouldNotResolveAddr,
@@ -67,6 +65,7 @@ class DropRow(msgspec.Struct, frozen=True, gc=False):
 
 AnyRow: TypeAlias = Row | DropRow
 TABLES: Final[Mapping[type[AnyRow], str]] = {**{kind: kind.table for kind in ROW_TYPES}, DropRow: "feed_drop"}
+_ENCODERS: Final = {kind: encoder(kind, table) for kind, table in TABLES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +74,8 @@ class Mark:
 
     position: int
     state: Any
+    era: int = 0
+    """Grows each time the rows are made anew from the capture's beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +116,18 @@ class RowWriter:
         source: str,
         on_ack: Callable[[Mark], None],
         on_refused: Callable[[AnyRow, str], None],
+        on_database: Callable[[str], None] | None = None,
     ) -> None:
-        """`endpoint` is asked anew at each connection: a restarted server may have moved. The callbacks run on the
-        writer's thread."""
+        """`endpoint` is asked anew at each connection: a restarted server may have moved. `on_database` is told which
+        database the rows go to, before any goes there. The callbacks run on the writer's thread."""
         self.counts = WriterCounts()
         self._endpoint = endpoint
         self._settings = settings
         self._source = source
         self._on_ack = on_ack
         self._on_refused = on_refused
+        self._on_database = on_database
+        self._looked_at_s = -LOOK_EVERY_S
         self._queue: deque[AnyRow | Mark] = deque()
         self._units = 0
         self._is_full = False
@@ -308,6 +312,8 @@ class RowWriter:
 
     def _flush(self, rows: Iterable[AnyRow]) -> None:
         """One request. Raises QuestDBError, or FarmError when there is no address yet."""
+        if self._sender is None or time.monotonic() - self._looked_at_s >= LOOK_EVERY_S:
+            self._look_at_database()
         if self._sender is None:
             sender = Sender.from_conf(self._endpoint().ingest_conf() + "protocol_version=3;")
             sender.establish()  # type: ignore[no-untyped-call]  # the client's stubs leave it untyped
@@ -320,10 +326,17 @@ class RowWriter:
         self.counts.flush_ms = (time.perf_counter() - began_s) * 1000
         self.counts.flushes += 1
 
+    def _look_at_database(self) -> None:
+        """Make sure of its tables, and tell which one it is. Raises FarmError, OSError."""
+        identity = asyncio.run(identify(self._endpoint(), TABLES.values()))
+        self._looked_at_s = time.monotonic()
+        if self._on_database is not None:
+            self._on_database(identity)
+
     def _migrate(self) -> bool:
         """The server refused: perhaps it is new and has no tables."""
         try:
-            asyncio.run(migrate(self._endpoint()))
+            self._look_at_database()
         except (FarmError, OSError):
             return False
         return True
@@ -362,37 +375,3 @@ def _is_about_rows(error: QuestDBError) -> bool:
 
 def _units(rows: Iterable[AnyRow]) -> int:
     return sum(BOOK_ROW_UNITS if type(row) is BookRow else 1 for row in rows)
-
-
-def _encoder(kind: type[AnyRow]) -> Callable[[Any, Any], None]:
-    """A function that puts a row of this type into a client's buffer: fields to columns, `_ns` to timestamps."""
-    table = TABLES[kind]
-    fields = [name for name in kind.__struct_fields__ if name != "ts_ns"]
-    symbols = [name for name in fields if name in SYMBOLS]
-    columns = [name for name in fields if name not in SYMBOLS]
-    names = [name.removesuffix("_ns") for name in columns]
-    times = [name.removesuffix("_ns") for name in columns if name.endswith("_ns")]
-    arrays = [name for name in columns if name in ARRAYS]
-    symbols_of = _getter(symbols)
-    columns_of = _getter(columns)
-
-    def encode(buffer: Any, row: Any) -> None:
-        values = dict(zip(names, columns_of(row), strict=True))
-        for name in times:
-            if values[name] is not None:
-                values[name] = TimestampMicros(values[name] // 1000)
-        for name in arrays:
-            values[name] = np.array(values[name], dtype=np.float64).reshape(2, -1)
-        words = {name: word or None for name, word in zip(symbols, symbols_of(row), strict=True)}
-        buffer.row(table, symbols=words, columns=values, at=TimestampNanos(row.ts_ns))
-
-    return encode
-
-
-def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
-    """The fields of a row as a tuple, also when there is only one."""
-    get = attrgetter(*names)
-    return get if len(names) > 1 else lambda row: (get(row),)
-
-
-_ENCODERS: Final = {kind: _encoder(kind) for kind in TABLES}

@@ -19,6 +19,8 @@ from nodeagent.questdb.endpoint import Endpoint
 from nodeagent.questdb.sql import query
 
 STATEMENT_TIMEOUT_S: Final = 60.0
+ANSWER_TIMEOUT_S: Final = 5.0
+"""A server that answers nothing for so long is asked no more for now."""
 
 VERSION_TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS schema_version (applied_at TIMESTAMP, version INT, name STRING, digest STRING)"
@@ -100,3 +102,20 @@ async def restore_tables(endpoint: Endpoint) -> None:
     for migration in load_migrations():
         for statement in migration.statements:
             await query(endpoint, statement, timeout_s=STATEMENT_TIMEOUT_S)
+
+
+async def identify(endpoint: Endpoint, tables: Iterable[str]) -> str:
+    """Bring the tables up to date; returns what tells this database from an empty one in its place: when its first
+    migration was applied.
+
+    Where one of `tables` is missing although its migration was applied, somebody dropped it: all are applied again, and
+    the database counts as another one, so that whoever writes to it begins anew. Raises Unavailable, SqlRefused or
+    Conflict.
+    """
+    await query(endpoint, "SELECT 1", timeout_s=ANSWER_TIMEOUT_S)
+    await migrate(endpoint)
+    there = {str(row[0]) for row in (await query(endpoint, "SELECT table_name FROM tables()")).rows}
+    if set(tables) - there:
+        await query(endpoint, "TRUNCATE TABLE schema_version")
+        await migrate(endpoint)
+    return str((await query(endpoint, "SELECT min(applied_at) FROM schema_version")).rows[0][0])

@@ -83,6 +83,7 @@ class Feed:
             source=self._source.name,
             on_ack=self._acknowledged,
             on_refused=self._refused,
+            on_database=self._writes_to,
         )
         self._intake = Intake(
             self._capture,
@@ -114,6 +115,7 @@ class Feed:
         self._run(self._every(1.0, self._second))
         await self._make_room()
         self._run(self._every(ROOM_EVERY_S, self._make_room))
+        self._run(self._every(settings.keep_books_interval_s, self._intake.keep_books))
 
     async def stop(self) -> None:
         """Take nothing new, store what is here, save how far, leave."""
@@ -145,10 +147,10 @@ class Feed:
         state = "stopping" if self._is_stopping else "live" if intake.is_live else "behind"
         if state == "live" and not self.settings.products:
             state = "idle"
-        return FeedStatus(
-            pid=os.getpid(),
         if state == "live" and any(session.is_over for session in self._sessions):
             state = "over"
+        return FeedStatus(
+            pid=os.getpid(),
             source=self._source.name,
             updated_at_ns=time.time_ns(),
             started_at_ns=self._started_at_ns,
@@ -293,10 +295,28 @@ class Feed:
 
     def _acknowledged(self, mark: Mark) -> None:
         """On the writer's thread: rows up to here are stored."""
-        self._loop.call_soon_threadsafe(self._advance, mark.state)
+        self._loop.call_soon_threadsafe(self._advance, mark)
 
-    def _advance(self, state: State) -> None:
-        self._progress = self._progress.advanced(state)
+    def _advance(self, mark: Mark) -> None:
+        if mark.era == self._intake.era:
+            self._progress = self._progress.advanced(mark.state)
+
+    def _writes_to(self, database: str) -> None:
+        """On the writer's thread: which database the rows go to."""
+        self._loop.call_soon_threadsafe(self._see_database, database)
+
+    def _see_database(self, database: str) -> None:
+        """What another database held is not in this one: all is stored again, as far back as the capture goes."""
+        known = self._progress.database
+        if known == database:
+            return
+        if known:
+            log.warning("feed.database_is_new", known=known, found=database)
+            self._progress = self._progress.begun_anew(database)
+            self._pipeline = self._new_pipeline(self._progress.state)
+            self._intake.begin_anew(self._pipeline)
+        else:
+            self._progress = msgspec.structs.replace(self._progress, database=database)
 
     def _save(self) -> None:
         if self._progress is self._saved:

@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from nodeagent.feed import kept
 from nodeagent.feed.capture import CaptureWriter
 from nodeagent.feed.capture_reader import Damage, read_capture
 from nodeagent.feed.events import VenueError
@@ -72,6 +73,8 @@ class Intake:
         """Why the capture cannot be written; empty when it can."""
         self.taken_at_ns = 0
         """Receipt time of the newest record."""
+        self.era = 0
+        """How often the rows were begun anew."""
         self._behind = asyncio.Event()
         self._behind.set()
         self._capture = capture
@@ -86,6 +89,8 @@ class Intake:
         self._marked = start.position
         self._last: Position = START
         self._anchors: dict[int, tuple[Position, int]] = {}
+        """Where a replay that is to know an open connection must begin."""
+        self._kept_from: dict[int, tuple[Position, int]] = {}
         self._on_damage = on_damage
         self._on_venue_error = on_venue_error
 
@@ -108,6 +113,16 @@ class Intake:
             self._process(msgspec.structs.replace(record, position=position))
         else:
             self._behind.set()
+
+    def begin_anew(self, pipeline: Pipeline) -> None:
+        """Make every row again, from the capture's beginning; what comes meanwhile waits in the capture."""
+        self.era += 1
+        self._pipeline = pipeline
+        self._stored_until = self._done = self._marked = START
+        self._done_ns = 0
+        self._read_after = None
+        self._anchors.clear()
+        self._behind.set()
 
     @property
     def is_live(self) -> bool:
@@ -142,6 +157,16 @@ class Intake:
         """Age of the newest record that became rows, against the newest taken."""
         return 0.0 if self.is_live else max(0.0, (self.taken_at_ns - self._done_ns) / 1e9)
 
+    async def keep_books(self) -> None:
+        """Write the trusted books into the capture, if what they are is the end of it. One at a time: a big one takes
+        some milliseconds."""
+        for connection_id, connection in list(self._pipeline.state.connections.items()):
+            for payload in kept.keep(connection):
+                if not self.is_live or connection_id not in self._pipeline.state.connections:
+                    return  # the round stays unfinished, and counts for nothing
+                self.take(RecordKind.KEPT, connection_id, payload)
+                await asyncio.sleep(0)
+
     def finish(self) -> None:
         """The clean end: close the running second and minute. Only after everything else has stopped."""
         if self.is_live:
@@ -155,7 +180,7 @@ class Intake:
             self.problem = f"the capture cannot be written: {error}"
             await asyncio.sleep(1.0)
             return
-        until = self._last
+        until, era = self._last, self.era
         for seen, record in enumerate(read_capture(self._capture_dir, self._read_after, self._on_damage), 1):
             if until != START and record.position > until:
                 break  # it came during this pass, and may still move between the files
@@ -163,6 +188,8 @@ class Intake:
             if seen % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
                 await self._writer.room()
+                if self.era != era:
+                    return
         if self._last == until and self._writer.has_room:
             self._behind.clear()
 
@@ -172,11 +199,24 @@ class Intake:
             self._anchors[record.connection_id] = (record.position, record.received_at_ns)
         elif record.kind is RecordKind.DISCONNECT:
             self._anchors.pop(record.connection_id, None)
+        elif record.kind is RecordKind.KEPT:
+            self._move_anchor(record)
         self._read_after = record.position
         if record.position > self._stored_until:
             self._done = record.position
             self._done_ns = record.received_at_ns
             self._put(out, record)
+
+    def _move_anchor(self, record: Record) -> None:
+        """Once all of a connection's books were kept, a replay may begin at the first of them."""
+        found = kept.read(record.payload)
+        if found is None:
+            return
+        if found.is_first:
+            self._kept_from[record.connection_id] = (record.position, record.received_at_ns)
+            self._anchors.setdefault(record.connection_id, self._kept_from[record.connection_id])
+        if found.is_last and (start := self._kept_from.pop(record.connection_id, None)) is not None:
+            self._anchors[record.connection_id] = start
 
     def _without_capture(self, record: Record, error: OSError) -> None:
         """The disk does not take it. Its rows may still find a way."""
@@ -204,4 +244,4 @@ class Intake:
         """Tell the writer how far the rows put so far reach."""
         if self._done != self._marked:
             self._marked = self._done
-            self._writer.mark(Mark(self._done, self.state()))
+            self._writer.mark(Mark(self._done, self.state(), self.era))

@@ -61,22 +61,28 @@ class Progress(msgspec.Struct, frozen=True):
     """On its way to become `older`."""
     last_connection_id: int = 0
     boot_id: str = ""
+    database: str = ""
+    """Which one holds the rows (`nodeagent.questdb.migrate.identify`); empty: not known yet."""
 
     def advanced(self, state: State) -> Progress:
         """With a newer state."""
         older, middle = self.older, self.middle
         if state.at_ns - middle.at_ns >= POWER_CUT_REWIND_S * 1_000_000_000:
             older, middle = middle, state
-        return Progress(state, older, middle, self.last_connection_id, self.boot_id)
+        return msgspec.structs.replace(self, state=state, older=older, middle=middle)
+
+    def begun_anew(self, database: str) -> Progress:
+        """Nothing is stored: another database is in the place of the one that held the rows."""
+        return Progress(last_connection_id=self.last_connection_id, boot_id=self.boot_id, database=database)
 
     def connected(self, connection_id: int) -> Progress:
         """With a connection id given out: it is never given out again."""
-        return Progress(self.state, self.older, self.middle, connection_id, self.boot_id)
+        return msgspec.structs.replace(self, last_connection_id=connection_id)
 
     def resumed(self, boot_id: str) -> tuple[Progress, State]:
         """The progress of a new process, and the state to go on from: the older one when the machine was restarted."""
         state = self.state if boot_id == self.boot_id or not self.boot_id else self.older
-        return Progress(state, self.older, self.middle, self.last_connection_id, boot_id), state
+        return msgspec.structs.replace(self, state=state, boot_id=boot_id), state
 
 
 def load(folder: Path, now_s: int) -> Progress:

@@ -59,6 +59,8 @@ class FeedSettings:
     reconnect_max_s: float = 5.0
     silence_max_s: float = 0.0
     """0: what the source promises."""
+    keep_books_interval_s: float = 600.0
+    """How often trusted books are written into the capture: a restart replays from the last such place."""
     capture_max_bytes: int = 20 * 1024**3
     """Segments that are stored are deleted beyond this, oldest first."""
     disk_low_bytes: int = 2 * 1024**3
@@ -69,11 +71,12 @@ class FeedSettings:
         unknown = sorted(set(self.channels) - set(Channel))
         checks = (
             (not unknown, "channels", f"has unknown names {unknown}; known: {', '.join(Channel)}"),
-            (1 <= self.connections <= 4, "connections", "must be 1 to 4"),
-            (0 < self.flush_interval_s <= 10, "flush_interval_s", "must be above 0 and at most 10"),
             ((self.source == RECORDED) == (self.recording is not None), "recording", "goes with source: capture"),
             (self.speed >= 0, "speed", "must not be negative"),
             (self.recording is None or self.connections == 1, "connections", "must be 1 for a recording"),
+            (1 <= self.connections <= 4, "connections", "must be 1 to 4"),
+            (0 < self.flush_interval_s <= 10, "flush_interval_s", "must be above 0 and at most 10"),
+            (0.1 <= self.keep_books_interval_s <= 800, "keep_books_interval_s", "must be 0.1 to 800"),
             (self.fsync_interval_s > 0, "fsync_interval_s", "must be above 0"),
             (0 < self.reconnect_min_s <= self.reconnect_max_s, "reconnect_min_s", "must not exceed reconnect_max_s"),
             (

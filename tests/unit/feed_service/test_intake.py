@@ -191,3 +191,43 @@ async def test_refused_frames_are_kept_raw_with_their_reason(tmp_path: Path) -> 
     assert kept["frame"] == '{"type":"match","trade_id":#}'
     assert intake.counts.rejected == 1
     task.cancel()
+
+
+async def test_a_restart_begins_where_all_books_of_the_connection_were_kept(tmp_path: Path) -> None:
+    writer = _Writer()
+    intake, _ = _intake(tmp_path, writer)
+    task = await _live(intake)
+    opened = Connected("coinbase-exchange", "ws://x", ("A-USD",), ("book",))
+    intake.take(RecordKind.CONNECT, 1, msgspec.json.encode(opened))
+    begun = intake.state().anchor
+    assert begun > 0
+    await intake.keep_books()
+    assert intake.state().anchor == begun, "there was no book to keep"
+    snapshot = {"type": "snapshot", "product_id": "A-USD", "bids": [["9.00", "1"]], "asks": [["11.00", "1"]]}
+    intake.take(RecordKind.RECEIVED, 1, msgspec.json.encode(snapshot))
+    await intake.keep_books()
+    assert intake.state().anchor > begun
+    (kept,) = [record for record in read_capture(tmp_path) if record.kind is RecordKind.KEPT]
+    assert kept.position == intake.state().anchor
+    assert intake.state().replay_after() == kept.position - 1
+    task.cancel()
+
+
+async def test_rows_are_made_again_from_the_beginning_for_another_database(tmp_path: Path) -> None:
+    writer = _Writer()
+    intake, _ = _intake(tmp_path, writer)
+    task = await _live(intake)
+    intake.take(RecordKind.CONNECT, 1, CONNECTED)
+    for trade_id in range(5):
+        intake.take(RecordKind.RECEIVED, 1, _trade(trade_id))
+    intake.mark()
+    intake.begin_anew(Pipeline(load_source("coinbase-exchange"), ["A-USD"]))
+    intake.take(RecordKind.RECEIVED, 1, _trade(5))
+    assert writer.trade_ids() == list(range(5))
+    async with asyncio.timeout(10):
+        while not intake.is_live:  # noqa: ASYNC110 - one turn of the loop, not a wait
+            await asyncio.sleep(0)
+    assert writer.trade_ids() == [*range(5), *range(6)]
+    intake.mark()
+    assert [mark.era for mark in writer.marks] == [0, 1]
+    task.cancel()

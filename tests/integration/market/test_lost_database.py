@@ -1,0 +1,71 @@
+"""Another, empty database in the place of the one that held the rows: the capture fills it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from agentfarm.exchange import ExchangeServer, GeneratedContent
+from nodeagent.questdb.runtime import Runtime
+from nodeagent.questdb.server import QuestDBServer
+from nodeagent.questdb.settings import QuestDBSettings
+from nodeagent.questdb.sql import query
+from tests.integration.market.feeds import FeedProcess, feed_for, sent_trades, until, until_all_stored
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+def _told(exchange: ExchangeServer) -> int:
+    return sum(map(len, sent_trades(exchange).values()))
+
+
+def _content(seed: int) -> GeneratedContent:
+    return GeneratedContent(("BTC-USD", "ETH-USD"), seed, time.time_ns(), trades_per_s=40)
+
+
+async def test_an_emptied_folder_is_filled_again(runtime: Runtime, feeds: list[FeedProcess], tmp_path: Path) -> None:
+    async with ExchangeServer("advanced", content=_content(51)) as exchange:
+        server = QuestDBServer(runtime, QuestDBSettings(tmp_path / "questdb"))
+        try:
+            await server.start()
+            feed = feed_for(tmp_path, exchange, server)
+            feeds.append(feed)
+            await feed.start()
+            await until("rows are stored", lambda: feed.status().get("rows_by_table", {}).get("trades", 0) > 300)
+            await server.stop()
+            shutil.rmtree(tmp_path / "questdb" / "root")
+            told = _told(exchange)
+            await until("trades go on", lambda: _told(exchange) > told + 100)
+            server = QuestDBServer(runtime, QuestDBSettings(tmp_path / "questdb"))
+            await server.start()
+            exchange.pause()
+            await until_all_stored(exchange, server.endpoint, 60)
+            await until("the feed is live", lambda: feed.status()["state"] == "live")
+            assert feed.status()["connects"] == 1
+            assert b"feed.database_is_new" in feed.log.read_bytes()
+        finally:
+            await server.stop()
+
+
+async def test_a_dropped_table_is_made_and_filled_again_once(
+    server: QuestDBServer, feeds: list[FeedProcess], tmp_path: Path
+) -> None:
+    async with ExchangeServer("exchange", content=_content(52)) as exchange:
+        feed = feed_for(tmp_path, exchange, server)
+        feeds.append(feed)
+        await feed.start()
+        await until("rows are stored", lambda: feed.status().get("rows_by_table", {}).get("trades", 0) > 300)
+        for view in ("candles_1h", "candles_5m", "candles_1m"):
+            await query(server.endpoint, f"DROP MATERIALIZED VIEW IF EXISTS {view}")
+        await query(server.endpoint, "DROP TABLE trades")
+        told = _told(exchange)
+        await until("trades go on", lambda: _told(exchange) > told + 100)
+        exchange.pause()
+        await until_all_stored(exchange, server.endpoint, 60)
+        await until("the feed is live", lambda: feed.status()["state"] == "live")
+        assert feed.status()["rows_refused"] == 0
+        assert await feed.stop() == 0
+        assert feed.log.read_bytes().count(b"feed.database_is_new") == 1
