@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 from unittest.mock import patch
 
 from controller.core import feeding, nodes, seating, turn
@@ -84,10 +85,9 @@ def new_controller_shares_products_out_anew() -> Iterator[None]:
 @mutant
 def node_is_not_told_what_it_feeds_no_more() -> Iterator[None]:
     """A list without products says nothing of them, and the feed goes on."""
-    real = seating.SetDesired
 
-    def desired(*arguments: object) -> SetDesired:
-        made = real(*arguments)  # type: ignore[arg-type]
+    def desired(*arguments: Any) -> SetDesired:
+        made = SetDesired(*arguments)
         return made if made.products else dataclasses.replace(made, products=None)
 
     with patch.object(seating, "SetDesired", desired):

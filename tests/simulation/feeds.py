@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from agentfarm.wire import link_pb2 as wire
 from controller.core.commands import Command, MarketReported, NodeJoined
 from controller.core.lives import NodeState, ProductState
-from controller.core.model import Node, Product
+from controller.core.model import Node, NodeName, Product
 from controller.core.transition import Changes
 from controller.journal.memory import Tables
 from tests.simulation.laws import Broken
@@ -145,7 +145,7 @@ class FeedChecks:
         self._good: dict[tuple[int, str], frozenset[str]] = {}  # epoch, node -> what it feeds well, by its own word
         self.moves = 0
 
-    def heard(self, epoch: int, sessions: Mapping[str, int], commands: Iterable[Command]) -> None:
+    def heard(self, epoch: int, sessions: Mapping[NodeName, int], commands: Iterable[Command]) -> None:
         """A turn begins: what its feeds say. After a Hello a node has not said anything yet."""
         now = dict(sessions)
         for command in commands:
@@ -169,13 +169,13 @@ class FeedChecks:
             self._holders[product.name] = frozenset(product.nodes)
             for name in sorted(product.nodes - before):
                 self._may_take(product, name)
-            for name in sorted(before - product.nodes):
+            for relieved in sorted(before - product.nodes):
                 self.moves += 1
-                self._may_be_relieved(product, name, before, epoch)
-        for name, holders in self._holders.items():
-            for node in holders:
-                if node not in self._nodes or self._nodes[node].state is NodeState.LOST:
-                    raise Broken("products of a lost node go elsewhere in the same turn", f"{name} on {node}")
+                self._may_be_relieved(product, relieved, before, epoch)
+        for held, holders in self._holders.items():
+            for it in holders:
+                if it not in self._nodes or self._nodes[it].state is NodeState.LOST:
+                    raise Broken("products of a lost node go elsewhere in the same turn", f"{held} on {it}")
 
     def _may_take(self, product: Product, name: str) -> None:
         node = self._nodes[name]

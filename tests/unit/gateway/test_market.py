@@ -142,6 +142,8 @@ async def test_task_may_name_products(http: httpx.AsyncClient, small: SmallFarm)
     again = (await http.post(f"/v1/tasks/{made['id']}/retry")).json()
     assert again["products"] == ["ETH-USD"]
     batch = await http.post("/v1/tasks/batch", content=b'{"agent": "echo", "products": ["SOL-USD"]}\n')
-    assert small.memory.inputs[batch.json()["id"]].options.products == ("SOL-USD",)
+    options = small.memory.inputs[batch.json()["id"]].options
+    assert options is not None
+    assert options.products == ("SOL-USD",)
     many = await http.post("/v1/tasks", json={"agent": "echo", "products": ["P"] * (TASK_PRODUCTS_MAX + 1)})
     assert many.status_code == 400
