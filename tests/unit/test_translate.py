@@ -21,7 +21,7 @@ def test_hello_says_whether_a_feed_takes_products() -> None:
 def test_report_of_a_newer_daemon_is_not_taken_for_good() -> None:
     report = wire.MarketReport()
     for number, name in enumerate(("unspecified", "starting", "good", "doubtful", "failed", "newer")):
-        report.products.add(product=name, state=number, reason=f"why {name}")  # type: ignore[arg-type]
+        report.products.add(product=name, state=number, reason=f"why {name}")
     heard = translate.market_reported(N1, 3, report)
     assert (heard.node, heard.session) == (N1, 3)
     assert {name: status.state for name, status in heard.products.items()} == {
