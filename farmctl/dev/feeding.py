@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from farmctl.dev.folder import FarmFolder, read_json, write_json
 from farmctl.dev.keeping import Keeper
-from farmctl.dev.market import PRODUCTS, Market, MarketKind, choose_market, is_live_reachable
+from farmctl.dev.market import PRODUCTS, Market, MarketKind, choose_market, is_live_reachable, recorded_products
 from farmctl.dev.ports import remembered_port
 from farmctl.dev.preparing import Preparation
 from farmctl.dev.programs import announced_addresses, exchange_program, market_settings
@@ -58,7 +58,10 @@ class Feeding:
             addresses = announced_addresses(process.said())
             assert addresses is not None  # it is ready once it has announced them
             self.products = addresses.products
-        return market_settings(self.market, addresses, self._settings.questdb_url)
+        if self.market.capture is not None:
+            self.products = recorded_products(self.market.capture)
+        speed = 0.0 if self._settings.is_once else 1.0
+        return market_settings(self.market, self.products, addresses, self._settings.questdb_url, speed=speed)
 
     def console(self) -> str | None:
         """Where QuestDB shows itself, and where its password lies; None when there is none."""
@@ -109,6 +112,5 @@ class Feeding:
         remembered = read_json(self._folder.memory) or {}
         port = remembered_port(remembered.get("exchange_port"))
         write_json(self._folder.memory, {**remembered, "exchange_port": port})
-        speed = 0.0 if self._settings.is_once else 1.0
         known = last_trade_ids(self._node)
-        return exchange_program(self._folder, self.market, port=port, speed=speed, seed=SEED, after_trades=known)
+        return exchange_program(self._folder, PRODUCTS, port=port, seed=SEED, after_trades=known)

@@ -1,4 +1,4 @@
-"""Where market data comes from: Coinbase itself, a simulator with a generated market, or one that plays a capture."""
+"""Where market data comes from: Coinbase itself, an exchange of our own with a generated market, or a recording."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Market:
     @property
     def needs_exchange(self) -> bool:
         """Whether our own exchange has to run."""
-        return self.kind in (MarketKind.SIMULATED, MarketKind.CAPTURE)
+        return self.kind is MarketKind.SIMULATED
 
 
 _OFF: Final = Market(MarketKind.OFF, "off")
@@ -75,7 +75,14 @@ def choose_market(option: str, is_live_reachable: Callable[[], bool]) -> Market:
             remedy=f"Did you mean {close!r}?" if close else "Give a capture of Coinbase's feed, or one of these.",
         )
     path = path.resolve()
-    return Market(MarketKind.CAPTURE, f"capture: {path.name}, played by an exchange of our own", path)
+    return Market(MarketKind.CAPTURE, f"capture: {path.name}, played as it was recorded", path)
+
+
+def recorded_products(path: Path) -> tuple[str, ...]:
+    """The products a recording has. Raises InvalidRequest when it holds no frame of a Coinbase feed."""
+    from agentfarm.exchange.recorded import RecordedContent  # noqa: PLC0415 - reads it whole; few runs play one
+
+    return tuple(sorted(opening.product.id for opening in RecordedContent(path).openings()))
 
 
 def is_live_reachable(host: str = LIVE_HOST, port: int = LIVE_PORT, within_s: float = REACH_WITHIN_S) -> bool:

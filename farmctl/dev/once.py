@@ -19,7 +19,7 @@ BRIEF_TASKS: Final = 4
 TASKS_WITHIN_S: Final = 90.0
 ROWS_WITHIN_S: Final = 60.0
 QUIET_S: Final = 2.0
-"""A capture counts as played when no row came for so long."""
+"""The last rows of a recording that is over are stored when none came for so long."""
 POLL_S: Final = 0.2
 
 
@@ -109,7 +109,9 @@ def _market_check(farm: DevFarm, wish: StopWish) -> Check:
             return Check(name, is_ok=False, detail=seen.market_failure)
         if seen is not None and seen.rows != rows:
             rows, quiet_since = seen.rows, time.monotonic()
-        is_played = farm.market.kind is not MarketKind.CAPTURE or time.monotonic() - quiet_since >= QUIET_S
+        is_played = farm.market.kind is not MarketKind.CAPTURE or (
+            seen is not None and seen.is_recording_over and time.monotonic() - quiet_since >= QUIET_S
+        )
         if rows and is_played:
             return Check(name, is_ok=True, detail=f"{rows:,} rows, {farm.market.words}")
         wish.pause(POLL_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ from typing import Any, Final
 import yaml
 
 from farmctl.dev.folder import FarmFolder, read_json
-from farmctl.dev.market import PRODUCTS, Market, MarketKind
+from farmctl.dev.market import Market, MarketKind
 from farmctl.dev.ports import LOOPBACK
 from farmctl.dev.processes import Process, Program
 
@@ -73,16 +73,13 @@ def controller_program(folder: FarmFolder, ports: Ports) -> Program:
 
 
 def exchange_program(
-    folder: FarmFolder, market: Market, *, port: int, speed: float, seed: int, after_trades: Mapping[str, int]
+    folder: FarmFolder, products: Sequence[str], *, port: int, seed: int, after_trades: Mapping[str, int]
 ) -> Program:
-    """An exchange on loopback that plays the market. after_trades: what a generated market goes on from."""
+    """An exchange on loopback with a generated market. after_trades: what it goes on from."""
     command = [sys.executable, "-m", "agentfarm.exchange", "--port", str(port), "--seed", str(seed)]
-    if market.capture is not None:
-        command += ["--capture", str(market.capture), "--speed", f"{speed:g}"]
-    else:
-        command += ["--products", ",".join(PRODUCTS)]
-        if after_trades:
-            command += ["--after-trades", ",".join(f"{name}={number}" for name, number in after_trades.items())]
+    command += ["--products", ",".join(products)]
+    if after_trades:
+        command += ["--after-trades", ",".join(f"{name}={number}" for name, number in after_trades.items())]
     return Program(
         EXCHANGE,
         tuple(command),
@@ -130,16 +127,17 @@ def node_program(folder: FarmFolder, name: str, link: str, market: dict[str, Any
     )
 
 
-def market_settings(market: Market, addresses: Addresses | None, questdb_url: str | None) -> dict[str, Any] | None:
-    """A node's `market` settings; None when there is to be no market data."""
+def market_settings(
+    market: Market, products: Sequence[str], addresses: Addresses | None, questdb_url: str | None, *, speed: float
+) -> dict[str, Any] | None:
+    """A node's `market` settings; None when there is to be no market data. speed: of a recording."""
     if market.kind is MarketKind.OFF:
         return None
-    settings: dict[str, Any] = {
-        "kind": str(market.kind),
-        "products": list(addresses.products if addresses else PRODUCTS),
-    }
+    settings: dict[str, Any] = {"kind": str(market.kind), "products": list(products)}
     if addresses is not None:
         settings["feed"] = {"ws_url": addresses.ws_url, "rest_url": addresses.rest_url}
+    if market.capture is not None:
+        settings["feed"] = {"source": "capture", "recording": str(market.capture), "speed": speed}
     if questdb_url is not None:
         settings["questdb_url"] = questdb_url
     return settings

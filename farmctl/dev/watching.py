@@ -44,6 +44,11 @@ class Glimpse:
         return str(self._market.get("state", ""))
 
     @property
+    def is_recording_over(self) -> bool:
+        """Whether all of a recording was played."""
+        return self.market_state.endswith("the recording is over")
+
+    @property
     def market_failure(self) -> str:
         """Why there is no market data; empty while there may be some."""
         state = self.market_state

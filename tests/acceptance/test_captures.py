@@ -107,7 +107,7 @@ def test_briefs_say_what_the_file_says(
     assert done.code == 0, done.out + done.err
     assert not processes_of(folder)
     market = done.json["market"]
-    assert (market["source"], market["state"]) == ("capture", "capture")
+    assert (market["source"], market["state"]) == ("capture", "capture: the recording is over")
     told = {brief["product"]: brief["figures"] for brief in market["briefs"]}
     assert set(told) == set(by_product)
     for product, trades in by_product.items():
