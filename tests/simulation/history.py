@@ -221,8 +221,6 @@ class History:
     def do_remove(self, number: int) -> None:
         self._operate(Remove(self._deployment(number)), is_repeated=False)
 
-    def do_cordon(self, number: int) -> None:
-        self._operate(Cordon(NodeName(self._machine(number).name)), is_repeated=False)
     def do_feed(self, name: str, copies: int, source: str | None) -> None:
         self._operate(AddProducts((NewProduct(ProductName(name), source, copies),)), is_repeated=False)
 
@@ -235,6 +233,8 @@ class History:
         if feeding:
             self.do_cut_power(sorted(self.machines).index(feeding[number % len(feeding)]), for_s)
 
+    def do_cordon(self, number: int) -> None:
+        self._operate(Cordon(NodeName(self._machine(number).name)), is_repeated=False)
 
     def do_uncordon(self, number: int) -> None:
         self._operate(Uncordon(NodeName(self._machine(number).name)), is_repeated=False)

@@ -107,9 +107,9 @@ def plan(seed: int) -> Plan:
             what = chance.choices(list(weights), list(weights.values()))[0]
             happenings.append(Happening(round(moment, 3), what, arguments(chance, mood, what)))
     memory_bytes = chance.choice((40, 500, 1 << 20))
+    happenings += [Happening(*it) for it in feed_happenings(seed, length_s)]
     return Plan(seed, machines, deployments, length_s, memory_bytes, tuple(sorted(happenings)))
 
-    happenings += [Happening(*it) for it in feed_happenings(seed, length_s)]
 
 def _mood(chance: random.Random) -> Mood:
     """Some histories are calm, each of the others has ills of its own; some are about leases of exclusive work."""
