@@ -100,7 +100,7 @@ class Feed:
 
 def feed_happenings(seed: int, length_s: float) -> list[tuple[float, str, tuple[Any, ...]]]:
     """What operators want fed in a history, and one long loss: nothing in half of them. It does not move the plan."""
-    chance = random.Random(f"{seed}:feeds")
+    chance = random.Random(f"{seed}:operators")
     if chance.random() < 0.5:
         return []
     wishes: list[tuple[float, str, tuple[Any, ...]]] = [(0.2, "do_add_machine", (512,))] * 2  # somewhere to go
