@@ -133,7 +133,8 @@ def market_settings(
     """A node's `market` settings; None when there is to be no market data. speed: of a recording."""
     if market.kind is MarketKind.OFF:
         return None
-    settings: dict[str, Any] = {"kind": str(market.kind), "products": list(products)}
+    takes_more = market.capture is None  # a recording holds what it holds
+    settings: dict[str, Any] = {"kind": str(market.kind), "products": list(products), "takes_products": takes_more}
     if addresses is not None:
         settings["feed"] = {"ws_url": addresses.ws_url, "rest_url": addresses.rest_url}
     if market.capture is not None:
