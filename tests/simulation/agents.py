@@ -15,7 +15,10 @@ from nodeagent.replica.frames import Outcome, Result, Run
 from tests.simulation.world import Process, Timer, cancel
 
 if TYPE_CHECKING:
+    from tests.simulation.daemons import Daemon
     from tests.simulation.machines import Machine
+
+GUARD_AFTER_S = 1.0
 
 
 class Step(NamedTuple):
@@ -84,6 +87,9 @@ class ReplicaProcess(Process):
         self._cancelled: set[int] = set()
         self._is_stopping = False
         self._lease_timer: Timer | None = None
+        self._guarded_until = 0.0
+        self._guard_timer: Timer | None = None
+        self.has_zygote = True
         self.begin()
 
     # -------------------------------------------------------------- orders
@@ -141,16 +147,43 @@ class ReplicaProcess(Process):
         for token in tokens:
             self._ended.pop(token, None)
 
+    def answer(self, daemon: Daemon, life: int) -> None:
+        """HELLO, to a daemon that reached its socket; when it looks there."""
+        if daemon.life == life:
+            daemon.soon(daemon.reached, self)
+
     def lease_holds_until(self, moment: float) -> None:
-        """What the daemon knows of the node's lease. An exclusive attempt ends with it, daemon or no daemon."""
+        """What the daemon knows of the node's lease. Told to the zygote too, which looks when the replica does not."""
+        if self.spec.is_exclusive:
+            self.guard(moment)
+            self.soon(self._lease_holds_until, moment)
+
+    def guard(self, moment: float) -> None:
+        """The zygote's part: end what is at work after its lease."""
+        self._guarded_until = max(self._guarded_until, moment)
+        if self._guard_timer is None:
+            due_s = max(0.0, self._guarded_until + GUARD_AFTER_S - self.world.now)
+            self._guard_timer = self.world.at(due_s, self._look_after)
+
+    def _look_after(self) -> None:
+        self._guard_timer = None
+        if not self.is_alive or not self.has_zygote:
+            return
+        if self.world.now < self._guarded_until + GUARD_AFTER_S:
+            self.guard(self._guarded_until)
+        elif self._running:
+            self.die()
+
+    def _lease_holds_until(self, moment: float) -> None:
+        """An exclusive attempt ends with the lease, daemon or no daemon."""
         moment = self.lease_until = max(self.lease_until, moment)
-        if self.spec.is_exclusive and self._lease_timer is None:
+        if self._lease_timer is None:
             self._lease_timer = self.after(max(0.0, moment - self.world.now), self._look_at_lease)
 
     def _look_at_lease(self) -> None:
         self._lease_timer = None
         if self.world.now < self.lease_until:
-            self.lease_holds_until(self.lease_until)
+            self._lease_holds_until(self.lease_until)
             return
         for run in self._waiting:
             self._finish(Result(run.task_id, run.token, Outcome.INTERRUPTED, 0))
@@ -200,7 +233,9 @@ class ReplicaProcess(Process):
             self.machine.to_daemon(self, "started", started)
 
     def _over(self, token: int) -> None:
-        execution = self._running[token]
+        execution = self._running.get(token)
+        if execution is None:
+            return  # it was cancelled in the same moment: this had waited while the process stood still
         step = self._step(execution)
         if step.does == "crash":
             execution.is_crash = True

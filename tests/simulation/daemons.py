@@ -15,7 +15,8 @@ from nodeagent.attempts import Attempt, Attempts, Ending, interrupted, report, r
 from nodeagent.desired import Presence, plan_seats
 from nodeagent.replica.frames import Result, Run
 from tests.simulation.agents import ReplicaProcess
-from tests.simulation.daemon_link import DaemonLink, copy_of
+from tests.simulation.daemon_link import copy_of
+from tests.simulation.daemon_outbox import DaemonOutbox
 from tests.simulation.seats import Seat
 from tests.simulation.world import Timer, cancel
 
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from tests.simulation.machines import Machine
 
 EXCLUSIVE_KILL_WITHIN_S = 1.0
-STORE_AFTER_S = 0.04
-STORE_RETRY_S = 1.0
+ADOPT_TIMEOUT_S = 3.0
 ENDINGS = {
     wire.CANCEL_REASON_REQUESTED: Ending.CANCELLED,
     wire.CANCEL_REASON_STALE: Ending.STALE,
@@ -32,14 +32,13 @@ ENDINGS = {
 }
 
 
-class Daemon(DaemonLink):
+class Daemon(DaemonOutbox):
     """The node daemon."""
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
         self.seats: dict[int, Seat] = {}
         self.attempts = Attempts()
-        self.outbox: dict[int, tuple[wire.AttemptResult, int]] = {}
 
     # -------------------------------------------------------------- life
 
@@ -49,12 +48,10 @@ class Daemon(DaemonLink):
         machine = self.machine
         self.epoch = self._random.getrandbits(63)
         self.seats, self.attempts = {}, Attempts()
-        self.outbox = dict(machine.disk.outbox)
-        self._unstored: set[int] = set()
-        self._store_timer: Timer | None = None
+        self.open_outbox()
         self._sweep_at: float | None = None
         self._generation = 0
-        waits = False
+        self._unheard: dict[int, ReplicaProcess] = {}
         for replica_id, (wanted, restarts, ended) in list(machine.disk.seats.items()):
             seat = self.seats[replica_id] = Seat(wanted)
             seat.status.restarts = restarts
@@ -62,18 +59,39 @@ class Daemon(DaemonLink):
             if ended is not None:
                 seat.status, seat.presence = ended, Presence.ENDED
             elif process is not None:
-                seat.process, waits = process, True
+                seat.process = self._unheard[replica_id] = process
                 seat.status.pid = process.pid
-                self.after(0.001 + 0.01 * self._random.random(), self._reached, seat, process)
+                process.after(0.001 + 0.01 * self._random.random(), process.answer, self, self.life)
             else:
                 self._start(seat)
         for replica_id in [i for i in machine.processes if i not in self.seats]:
             machine.processes[replica_id].die()  # its folder says nothing of use
-        self.after(0.05 if waits else 0.01, self.connect)
+        self._adopted_timer: Timer | None = None
+        if self._unheard:
+            self._adopted_timer = self.after(ADOPT_TIMEOUT_S, self._adopted)
+        else:
+            self.after(0.01, self.connect)
 
-    def _reached(self, seat: Seat, process: ReplicaProcess) -> None:
+    def _adopted(self) -> None:
+        """All have spoken or are gone, or had their time. What must not go on unheard is ended before Hello."""
+        cancel(self._adopted_timer)
+        for process in self.not_to_go_on(list(self._unheard.values())):
+            self._kill(self.seats[process.replica_id])
+        self._unheard.clear()
+        self.after(0.01, self.connect)
+
+    def not_to_go_on(self, silent: list[ReplicaProcess]) -> list[ReplicaProcess]:
+        """Those of exclusive work: what Hello does not name is given to others at once."""
+        return [process for process in silent if process.spec.is_exclusive]
+
+    def _heard_from(self, replica_id: int) -> None:
+        if self._unheard.pop(replica_id, None) is not None and not self._unheard:
+            self._adopted()
+
+    def reached(self, process: ReplicaProcess) -> None:
         """The replica answers a new daemon: what it has in hand, and every result that nobody keeps."""
-        if not process.is_alive or seat.process is not process:
+        seat = self.seats.get(process.replica_id)
+        if seat is None or not process.is_alive or seat.process is not process:
             return
         held, results = process.snapshot()
         for token, task_id, is_started in held:
@@ -85,6 +103,7 @@ class Daemon(DaemonLink):
         self._ready(seat)
         if results:
             self.heard_replica(process, "results", results)
+        self._heard_from(seat.id)
 
     # -------------------------------------------------------------- what the link asks
 
@@ -98,16 +117,12 @@ class Daemon(DaemonLink):
             running_tokens=list(self.attempts.tokens), finished_tokens=list(self.outbox),
         )  # fmt: skip
 
-    def waiting_results(self) -> list[wire.AttemptResult]:
-        """The outbox."""
-        return [result for result, _ in self.outbox.values()]
-
     def obey(self, kind: str, message: wire.ControllerMessage) -> None:
         """An order of the controller's."""
         if kind == "assign":
             self._assign(message.assign.assignments)
         elif kind == "results_ack":
-            self._results_kept(message.results_ack.tokens)
+            self.acknowledged(message.results_ack.tokens)
         elif kind == "desired":
             self._apply(message.desired)
         elif kind == "cancel_attempts":
@@ -139,7 +154,7 @@ class Daemon(DaemonLink):
             assert process is not None
             process.after(0.0002, process.take, batch)
         if refused:
-            self._deliver(refused, 0)
+            self.deliver(refused, 0)
 
     def _end_attempts(self, tokens: list[int], ending: Ending, *, within_s: float | None = None) -> None:
         cancels: dict[int, list[int]] = {}
@@ -205,62 +220,10 @@ class Daemon(DaemonLink):
             else:
                 told.append(answer)
         if told:
-            self._deliver(told, seat.id)
+            self.deliver(told, seat.id)
         if unheard:
-            self._kept([(token, seat.id) for token in unheard])
+            self.kept([(token, seat.id) for token in unheard])
         self._settle(seat)
-
-    # -------------------------------------------------------------- the outbox
-
-    def _deliver(self, results: list[wire.AttemptResult], replica_id: int) -> None:
-        for result in results:
-            token = result.fencing_token
-            if token not in self.outbox:
-                self.outbox[token] = (result, replica_id)
-                self._unstored.add(token)
-        self._store_by(STORE_AFTER_S)
-        if self.stream is not None:
-            self._results.extend(results)
-            self.tell()
-
-    def _store_by(self, delay_s: float) -> None:
-        if self._store_timer is None:
-            self._store_timer = self.after(delay_s, self._store)
-
-    def _store(self) -> None:
-        self._store_timer = None
-        disk = self.machine.disk
-        if disk.is_full:
-            self._store_by(STORE_RETRY_S)
-            return
-        kept = []
-        for token in self._unstored:
-            if token in self.outbox:
-                disk.outbox[token] = self.outbox[token]
-                kept.append((token, self.outbox[token][1]))
-        self._unstored.clear()
-        for token in [token for token in disk.outbox if token not in self.outbox]:
-            del disk.outbox[token]
-        self._kept(kept)
-
-    def _results_kept(self, tokens: Iterable[int]) -> None:
-        kept = []
-        for token in tokens:
-            entry = self.outbox.pop(token, None)
-            if entry is not None:
-                kept.append((token, entry[1]))
-                self._unstored.discard(token)
-        self._kept(kept)
-        self._store_by(STORE_AFTER_S)
-
-    def _kept(self, pairs: list[tuple[int, int]]) -> None:
-        by_replica: dict[int, list[int]] = {}
-        for token, replica_id in pairs:
-            by_replica.setdefault(replica_id, []).append(token)
-        for replica_id, tokens in by_replica.items():
-            process = self.machine.processes.get(replica_id)
-            if process is not None:
-                process.after(0.0002, process.kept, tokens)
 
     # -------------------------------------------------------------- seats
 
@@ -357,6 +320,7 @@ class Daemon(DaemonLink):
         seat = self.seats.get(process.replica_id)
         if seat is None or seat.process is not process:
             return
+        self._heard_from(seat.id)
         cancel(seat.kill_timer)
         seat.process, seat.is_ready = None, False
         seat.status.pid = 0
@@ -366,7 +330,7 @@ class Daemon(DaemonLink):
             results = report_gone(attempts, working_on, was_ours=was_ours, why="The replica died.")
             for attempt in attempts:
                 self.attempts.remove(attempt.token)
-            self._deliver(results, seat.id)
+            self.deliver(results, seat.id)
         if seat.presence is not Presence.ACTIVE:
             self._end(seat, wire.REPLICA_STATE_STOPPED)
             return

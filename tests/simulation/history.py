@@ -158,6 +158,8 @@ class History:
             elif controller.is_stopped:
                 controller.go_on()
         for machine in self.machines.values():
+            for process in machine.processes.values():
+                process.go_on()
             machine.boot()
             machine.disk.is_full = False
             if machine.daemon.is_stopped:
@@ -283,8 +285,25 @@ class History:
         if machine.processes:
             machine.processes[sorted(machine.processes)[number % len(machine.processes)]].die()
 
+    def do_stop_replica(self, number: int, for_s: float) -> None:
+        """It stands still, or what it runs holds its interpreter: it hears nothing and says nothing."""
+        able = [it for _, it in sorted(self._machine(number).processes.items()) if it.has_zygote]
+        if chosen := [it for it in able if it.working_on] or able:
+            process = chosen[number % len(chosen)]
+            process.stop()
+            self.world.at(for_s, self._go_on, process, process.life)
+
+    def do_restart_beside_silent(self, number: int, for_s: float) -> None:
+        """The daemon is started again while a replica says nothing; soon, or not before that one goes on."""
+        self.do_stop_replica(number, for_s)
+        self.do_kill_daemon(number, for_s if number % 2 else min(for_s, 1.0))
+
     def do_kill_zygote(self, number: int, for_s: float) -> None:
-        self._machine(number).zygote_back_at = self.world.now + min(for_s, 3.0)
+        machine = self._machine(number)
+        machine.zygote_back_at = self.world.now + min(for_s, 3.0)
+        for process in machine.processes.values():
+            process.has_zygote = False
+            process.go_on()  # one that stands still beside a dead zygote and a dead daemon is ended by nobody
 
     def do_fill_disk(self, number: int, for_s: float) -> None:
         machine = self._machine(number)

@@ -210,6 +210,10 @@ def new_daemon_trusts_a_lease_it_never_saw() -> Iterator[None]:
         yield
 
 
+simply("silent_exclusive_work_goes_on_beside_hello", Daemon, "not_to_go_on", lambda self, silent: [])
+simply("nobody_looks_after_a_replica_that_does_not_look", ReplicaProcess, "guard", lambda self, moment: None)
+
+
 @mutant
 def orders_are_obeyed_after_the_lease_is_over() -> Iterator[None]:
     """A daemon that was stopped finds an old order in its socket when it goes on."""

@@ -45,6 +45,8 @@ FAULTS: Final[dict[str, float]] = {
     "do_stop_daemon": 1.5,
     "do_cut_power": 2.0,
     "do_kill_replica": 3.0,
+    "do_stop_replica": 2.0,
+    "do_restart_beside_silent": 1.0,
     "do_kill_zygote": 0.7,
     "do_fill_disk": 1.0,
     "do_kill_controller": 3.0,
@@ -116,7 +118,8 @@ def _mood(chance: random.Random) -> Mood:
     if chance.random() < 0.15:
         return Mood(
             work={"do_submit": 4.0, "do_cancel": 0.3, "do_scale": 0.3, "do_drain": 0.2},
-            faults={"do_partition": 3.0, "do_kill_daemon": 2.0, "do_stop_daemon": 2.0, "do_drop_lock": 1.0,
+            faults={"do_partition": 3.0, "do_kill_daemon": 2.0, "do_stop_daemon": 2.0, "do_stop_replica": 2.0,
+                    "do_restart_beside_silent": 2.0, "do_drop_lock": 1.0,
                     "do_kill_controller": 1.0, "do_stop_controller": 1.0, "do_slow": 1.0},
             faults_a_second=0.4, fault_lengths_s=LONG_S, machines_min=2, exclusive_share=0.9, steps_s=(1.0, 9.0, 15.0),
         )  # fmt: skip
