@@ -10,7 +10,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.load import Ended, Piece
 
@@ -41,6 +41,10 @@ class Verdict:
         return [words for it in self.pieces for words in it.twice]
 
 
+KEEPS_CHECKPOINTS: Final = frozenset({"stepper"})
+"""Agents whose second attempt goes on where the first had come to."""
+
+
 def judge(
     pieces: Sequence[Piece],
     said: Iterable[Mapping[str, Any]],
@@ -59,7 +63,9 @@ def judge(
         tasks = piece.ids | keys.get(piece.key, set()) | {run["task"] for run in runs}
         found = Judgement(executions=len(runs), lost=_lost(piece, ended), twice=_doubles(piece.key, tasks, runs))
         for task in tasks:
-            found.twice += _wrong_ends(ended.get(task, ()), piece.key, whole)
+            found.twice += _wrong_ends(
+                ended.get(task, ()), piece.key, whole, keeps_checkpoints=piece.agent in KEEPS_CHECKPOINTS
+            )
         judgements.append(found)
     if judgements:
         judgements[-1].twice += list(changed)
@@ -85,8 +91,13 @@ def _doubles(key: str, tasks: set[int], runs: Sequence[Mapping[str, Any]]) -> li
     return found + [f"{key}: attempt {it[1]} of task {it[0]} ran {n} times" for it, n in attempts.items() if n > 1]
 
 
-def _wrong_ends(rows: Sequence[Ended], key: str, whole: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One end, and its output that of the attempt whose token won."""
+def _wrong_ends(
+    rows: Sequence[Ended], key: str, whole: Mapping[str, Mapping[str, Any]], *, keeps_checkpoints: bool
+) -> list[str]:
+    """One end, and its output that of the attempt whose token won.
+
+    keeps_checkpoints: or of an earlier one, whose last checkpoint held the end: then the winner had nothing left to do.
+    """
     if len(rows) > 1:
         return [f"{key} ended {len(rows)} times: {rows}"]
     for row in rows:
@@ -94,6 +105,10 @@ def _wrong_ends(rows: Sequence[Ended], key: str, whole: Mapping[str, Mapping[str
             continue
         output = json.loads(row.output)
         stored = (row.task, row.attempt, row.node, key)
+        if keeps_checkpoints and output["attempt"] < row.attempt:
+            worked = {line["attempt"] for line in whole.values() if line["task"] == row.task}
+            if row.attempt not in worked:
+                stored = (row.task, output["attempt"], output["node"], key)
         for name, line in (("output", output), ("execution", whole.get(output["run"]))):
             if line is None or (line["task"], line["attempt"], line["node"], line["note"]) != stored:
                 return [f"{key}: stored as {row}, but its {name} is {line}"]

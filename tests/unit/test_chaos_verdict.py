@@ -56,6 +56,18 @@ def test_second_attempt_is_an_execution_and_no_fault() -> None:
     assert verdict.pieces[0].executions == 2
 
 
+def test_end_that_an_earlier_attempt_had_stored_in_its_last_checkpoint_is_the_end() -> None:
+    """The second attempt found nothing left to do, and answered with it."""
+    piece = Piece(KEY, 0.1, 0.0, ids={7}, agent="stepper")
+    assert not judged(rows=[replace(ROW, attempt=2, node="node-2")], piece=piece).twice
+
+
+def test_output_of_an_earlier_attempt_is_wrong_where_a_later_one_did_the_work() -> None:
+    said = ran_again(attempt=2, node="node-2")
+    piece = Piece(KEY, 0.1, 0.0, ids={7}, agent="stepper")
+    assert len(judged(said=said, rows=[replace(ROW, attempt=2, node="node-2")], piece=piece).twice) == 1
+
+
 @pytest.mark.parametrize("state", ["dead", "failed", "cancelled"])
 def test_acknowledged_task_that_ends_badly_is_lost(state: str) -> None:
     assert judged(rows=[replace(ROW, state=state, output=b"")]).lost
