@@ -267,21 +267,18 @@ def test_ended_task_is_found_by_its_index(journal: Journal, database_url: str) -
 # ------------------------------------------------------------------ loads
 
 
-def test_hundred_thousand_queued_tasks_load_in_two_seconds(journal: Journal, clock: Clock) -> None:
+def test_hundred_thousand_queued_tasks_are_loaded_as_they_wait(journal: Journal, clock: Clock) -> None:
     tasks = [new_task(number, b'{"symbol": "BTC-USD"}') for number in range(1, 100_001)]
     for start in range(0, len(tasks), 10_000):
         journal.commit(Changes(inserted_tasks=tasks[start : start + 10_000]), 1)
     leased = tasks[:1_000]
     journal.commit(Changes(lease_batches=[lease(1, leased, 1)]), 1)
     journal.take_lead()
-    began = time.process_time()
-    state = journal.load(Limits(), clock())
-    took_s = time.process_time() - began
+    state = journal.load(Limits(), clock())  # how long it takes is told by benchmarks.journal
     assert len(state.tasks) == 100_000
     assert len(state.deployments[ECHO].queues[0]) == 99_000
     assert state.deployments[ECHO].queues[0][0] == 1_001
     assert state.tasks[TaskId(100_000)].input == b'{"symbol": "BTC-USD"}'
-    assert took_s < 2.0
 
 
 def test_plan_of_finishing_uses_the_index_however_the_queue_grew(journal: Journal, database_url: str) -> None:
