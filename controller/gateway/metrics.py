@@ -1,6 +1,6 @@
 """The controller's metrics, made from the live state and the engine's counters when they are asked for.
 
-Labels hold nodes, deployments and states; never ids of tasks or replicas, whose number has no bound.
+Labels hold nodes, deployments, products and states; never ids of tasks or replicas, whose number has no bound.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from agentfarm.errors import Unavailable
+from controller.core.explain_products import product_rows
 from controller.core.lives import NodeState, ReplicaState, TaskState
 from controller.core.model import FarmState
 from controller.gateway.farm import Farm
@@ -47,6 +48,7 @@ class _FarmCollector(Collector):
         yield from _node_metrics(state)
         yield from _deployment_metrics(state)
         yield from _replica_metrics(state)
+        yield from _product_metrics(state)
 
 
 def _engine_metrics(metrics: Any) -> Iterator[Metric]:
@@ -115,3 +117,15 @@ def _replica_metrics(state: FarmState) -> Iterator[Metric]:
         for item in ReplicaState:
             replicas.add_metric([name, item.value], counts[name, item])
     yield replicas
+
+
+def _product_metrics(state: FarmState) -> Iterator[Metric]:
+    """Market products: at most PRODUCTS_MAX of them, so each may have its label."""
+    good = GaugeMetricFamily(
+        "agentfarm_product_good", "Whether as many nodes as wanted feed it well.", labels=["product"]
+    )
+    missing = GaugeMetricFamily("agentfarm_product_copies_missing", "Copies that no node can take.", labels=["product"])
+    for row in product_rows(state):
+        good.add_metric([row["name"]], row["is_good"])
+        missing.add_metric([row["name"]], row["missing"])
+    yield from (good, missing)

@@ -56,6 +56,9 @@ async def test_products_are_fed_and_told_how_they_do(http: httpx.AsyncClient, sm
 async def test_copies_without_a_node_are_told(http: httpx.AsyncClient, small: SmallFarm) -> None:
     [eth] = (await feed(http, "ETH-USD", copies=2)).products
     assert (eth.missing, eth.is_good) == (1, False)
+    numbers = (await http.get("/metrics")).text
+    assert 'agentfarm_product_copies_missing{product="ETH-USD"} 1.0' in numbers
+    assert 'agentfarm_product_good{product="ETH-USD"} 0.0' in numbers
     why = ExplainProductView.model_validate((await http.get("/v1/explain/product/ETH-USD")).json())
     assert why.because == "no node can take 1 of 2 copies"
     assert {row.node: row.reasons for row in why.nodes} == {
