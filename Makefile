@@ -2,6 +2,7 @@
 # Everything they need is installed into .venv from requirements.lock; nothing outside this folder is touched.
 
 PYTHON ?= python3
+JOBS   ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -35,7 +36,7 @@ lint: setup ## ruff, mypy --strict
 	$(BIN)/mypy
 
 test: lint ## every test but the long ones
-	$(BIN)/python -m pytest -m "not long" $(ARGS)
+	$(BIN)/python -m pytest -m "not long" -n $(JOBS) --dist loadfile $(ARGS)
 
 test-long: setup ## chaos, soak, simulation hours
 	$(BIN)/python -m pytest -m long $(ARGS)
