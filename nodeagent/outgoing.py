@@ -105,27 +105,29 @@ class Outgoing:
         """Everything that waits, as messages, in an order in which it can be understood: the sign of life first, a
         replica's state before the results that follow from it, a task's output before its end."""
         self.wake.clear()
-        if self._beat is not None:
-            beat, self._beat = self._beat, None
-            yield wire.NodeMessage(beat=beat)
-        if self._reports:
-            reports, self._reports = self._reports, {}
-            yield wire.NodeMessage(replica_report=wire.ReplicaReport(replicas=reports.values()))
-        if self._market is not None:
-            market, self._market = self._market, None
-            yield wire.NodeMessage(market_report=market)
+        # All of it is taken before any of it is written: what is told while we write waits for the next drain, or a
+        # result would overtake output that was told before it.
+        beat, self._beat = self._beat, None
+        reports, self._reports = self._reports, {}
         started, self._started = self._started, []
+        outputs, self._outputs, self._output_bytes = self._outputs, deque(), 0
+        results, self._results = self._results, []
+        ends, self._log_ends = self._log_ends, []
+        market, self._market = self._market, None
+        self.drained_results = len(results)
+        if beat is not None:
+            yield wire.NodeMessage(beat=beat)
+        if reports:
+            yield wire.NodeMessage(replica_report=wire.ReplicaReport(replicas=reports.values()))
+        if market is not None:
+            yield wire.NodeMessage(market_report=market)
         for at in range(0, len(started), TOKENS_PER_MESSAGE):
             tokens = started[at : at + TOKENS_PER_MESSAGE]
             yield wire.NodeMessage(attempts_started=wire.AttemptsStarted(tokens=tokens))
-        outputs, self._outputs, self._output_bytes = self._outputs, deque(), 0
         for piece in outputs:
             yield wire.NodeMessage(attempt_output=piece)
-        results, self._results = self._results, []
-        self.drained_results = len(results)
         for batch in batches(results):
             yield wire.NodeMessage(attempt_results=wire.AttemptResults(results=batch))
-        ends, self._log_ends = self._log_ends, []
         for end in ends:
             yield wire.NodeMessage(log_end=end)
 

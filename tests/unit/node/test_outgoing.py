@@ -56,3 +56,16 @@ def test_old_pieces_are_dropped_and_counted_and_results_never() -> None:
     assert [message.attempt_output.seq for message in kept[:-1]] == [4, 5]
     assert outgoing.outputs_dropped == 3
     assert kept[-1].WhichOneof("body") == "attempt_results"
+
+
+def test_result_does_not_overtake_output_that_was_told_while_others_were_written() -> None:
+    outgoing = Outgoing()
+    outgoing.open([])
+    outgoing.output(piece(1))
+    writing = outgoing.drain()
+    assert next(writing).attempt_output.seq == 1
+    outgoing.output(piece(2))
+    outgoing.results([result(1)])
+    assert outgoing.wake.is_set()
+    kinds = [message.WhichOneof("body") for message in (*writing, *outgoing.drain())]
+    assert kinds == ["attempt_output", "attempt_results"]
