@@ -83,9 +83,15 @@ async def test_damage_is_named_and_a_replay_beside_the_feed_repairs_it(
         await feed.start()
         await until("300 trades were sent", lambda: sum(map(len, exchange.sent_trades.values())) > 300)
         capture, endpoint = feed.settings.capture_dir, ("--endpoint", server.endpoint_file)
+        looks: list[Told] = []
 
-        told = await audit("verify", capture, *endpoint)  # the feed writes on meanwhile
-        assert told.code == 0, told.lines
+        async def is_good_and_enough() -> bool:
+            """The feed writes on meanwhile, and may not have stored anything yet."""
+            looks.append(await audit("verify", capture, *endpoint))
+            return looks[-1].code == 0 and all(line["stored"] > 50 for line in looks[-1].of("product"))
+
+        await until("what is stored is good", is_good_and_enough, within_s=60)
+        told = looks[-1]
         assert told.done["is_good"]
         assert {line["product"] for line in told.of("product")} == set(PRODUCTS)
         assert all(line["captured"] == line["stored"] > 50 for line in told.of("product"))

@@ -36,7 +36,7 @@ BY_HAND = (
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("protocol", ["advanced", "exchange"])
+@pytest.mark.parametrize("protocol", ["advanced", pytest.param("exchange", marks=pytest.mark.long)])
 async def test_ten_thousand_frames_with_every_fault_leave_no_hole(
     protocol: str, server: QuestDBServer, feeds: list[FeedProcess], tmp_path: Path
 ) -> None:
