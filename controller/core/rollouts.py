@@ -58,7 +58,7 @@ def rollout_deadline(turn: Turn, name: DeploymentName) -> None:
     if turn.now.mono < rollout.deadline:
         turn.at(rollout.deadline, ("rollout_deadline", name))
         return
-    newcomers = [r for r in _occupants(turn, deployment) if r.version == rollout.to_version and not r.is_retiring]
+    newcomers = [r for r in occupants_of(turn, deployment) if r.version == rollout.to_version and not r.is_retiring]
     if any(r.state in (ReplicaState.STARTING, ReplicaState.UNHEALTHY) and _is_heard(turn, r) for r in newcomers):
         _take_back(turn, deployment, "not_healthy_in_time", "A new replica did not run before its deadline.")
         return
@@ -83,7 +83,7 @@ def _is_heard(turn: Turn, replica: Replica) -> bool:
 
 def _reconcile(turn: Turn, deployment: Deployment) -> None:
     by_seat: dict[int, list[Replica]] = {seat: [] for seat in range(deployment.replicas_wanted)}
-    for replica in _occupants(turn, deployment):
+    for replica in occupants_of(turn, deployment):
         by_seat.setdefault(replica.seat, []).append(replica)
     taking_over = sum(_is_taken_over(turn, deployment, by_seat[seat]) for seat in range(deployment.replicas_wanted))
     surge = surge_of(deployment)
@@ -113,7 +113,8 @@ def surge_of(deployment: Deployment) -> int:
     return max(1, deployment.replicas_wanted // 4)
 
 
-def _occupants(turn: Turn, deployment: Deployment) -> list[Replica]:
+def occupants_of(turn: Turn, deployment: Deployment) -> list[Replica]:
+    """Every replica of a deployment, by id."""
     return [turn.state.replicas[replica] for replica in sorted(deployment.replicas)]
 
 
@@ -235,7 +236,7 @@ def _take_back(turn: Turn, deployment: Deployment, reason: str, detail: str) -> 
                   severity="error", deployment=deployment.name, reason=reason,
                   version=rollout.from_version)  # fmt: skip
     deployment.seat_failures.clear()
-    newcomers = [r for r in _occupants(turn, deployment) if r.version == rollout.to_version]
+    newcomers = [r for r in occupants_of(turn, deployment) if r.version == rollout.to_version]
     retire(turn, [r for r in newcomers if r.state is not ReplicaState.RUNNING])  # those that run give way in turn
     turn.out.changes.deployments[deployment.name] = deployment
     turn.seats.add(deployment.name)

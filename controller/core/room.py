@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from controller.core.lives import ReplicaState
-from controller.core.model import Deployment, Replica, ReplicaId
+from controller.core.model import Deployment, DeploymentName, Replica, ReplicaId
 from controller.core.placement import fits
-from controller.core.rollouts import retire, surge_of
+from controller.core.rollouts import occupants_of, retire, surge_of
 from controller.core.seating import offer
 from controller.core.turn import Turn
 
@@ -25,29 +25,31 @@ SERVING: Final = (ReplicaState.RUNNING, ReplicaState.UNHEALTHY)
 
 def make_room(turn: Turn, refused: Iterable[ReplicaId]) -> None:
     """For each replica that found no node: let the one it is to replace go first, if that helps."""
-    for replica_id in refused:
-        newcomer = turn.state.replicas[replica_id]
-        if turn.now.mono - newcomer.not_before < MAKE_ROOM_AFTER_S:
-            continue
-        deployment = turn.state.deployments[newcomer.deployment]
-        old = _in_its_way(turn, deployment, newcomer)
-        if old is not None and len(_vacated(turn, deployment)) < surge_of(deployment):
-            _give_way(turn, deployment, old, newcomer)
+    waiting: dict[DeploymentName, list[Replica]] = {}
+    for newcomer in (turn.state.replicas[replica_id] for replica_id in refused):
+        if turn.now.mono - newcomer.not_before >= MAKE_ROOM_AFTER_S:
+            waiting.setdefault(newcomer.deployment, []).append(newcomer)
+    for name, newcomers in waiting.items():
+        _make_room_in(turn, turn.state.deployments[name], newcomers)
 
 
-def _in_its_way(turn: Turn, deployment: Deployment, newcomer: Replica) -> Replica | None:
-    """The seat's occupant of another version whose leaving would let the newcomer in."""
-    for replica_id in sorted(deployment.replicas):
-        old = turn.state.replicas[replica_id]
-        if (
-            old.seat == newcomer.seat
-            and old.version != newcomer.version
-            and old.state in SERVING
-            and not old.is_retiring
-            and _would_fit(turn, deployment, old, newcomer)
-        ):
-            return old
-    return None
+def _make_room_in(turn: Turn, deployment: Deployment, newcomers: Iterable[Replica]) -> None:
+    """Of one deployment, whose replicas are looked at once, however many wait."""
+    serving = [it for it in occupants_of(turn, deployment) if it.state in SERVING and not it.is_retiring]
+    if all(it.version == deployment.version for it in serving):
+        return  # nobody to replace: they wait for room in the farm
+    by_seat: dict[int, list[Replica]] = {}
+    for it in serving:
+        by_seat.setdefault(it.seat, []).append(it)
+    seats_left = surge_of(deployment) - _vacated(deployment, serving)
+    for newcomer in newcomers:
+        if seats_left <= 0:
+            return
+        for old in by_seat.get(newcomer.seat, ()):
+            if old.version != newcomer.version and _would_fit(turn, deployment, old, newcomer):
+                _give_way(turn, deployment, old, newcomer)
+                seats_left -= 1
+                break
 
 
 def _would_fit(turn: Turn, deployment: Deployment, old: Replica, newcomer: Replica) -> bool:
@@ -57,17 +59,12 @@ def _would_fit(turn: Turn, deployment: Deployment, old: Replica, newcomer: Repli
     return fits(deployment.versions[newcomer.version].policy, place)
 
 
-def _vacated(turn: Turn, deployment: Deployment) -> list[int]:
-    """Seats whose old occupant gave way and whose new one does not run yet."""
-    rollout = deployment.rollout
-    if rollout is None:
-        return []
-    running = {
-        replica.seat
-        for replica in (turn.state.replicas[replica_id] for replica_id in deployment.replicas)
-        if replica.state is ReplicaState.RUNNING and not replica.is_retiring
-    }
-    return [seat for seat in rollout.vacated if seat not in running and seat < deployment.replicas_wanted]
+def _vacated(deployment: Deployment, serving: Iterable[Replica]) -> int:
+    """How many seats are without a running replica because their old one gave way."""
+    if deployment.rollout is None:
+        return 0
+    running = {it.seat for it in serving if it.state is ReplicaState.RUNNING}
+    return sum(seat not in running and seat < deployment.replicas_wanted for seat in deployment.rollout.vacated)
 
 
 def _give_way(turn: Turn, deployment: Deployment, old: Replica, newcomer: Replica) -> None:
