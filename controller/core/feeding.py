@@ -36,7 +36,8 @@ def add(turn: Turn, command: AddProducts) -> list[ProductName] | FarmError:
     """Have products fed. What is known already takes what is said of it."""
     known = turn.state.products
     new = {it.name for it in command.products} - known.keys()
-    for problem in (_problem(turn.state, it) for it in command.products):
+    everyone = feeders(turn.state)
+    for problem in (_problem(turn.state, everyone, it) for it in command.products):
         if problem is not None:
             return problem
     if len(known) + len(new) > PRODUCTS_MAX:
@@ -68,7 +69,7 @@ def is_product_name(name: str) -> bool:
     return 0 < len(name) <= PRODUCT_NAME_MAX_CHARS and name[0] in NAME_LETTERS and {*name} <= NAME_LETTERS | NAME_MARKS
 
 
-def _problem(state: FarmState, new: NewProduct) -> FarmError | None:
+def _problem(state: FarmState, everyone: list[Feeder], new: NewProduct) -> FarmError | None:
     """What is wrong with a wish."""
     if not is_product_name(new.name):
         return InvalidRequest(
@@ -83,7 +84,6 @@ def _problem(state: FarmState, new: NewProduct) -> FarmError | None:
     old = state.products.get(new.name)
     source = new.source if new.source is not None else old.source if old is not None else ""
     wish = Wanted(new.name, source)
-    everyone = feeders(state)
     if not (old is not None and old.source == source) and not any(can_ever_feed(wish, it) for it in everyone):
         return _no_feeder(wish, everyone)
     return None
