@@ -17,9 +17,17 @@ SILENT: Final = "silent"  # the node is not heard: what its feed does now, nobod
 
 
 def product_rows(state: FarmState) -> list[dict[str, Any]]:
-    """Every product that is fed or should be, by name: those of the farm, and those of nodes' own settings alone."""
-    own = {name for node in state.nodes.values() for name in node.products}
-    return [product_row(state, ProductName(name)) for name in sorted(own | state.products.keys())]
+    """Every product that is fed or should be, by name: those of the farm, and those of nodes' own settings alone.
+
+    One pass over the nodes, however many products there are: this is asked with every scrape of the metrics.
+    """
+    feeding_now: dict[str, list[Node]] = {name: [] for node in state.nodes.values() for name in node.products}
+    feeding_now.update((name, []) for name in state.products)
+    for node in sorted(state.nodes.values(), key=lambda it: it.name):
+        for name in node.assigned | node.products:
+            if _feeds(node, name):
+                feeding_now[name].append(node)
+    return [_row(state, ProductName(name), feeding_now[name]) for name in sorted(feeding_now)]
 
 
 def product_row(state: FarmState, name: ProductName) -> dict[str, Any]:
@@ -27,12 +35,16 @@ def product_row(state: FarmState, name: ProductName) -> dict[str, Any]:
 
     is_good: as many nodes as wanted feed it well now.
     """
+    nodes = sorted((node for node in state.nodes.values() if _feeds(node, name)), key=lambda it: it.name)
+    return _row(state, name, nodes)
+
+
+def _feeds(node: Node, name: str) -> bool:
+    return name in node.assigned or (name in node.products and node.state is not NodeState.LOST)
+
+
+def _row(state: FarmState, name: ProductName, feeding_now: list[Node]) -> dict[str, Any]:
     product = state.products.get(name)
-    feeding_now = [
-        node
-        for node in sorted(state.nodes.values(), key=lambda it: it.name)
-        if name in node.assigned or (name in node.products and node.state is not NodeState.LOST)
-    ]
     nodes = [_node_row(node, name) for node in feeding_now]
     good = sum(row["state"] == ProductState.GOOD for row in nodes)
     return {
