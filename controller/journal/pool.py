@@ -22,10 +22,11 @@ STATEMENT_TIMEOUT_MS: Final = 15_000
 class Pool:
     """At most `connections_max` connections, used from any thread."""
 
-    def __init__(self, dsn: str, name: str, connections_max: int) -> None:
+    def __init__(self, dsn: str, name: str, connections_max: int, isolation: str = "READ COMMITTED") -> None:
         self._engine = sqlalchemy.create_engine(
             "postgresql+psycopg2://" + dsn.split("://", 1)[1],
-            poolclass=QueuePool, pool_size=connections_max, max_overflow=0, pool_timeout=POOL_WAIT_S,
+            isolation_level=isolation, poolclass=QueuePool,
+            pool_size=connections_max, max_overflow=0, pool_timeout=POOL_WAIT_S,
             connect_args={
                 "application_name": f"agentfarm {name}", "connect_timeout": CONNECT_TIMEOUT_S,
                 "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC", **KEEPALIVE,

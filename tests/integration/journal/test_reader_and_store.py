@@ -8,6 +8,8 @@ from contextlib import closing
 
 import psycopg2
 import pytest
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import Engine
 
 from agentfarm.bundle import digest_of
 from agentfarm.errors import Forbidden, InvalidRequest, NotFound, Unavailable
@@ -87,6 +89,25 @@ def test_tasks_are_listed_newest_first_in_pages(history: Journal, reader: Reader
     assert ids(reader.tasks(limit=4)) == [10, 9, 8, 7]
     assert ids(reader.tasks(after=7, limit=4)) == [6, 5, 4, 3]
     assert ids(reader.tasks(after=3)) == [2, 1]
+
+
+def test_a_task_that_ends_while_tasks_are_listed_is_listed_once(history: Journal, reader: Reader) -> None:
+    """The list asks for what lives, then for what ended: told from two moments, task 8 would push out another."""
+    asked: list[str] = []
+
+    def end_task_8(_: Connection, _cursor: object, statement: str, *_rest: object) -> None:
+        asked.append(statement)
+        if len(asked) == 1:
+            ended = FinishedTask(new_task(8, b"in8"), TaskState.SUCCEEDED, WALL_OFFSET_S + 8, b"out")
+            history.commit(Changes(finished_tasks=[ended]), 1)
+
+    event.listen(Engine, "after_cursor_execute", end_task_8)
+    try:
+        assert ids(reader.tasks(limit=4)) == [10, 9, 8, 7]
+    finally:
+        event.remove(Engine, "after_cursor_execute", end_task_8)
+    assert len(asked) > 1
+    assert reader.counts()[TaskState.SUCCEEDED] == 4
 
 
 def test_tasks_are_filtered_by_state_and_agent(history: Journal, reader: Reader) -> None:
