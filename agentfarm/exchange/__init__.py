@@ -1,12 +1,12 @@
-"""An exchange of our own on loopback: both Coinbase protocols, generated or recorded content, faults on request.
+"""An exchange of our own on loopback: both Coinbase protocols and Binance spot, generated or recorded content, faults
+on request.
 
 A tool for tests and for machines that cannot reach an exchange. It speaks over a real WebSocket and real HTTP, knows
-exactly
-what it sent (`ExchangeServer.sent_trades`), and can lose, double, reorder, corrupt, cut, delay or refuse whatever it
-sends.
+exactly what it sent (`ExchangeServer.sent_trades`), and can lose, double, reorder, corrupt, cut, delay or refuse
+whatever it sends.
 
 ```
-content (generated | recorded) ─▶ venue (books, trades) ─▶ protocol of each session ─▶ faults ─▶ WebSocket
+content (generated | recorded) ─▶ venue (books, trades) ─▶ speaker of each session ─▶ faults ─▶ WebSocket
                                           └────────────────────────▶ REST
 ```
 
@@ -15,7 +15,8 @@ It shares no code with the feed: each checks the other. `python -m agentfarm.exc
 
 from agentfarm.exchange.faults import Fault, FaultKind
 from agentfarm.exchange.generated import GeneratedContent
+from agentfarm.exchange.protocols import Protocol
 from agentfarm.exchange.recorded import RecordedContent
-from agentfarm.exchange.server import ExchangeServer, Protocol
+from agentfarm.exchange.server import ExchangeServer
 
 __all__ = ["ExchangeServer", "Fault", "FaultKind", "GeneratedContent", "Protocol", "RecordedContent"]

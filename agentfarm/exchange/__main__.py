@@ -13,8 +13,9 @@ from pathlib import Path
 from agentfarm.errors import FarmError
 from agentfarm.exchange.faults import parse_faults
 from agentfarm.exchange.generated import GeneratedContent
+from agentfarm.exchange.protocols import PROTOCOLS, Protocol
 from agentfarm.exchange.recorded import RecordedContent
-from agentfarm.exchange.server import ExchangeServer, Protocol
+from agentfarm.exchange.server import ExchangeServer
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,10 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m agentfarm.exchange", description="A Coinbase of your own, on loopback."
+        prog="python -m agentfarm.exchange", description="A Coinbase or Binance of your own, on loopback."
     )
     parser.add_argument("--protocol", choices=list(Protocol), default="advanced", help="which feed to speak")
-    parser.add_argument("--products", default="BTC-USD,ETH-USD", help="comma-separated; generated content only")
+    parser.add_argument("--products", default="", help="comma-separated, BTC-USD or BTCUSDT; generated content only")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--after-trades", default="", help="go on after these ids, e.g. BTC-USD=120,ETH-USD=7; generated content only"
@@ -72,7 +73,7 @@ def _content(options: argparse.Namespace) -> RecordedContent | GeneratedContent:
             raise FarmError(f"There is no recording {options.capture}.")
         return RecordedContent(options.capture)
     return GeneratedContent(
-        tuple(options.products.split(",")),
+        tuple(filter(None, options.products.split(","))) or PROTOCOLS[options.protocol].products,
         options.seed,
         time.time_ns(),
         options.trades_per_s,

@@ -33,15 +33,12 @@ CONNECTION_WIDE: Final = ("heartbeats", "status")
 SNAPSHOT_TRADES: Final = 100
 CANDLE_S: Final = 300
 SNAPSHOT_CANDLES: Final = 100
-MESSAGES_PER_S: Final = 8
 TICKER_BATCH_S: Final = 5
 _BATCH_LEAVES_OUT: Final = ("best_bid", "best_ask", "best_bid_quantity", "best_ask_quantity")
 
 
 class AdvancedSession:
     """One connection."""
-
-    messages_per_s = MESSAGES_PER_S
 
     def __init__(self, venue: Venue) -> None:
         self._venue = venue
@@ -99,6 +96,10 @@ class AdvancedSession:
                 if ticker := self._venue.markets[product].ticker:
                     frames.append(self._ticker("update", "ticker_batch", product, ticker, now_ns))
         return frames
+
+    def farewell(self, now_ns: int) -> list[Frame]:
+        """Nothing: the venue just goes."""
+        return []
 
     def _subscribe(self, channel: str, products: list[str], now_ns: int) -> list[Frame]:
         known = self._channels.setdefault(channel, {})

@@ -18,7 +18,6 @@ from agentfarm.exchange.venue import Market, Venue
 
 PUBLIC_CHANNELS: Final = ("heartbeat", "status", "ticker", "ticker_batch", "matches", "level2_batch")
 PRIVATE_CHANNELS: Final = ("full", "user", "level2", "level3", "rfq_matches", "balance")
-MESSAGES_PER_S: Final = 100
 _ECHO: Final = {"level2_batch": "level2_50", "ticker_batch": "ticker_1000"}
 _SIDES: Final = {"bid": "buy", "offer": "sell"}
 _TICKER_NAMES: Final = {
@@ -36,8 +35,6 @@ _ORDERS = uuid.UUID("5f4b6d1e-6f0f-4f5b-9f57-0a8f4f3b2a10")
 
 class ExchangeSession:
     """One connection."""
-
-    messages_per_s = MESSAGES_PER_S
 
     def __init__(self, venue: Venue) -> None:
         self._venue = venue
@@ -87,6 +84,10 @@ class ExchangeSession:
     def second(self, now_ns: int) -> list[Frame]:
         """Heartbeats, on the whole second."""
         return [_heartbeat(self._venue.markets[name], now_ns) for name in self._channels.get("heartbeat", ())]
+
+    def farewell(self, now_ns: int) -> list[Frame]:
+        """Nothing: the venue just goes."""
+        return []
 
     def _subscribe(self, wanted: dict[str, list[str]]) -> list[tuple[str, str]]:
         fresh = []

@@ -11,6 +11,9 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 NS: Final = 1_000_000_000
 
+QUOTES: Final = ("FDUSD", "USDT", "USDC", "TUSD", "EUR", "BTC", "ETH", "BNB", "USD")
+"""What names without a dash end in."""
+
 MakerSide: TypeAlias = Literal["BUY", "SELL"]
 """Both Coinbase feeds report the maker's side: BUY means that the taker sold."""
 
@@ -98,6 +101,15 @@ class Content(Protocol):
 
     def batches(self) -> Iterator[Batch]:
         """What follows, in the order of `sent_at_ns`; the same each time it is asked."""
+
+
+def assets_of(product: str) -> tuple[str, str]:
+    """What is traded and what it is paid in: of `BTC-USD` and of `BTCUSDT`. The latter is empty where it is unknown."""
+    base, dash, quote = product.partition("-")
+    if dash:
+        return base, quote
+    quote = next((quote for quote in QUOTES if product.endswith(quote) and product != quote), "")
+    return product.removesuffix(quote), quote
 
 
 def time_text(time_ns: int) -> str:

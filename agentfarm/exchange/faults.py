@@ -28,11 +28,13 @@ class FaultKind(StrEnum):
     CLOSE = "close"
     """The connection is cut before the frame."""
     CLOSE_IN_SNAPSHOT = "close_in_snapshot"
-    """The connection is cut in the middle of a snapshot frame."""
+    """The connection is cut in the middle of a snapshot frame, or of a snapshot's answer over REST."""
     SLOW_CONSUMER = "slow_consumer"
     """The venue finds the client too slow and closes with ErrSlowConsume."""
+    SHUTDOWN = "shutdown"
+    """The server that serves the connection shuts down, with a word where the venue has one, and closes."""
     TOO_MANY_REQUESTS = "429"
-    """A REST request or a connection is refused."""
+    """A REST request or a connection is refused; where the venue says for how long, for `seconds`."""
     CLOCK_STEP = "clock_step"
     """The venue's clock jumps by `seconds`."""
 
@@ -47,6 +49,7 @@ FRAME_FAULTS: Final = (
     FaultKind.CLOSE,
     FaultKind.CLOSE_IN_SNAPSHOT,
     FaultKind.SLOW_CONSUMER,
+    FaultKind.SHUTDOWN,
 )
 
 

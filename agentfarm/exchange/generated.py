@@ -25,6 +25,7 @@ from agentfarm.exchange.events import (
     TickerBatch,
     TradeBatch,
     VenueTrade,
+    assets_of,
 )
 
 STEP_NS: Final = 50_000_000
@@ -78,7 +79,7 @@ class _Maker:
         self._content = content
         self._chance = chance
         self.product = Product(name)
-        known = KNOWN_PRICES.get(name.partition("-")[0])
+        known = KNOWN_PRICES.get(assets_of(name)[0])
         self._middle = (known or chance.randint(1, 500)) * 100
         self._sizes: dict[Side, dict[int, Decimal]] = {"bid": {}, "offer": {}}
         first_id = chance.randint(10**6, 10**9)

@@ -1,9 +1,8 @@
 """The exchange as a server: one loopback port for the WebSocket and for REST.
 
 Owns time, sockets and the books of record. A pump tells the content at its pace; each session has its own protocol, its
-own queue and its own sender. Rules of the venue kept here: no subscription within 5 s closes; a session without data
-for
-75 s closes; 8 connections a second; a client that does not read is closed with ErrSlowConsume.
+own queue and its own sender. What is said, allowed and answered is the protocol's (`protocol.VenueProtocol`); here it
+is kept.
 """
 
 from __future__ import annotations
@@ -12,42 +11,29 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from enum import StrEnum
+from dataclasses import replace
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from agentfarm.exchange.advanced import AdvancedSession
 from agentfarm.exchange.clock import VenueClock
-from agentfarm.exchange.coinbase_exchange import ExchangeSession
 from agentfarm.exchange.events import NS, Content, VenueTrade
 from agentfarm.exchange.faults import Fault, FaultKind, FaultPlan, Frame
 from agentfarm.exchange.generated import GeneratedContent
-from agentfarm.exchange.limits import TokenBucket
-from agentfarm.exchange.rest import ADVANCED_BASE, answer
-from agentfarm.exchange.session import Session
+from agentfarm.exchange.protocols import PROTOCOLS, Protocol
+from agentfarm.exchange.rest import RestAnswer
+from agentfarm.exchange.session import Session, VenueConnection
 from agentfarm.exchange.venue import Venue
 
 LOOPBACK: Final = "127.0.0.1"
-SUBSCRIBE_WITHIN_S: Final = 5.0
-IDLE_CLOSE_S: Final = 75.0
-CONNECTS_PER_S, CONNECT_BURST = 8.0, 20
-REQUESTS_PER_S, REQUEST_BURST = 10.0, 15
 SESSION_QUEUE_MAX: Final = 5000
 """Frames kept for a client that does not read; then it is cut."""
 YIELD_EVERY: Final = 20
 FIRST_SUBSCRIBER_GRACE_S: Final = 0.3
 """A recording starts this long after the first subscription, so that the subscriptions that follow it miss nothing."""
-
-
-class Protocol(StrEnum):
-    """Which of Coinbase's feeds to speak."""
-
-    ADVANCED = "advanced"
-    EXCHANGE = "exchange"
 
 
 class ExchangeServer:
@@ -57,29 +43,42 @@ class ExchangeServer:
         self,
         protocol: Protocol | str = Protocol.ADVANCED,
         *,
-        products: Sequence[str] = ("BTC-USD", "ETH-USD"),
+        products: Sequence[str] = (),
         content: Content | None = None,
         seed: int = 1,
         speed: float = 1.0,
         faults: Sequence[Fault] = (),
         port: int = 0,
-        rest_per_s: float = REQUESTS_PER_S,
-        subscribe_within_s: float = SUBSCRIBE_WITHIN_S,
-        idle_close_s: float = IDLE_CLOSE_S,
+        rest_per_s: float | None = None,
+        subscribe_within_s: float | None = None,
+        idle_close_s: float | None = None,
+        ping_every_s: float | None = None,
+        lives_s: float | None = None,
         wait_for_subscriber: bool | None = None,
         session_queue_max: int = SESSION_QUEUE_MAX,
     ) -> None:
         """`speed` 0 tells the content as fast as clients take it; `wait_for_subscriber` defaults to finite content.
 
-        A recording waits for slow clients; the live venue that a generated market is cuts them off.
+        A recording waits for slow clients; the live venue that a generated market is cuts them off. Without
+        `products` those of the protocol. `rest_per_s` and the times take the place of the venue's rules.
         """
         self.protocol = Protocol(protocol)
-        self.content = content or GeneratedContent(products, seed, time.time_ns())
+        self._speech = PROTOCOLS[self.protocol]
+        times: dict[str, Any] = {
+            "subscribe_within_s": subscribe_within_s,
+            "idle_close_s": idle_close_s,
+            "ping_every_s": ping_every_s,
+            "lives_s": lives_s,
+        }
+        self._rules = replace(self._speech.rules, **{name: time_s for name, time_s in times.items() if time_s})
+        self.content = content or GeneratedContent(products or self._speech.products, seed, time.time_ns())
         self.venue = Venue(self.content.openings())
         self.plan = FaultPlan(seed, list(faults))
         self._is_patient = self.content.is_finite or speed == 0
         self.told = Counter[str]()
         """Frames meant for clients, by channel, before faults."""
+        self.refused = Counter[int]()
+        """Questions over REST that were refused, by status."""
         self.speed = speed
         self.session_ended = asyncio.Event()
         """Set when a connection has ended, whoever ended it."""
@@ -87,9 +86,8 @@ class ExchangeServer:
         """Set when finite content has been told to its end."""
         self._port = port
         self._session_queue_max = session_queue_max
-        self._subscribe_within_s, self._idle_close_s = subscribe_within_s, idle_close_s
-        self._connects = TokenBucket(CONNECTS_PER_S, CONNECT_BURST)
-        self._requests = TokenBucket(rest_per_s, max(REQUEST_BURST, int(rest_per_s)))
+        self._connects = self._rules.connects()
+        self._allowance = self._speech.allowance(rest_per_s)
         self._sessions: set[Session] = set()
         self._first_told: dict[str, int] = {}
         self._go = asyncio.Event()
@@ -118,7 +116,9 @@ class ExchangeServer:
             LOOPBACK,
             self._port,
             process_request=self._process_request,
-            ping_interval=None,
+            create_connection=VenueConnection,
+            ping_interval=self._rules.ping_every_s,
+            ping_timeout=self._rules.pong_within_s,
             max_size=64 * 1024,
             write_limit=256 * 1024,
         )
@@ -146,12 +146,12 @@ class ExchangeServer:
     @property
     def ws_url(self) -> str:
         """The feed's address."""
-        return f"ws://{LOOPBACK}:{self._port}"
+        return f"ws://{LOOPBACK}:{self._port}{self._speech.ws_path}"
 
     @property
     def rest_url(self) -> str:
         """The REST base that belongs to the protocol spoken."""
-        return f"http://{LOOPBACK}:{self._port}{ADVANCED_BASE if self.protocol is Protocol.ADVANCED else ''}"
+        return f"http://{LOOPBACK}:{self._port}{self._speech.rest_base}"
 
     @property
     def sent_trades(self) -> dict[str, dict[int, VenueTrade]]:
@@ -251,32 +251,44 @@ class ExchangeServer:
                 session.second()
 
     async def _serve_session(self, connection: ServerConnection) -> None:
-        protocol = ExchangeSession if self.protocol is Protocol.EXCHANGE else AdvancedSession
-        session = Session(self, connection, protocol, self._session_queue_max)
+        assert isinstance(connection, VenueConnection)
+        assert connection.request is not None
+        speaker = self._speech.speaker(self.venue, connection.request.path)
+        assert speaker is not None  # the handshake was let pass
+        session = Session(self, connection, speaker, self._rules, self._session_queue_max)
         self._sessions.add(session)
         try:
-            await session.run(self._subscribe_within_s, self._idle_close_s)
+            await session.run()
         finally:
             self._sessions.discard(session)
             self.session_ended.set()
 
     async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Answer plain HTTP; let a WebSocket handshake pass, unless there are too many."""
-        is_handshake = request.headers.get("Upgrade", "").lower() == "websocket"
-        bucket = self._connects if is_handshake else self._requests
-        is_refused = self.plan.draw((FaultKind.TOO_MANY_REQUESTS,)) is not None
-        if is_refused or not bucket.take(time.monotonic()):
-            return connection.respond(429, "Too Many Requests\n")
-        if is_handshake:
-            return None
-        said = answer(self.venue, request.path, self.now_ns())
-        body = said.encode()
-        headers = Headers(
-            {
-                "Content-Type": "application/json",
-                "Content-Length": str(len(body)),
-                "Connection": "close",
-                **said.headers,
-            }
-        )
-        return Response(said.status, "OK" if said.status == 200 else "Refused", headers, body)
+        """Answer plain HTTP; let a WebSocket handshake pass, unless there are too many or nobody speaks there."""
+        now_s = time.monotonic()
+        fault = self.plan.draw((FaultKind.TOO_MANY_REQUESTS,))
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            if fault is not None or not self._connects.take(now_s):
+                return connection.respond(429, "Too Many Requests\n")
+            is_there = self._speech.speaker(self.venue, request.path) is not None
+            return None if is_there else connection.respond(404, "Not Found\n")
+        if fault is not None:
+            return self._respond(self._allowance.refuse(fault.seconds, now_s))
+        refusal = self._allowance.judge(request.path, now_s)
+        return self._respond(refusal or self._speech.answer(self.venue, request.path, self.now_ns()))
+
+    def _respond(self, said: RestAnswer) -> Response:
+        """The answer as HTTP; half of a snapshot where its fault strikes."""
+        body, is_good = said.encode(), said.status == 200
+        if not is_good:
+            self.refused[said.status] += 1
+        headers = {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+            **(self._allowance.headers() if is_good else {}),
+            **said.headers,
+        }
+        if said.is_snapshot and self.plan.draw((FaultKind.CLOSE_IN_SNAPSHOT,)):
+            body = body[: len(body) // 2]
+        return Response(said.status, "OK" if is_good else "Refused", Headers(headers), body)

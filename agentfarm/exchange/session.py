@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame as SocketFrame
+from websockets.frames import Opcode
+from websockets.protocol import Event
 
-from agentfarm.exchange.advanced import AdvancedSession
-from agentfarm.exchange.coinbase_exchange import ExchangeSession
 from agentfarm.exchange.events import Batch
 from agentfarm.exchange.faults import FaultKind, FaultPlan, Frame
-from agentfarm.exchange.limits import TokenBucket
+from agentfarm.exchange.protocol import Rules, Speaker
 from agentfarm.exchange.venue import Venue
 
 PATIENCE_S: Final = 30.0
-POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
+GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER = 1001, 1008, 1013
+
+
+class VenueConnection(ServerConnection):
+    """A connection that also tells of the client's PING and PONG, which some venues count."""
+
+    on_control: Callable[[], None] | None = None
+
+    def process_event(self, event: Event) -> None:
+        """Called by the library for each event of the protocol."""
+        super().process_event(event)
+        is_control = isinstance(event, SocketFrame) and event.opcode in (Opcode.PING, Opcode.PONG)
+        if is_control and self.on_control is not None:
+            self.on_control()
 
 
 class Office(Protocol):
@@ -47,27 +61,38 @@ class Session:
     def __init__(
         self,
         office: Office,
-        connection: ServerConnection,
-        protocol: type[AdvancedSession] | type[ExchangeSession],
+        connection: VenueConnection,
+        speaker: Speaker,
+        rules: Rules,
         queue_max: int,
     ) -> None:
         self._office = office
         self._connection = connection
-        self._protocol = protocol(office.venue)
+        self._speaker = speaker
+        self._rules = rules
         self._queue: asyncio.Queue[Frame] = asyncio.Queue(queue_max)
         self._room = asyncio.Event()
         self._held: list[str] = []
-        self._messages = TokenBucket(protocol.messages_per_s, protocol.messages_per_s)
+        self._messages = rules.messages()
         self._data_at_s = time.monotonic()
         self._subscribed = asyncio.Event()
+        self._spoke_too_much = asyncio.Event()
+        if rules.counts_control_frames:
+            connection.on_control = self._count_message
+        if speaker.is_subscribed:
+            self._has_subscribed()
 
-    async def run(self, subscribe_within_s: float, idle_close_s: float) -> None:
+    async def run(self) -> None:
         """Serve until either side ends it."""
-        tasks = [
-            asyncio.create_task(self._listen()),
-            asyncio.create_task(self._send()),
-            asyncio.create_task(self._watch(subscribe_within_s, idle_close_s)),
-        ]
+        rules = self._rules
+        work = [self._listen(), self._send(), self._end_talk()]
+        if rules.subscribe_within_s is not None:
+            work.append(self._end_unsubscribed(rules.subscribe_within_s))
+        if rules.idle_close_s is not None:
+            work.append(self._end_idle(rules.idle_close_s))
+        if rules.lives_s is not None:
+            work.append(self._end_old(rules.lives_s))
+        tasks = [asyncio.create_task(part) for part in work]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -82,17 +107,25 @@ class Session:
             self._room.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._room.wait(), PATIENCE_S)
-        for frame in self._office.note(self._protocol.tell(batch, self._office.now_ns())):
+        for frame in self._office.note(self._speaker.tell(batch, self._office.now_ns())):
             self._put(frame)
 
     def second(self) -> None:
         """Queue what comes once a second."""
-        for frame in self._office.note(self._protocol.second(self._office.now_ns())):
+        for frame in self._office.note(self._speaker.second(self._office.now_ns())):
             self._put(frame)
 
     def cut(self) -> None:
         """Drop the connection without a word, as a network does."""
         self._connection.transport.abort()
+
+    def _count_message(self) -> None:
+        if not self._messages.take(time.monotonic()):
+            self._spoke_too_much.set()
+
+    def _has_subscribed(self) -> None:
+        self._subscribed.set()
+        self._office.subscribed()
 
     def _put(self, frame: Frame) -> None:
         try:
@@ -103,15 +136,15 @@ class Session:
     async def _listen(self) -> None:
         with suppress(ConnectionClosed):
             async for message in self._connection:
-                if not self._messages.take(time.monotonic()):
-                    await self._connection.close(POLICY_VIOLATION, "ErrSlowRead: rate limit exceeded")
+                self._count_message()
+                if self._spoke_too_much.is_set():
+                    await self._end_talk()
                     return
                 text = message if isinstance(message, str) else message.decode(errors="replace")
-                for frame in self._office.note(self._protocol.receive(text, self._office.now_ns())):
+                for frame in self._office.note(self._speaker.receive(text, self._office.now_ns())):
                     self._put(frame)
-                if self._protocol.is_subscribed:
-                    self._subscribed.set()
-                    self._office.subscribed()
+                if self._speaker.is_subscribed:
+                    self._has_subscribed()
 
     async def _send(self) -> None:
         with suppress(ConnectionClosed):
@@ -134,6 +167,8 @@ class Session:
                 if frame.text in verdict.texts:
                     self._office.delivered(frame)
                 self._data_at_s = time.monotonic()
+                if verdict.befallen is FaultKind.SHUTDOWN:
+                    return await self._shut_down()
 
     async def _send_half(self, text: str) -> None:
         """The first half of a message as a fragment, then silence for ever."""
@@ -147,13 +182,30 @@ class Session:
         with suppress(ConnectionClosed):
             await self._connection.send(fragments())
 
-    async def _watch(self, subscribe_within_s: float, idle_close_s: float) -> None:
+    async def _shut_down(self) -> None:
+        for frame in self._office.note(self._speaker.farewell(self._office.now_ns())):
+            await self._connection.send(frame.text)
+        await self._connection.close(GOING_AWAY, "the server shuts down")
+
+    async def _end_talk(self) -> None:
+        await self._spoke_too_much.wait()
+        await self._connection.close(POLICY_VIOLATION, "ErrSlowRead: rate limit exceeded")
+
+    async def _end_unsubscribed(self, within_s: float) -> None:
         try:
-            async with asyncio.timeout(subscribe_within_s):
+            async with asyncio.timeout(within_s):
                 await self._subscribed.wait()
         except TimeoutError:
             await self._connection.close(POLICY_VIOLATION, "no subscription in time")
             return
+        await asyncio.Event().wait()
+
+    async def _end_idle(self, idle_close_s: float) -> None:
+        await self._subscribed.wait()
         while (left_s := self._data_at_s + idle_close_s - time.monotonic()) > 0:  # noqa: ASYNC110 - a moving end
             await asyncio.sleep(left_s)
         await self._connection.close(TRY_AGAIN_LATER, "no updates")
+
+    async def _end_old(self, lives_s: float) -> None:
+        await asyncio.sleep(lives_s)
+        await self._connection.close(GOING_AWAY, "the connection is too old")

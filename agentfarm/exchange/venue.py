@@ -29,6 +29,8 @@ class Market:
         self.book_time_ns = opening.time_ns
         self.sequence = 1_000_000
         """The counter of Exchange's full feed: grows with everything, by more than one between what we show."""
+        self.update_id = 5_000_000
+        """Counts the changes of the book, as Binance does; that of the last one."""
 
     def levels(self, side: Side) -> list[tuple[str, str]]:
         """(price, size), best first."""
@@ -74,6 +76,7 @@ class Venue:
         market = self.markets[batch.product]
         if isinstance(batch, BookBatch):
             market.book_time_ns = batch.time_ns or market.book_time_ns
+            market.update_id += len(batch.changes)
             for side, price, size in batch.changes:
                 if is_zero(size):
                     market.sides[side].pop(price, None)

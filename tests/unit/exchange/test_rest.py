@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentfarm.exchange.coinbase_rest import ADVANCED_BASE, answer
 from agentfarm.exchange.events import NS, Opening, Product, VenueTrade, time_ns_of, time_text
-from agentfarm.exchange.rest import ADVANCED_BASE, answer
 from agentfarm.exchange.venue import Venue
 
 TRADES = [VenueTrade("A-USD", 100 + n, f"{10 + n}.00", "1.5", "SELL", n * NS) for n in range(50)]
