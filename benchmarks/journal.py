@@ -36,7 +36,8 @@ from controller.core.model import (
     Version,
 )
 from controller.core.transition import Changes, FinishedTask, LeaseBatch
-from controller.journal import Journal, migrate
+from controller.journal.journal import Journal
+from controller.journal.migrate import migrate
 from controller.postgres import EmbeddedPostgres
 
 BRIEF = DeploymentName("market-brief")

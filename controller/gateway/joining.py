@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from agentfarm import identity
 from agentfarm.errors import Unavailable
@@ -12,7 +12,9 @@ from controller.authority import Authority
 from controller.core.model import NodeName
 from controller.gateway.models.common import when
 from controller.gateway.models.nodes import InviteAnswer, JoinAnswer, JoinBody
-from controller.journal.store import Store
+
+if TYPE_CHECKING:
+    from controller.journal.store import Store
 
 
 class Joining(Protocol):
@@ -32,17 +34,19 @@ class AuthorityJoining:
     """Joining by the farm's own certificate authority, with invitations kept in PostgreSQL.
 
     addresses: the gateway's URL and the link's `host:port` as nodes reach them; asked when an invitation is made,
-    because ports may be known only once everything listens.
+    because ports may be known only once everything listens. store: as JournalHistory takes it.
     """
 
-    def __init__(self, authority: Authority, store: Store, addresses: Callable[[], tuple[str, str]]) -> None:
+    def __init__(
+        self, authority: Authority, store: Callable[[], Store], addresses: Callable[[], tuple[str, str]]
+    ) -> None:
         self._authority, self._store, self._addresses = authority, store, addresses
 
     async def invite(self, name: str) -> InviteAnswer:
         """A new token."""
         secret, expires = self._authority.invitation()
         gateway, link = self._addresses()
-        await asyncio.to_thread(self._store.put_invite, name, secret, expires)
+        await asyncio.to_thread(lambda: self._store().put_invite(name, secret, expires))
         token = identity.Invite(name, secret, self._authority.fingerprint, gateway, link, expires).encode()
         expires_at = when(expires)
         assert expires_at is not None
@@ -59,7 +63,7 @@ class AuthorityJoining:
                 answers.append(answer)
             return answer is not None
 
-        await asyncio.to_thread(self._store.use_invite, body.name, sign)
+        await asyncio.to_thread(lambda: self._store().use_invite(body.name, sign))
         if not answers:
             raise Unavailable("The invitation could not be used now.", remedy="Join again.")
         answer = answers[-1]
@@ -67,4 +71,4 @@ class AuthorityJoining:
 
     async def forget(self, node: NodeName) -> None:
         """Void the invitation."""
-        await asyncio.to_thread(self._store.drop_invite, node)
+        await asyncio.to_thread(lambda: self._store().drop_invite(node))

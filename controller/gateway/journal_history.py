@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from agentfarm.errors import NotFound
 from controller.core.commands import NewTask
@@ -14,8 +14,10 @@ from controller.core.model import FarmState, Task, TaskId
 from controller.core.transition import EndedAttempt, FinishedTask
 from controller.gateway.models.common import when
 from controller.gateway.views.tasks import error_view, finished_view, live_view
-from controller.journal.reader import Reader, StoredEvent
-from controller.journal.store import Store
+
+if TYPE_CHECKING:
+    from controller.journal.reader import Reader, StoredEvent
+    from controller.journal.store import Store
 
 T = TypeVar("T")
 READS_AT_ONCE: Final = 4  # as many as the Reader has connections
@@ -23,15 +25,20 @@ LIVE_STATES: Final = frozenset({TaskState.QUEUED, TaskState.LEASED, TaskState.RU
 
 
 class JournalHistory:
-    """What PostgreSQL knows, with what is live laid over it where both have a say."""
+    """What PostgreSQL knows, with what is live laid over it where both have a say.
 
-    def __init__(self, reader: Reader, store: Store, state: Callable[[], FarmState]) -> None:
+    reader, store: give the part at its first use, on one of our threads, because making it may take a while.
+    """
+
+    def __init__(
+        self, reader: Callable[[], Reader], store: Callable[[], Store], state: Callable[[], FarmState]
+    ) -> None:
         self._reader, self._store, self._state = reader, store, state
         self._threads = ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="history")
 
     async def task(self, task: TaskId) -> dict[str, Any] | None:
         """A stored task, without attempts."""
-        found = await self._call(lambda: self._reader.task(task))
+        found = await self._call(lambda: self._reader().task(task))
         return None if found is None else _view(found)
 
     async def tasks(
@@ -41,7 +48,9 @@ class JournalHistory:
         wanted = frozenset(TaskState(state) for state in states) or frozenset(TaskState)
         if wanted <= LIVE_STATES:
             return self._live_tasks(wanted, agent, after, limit)
-        found = await self._call(lambda: self._reader.tasks(states=wanted, deployment=agent, after=after, limit=limit))
+        found = await self._call(
+            lambda: self._reader().tasks(states=wanted, deployment=agent, after=after, limit=limit)
+        )
         views = [self._with_live(item) for item in found]
         return [view for view in views if view["state"] in wanted]
 
@@ -65,11 +74,11 @@ class JournalHistory:
 
     async def attempts(self, task: TaskId) -> list[dict[str, Any]]:
         """Attempts that ended, oldest first."""
-        return [_attempt(item) for item in await self._call(lambda: self._reader.attempts(task))]
+        return [_attempt(item) for item in await self._call(lambda: self._reader().attempts(task))]
 
     async def submission(self, task: TaskId) -> NewTask:
         """What was submitted for a task."""
-        found = await self._call(lambda: self._reader.task(task))
+        found = await self._call(lambda: self._reader().task(task))
         if found is None:
             raise NotFound(f"Task {task} is not stored any more.")
         stored = found.task if isinstance(found, FinishedTask) else found
@@ -77,20 +86,20 @@ class JournalHistory:
 
     async def events(self, after: int | None, limit: int, filters: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Events, oldest first."""
-        found = await self._call(lambda: self._reader.events(after=after, limit=limit, **filters))
+        found = await self._call(lambda: self._reader().events(after=after, limit=limit, **filters))
         return [_event(item) for item in found]
 
     async def ended_counts(self) -> dict[str, int]:
         """How many tasks ended in each final state."""
-        return {state.value: number for state, number in (await self._call(self._reader.counts)).items()}
+        return {state.value: number for state, number in (await self._call(lambda: self._reader().counts())).items()}
 
     async def has_bundle(self, digest: str) -> bool:
         """Whether these bytes are stored."""
-        return await self._call(lambda: self._reader.has_bundle(digest))
+        return await self._call(lambda: self._reader().has_bundle(digest))
 
     async def put_bundle(self, digest: str, data: bytes) -> None:
         """Store a bundle."""
-        await self._call(lambda: self._store.put_bundle(digest, data))
+        await self._call(lambda: self._store().put_bundle(digest, data))
 
     async def _call(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -13,14 +14,16 @@ from controller.gateway.http_server import HttpServer
 from controller.gateway.joining import AuthorityJoining
 from controller.gateway.journal_history import JournalHistory
 from controller.gateway.settings import GatewaySettings
-from controller.journal.reader import Reader
-from controller.journal.store import Store
+
+if TYPE_CHECKING:
+    from controller.journal.reader import Reader
+    from controller.journal.store import Store
 
 
 def build_app(
     engine: EngineLike,
-    reader: Reader,
-    store: Store,
+    reader: Callable[[], Reader],
+    store: Callable[[], Store],
     authority: Authority,
     settings: GatewaySettings,
     *,
@@ -28,7 +31,7 @@ def build_app(
     feeds: FeedSource | None = None,
     addresses: Callable[[], tuple[str, str]] | None = None,
 ) -> FastAPI:
-    """The application over a controller's parts. addresses: as AuthorityJoining takes them."""
+    """The application over a controller's parts. reader, store, addresses: as those take them that use them."""
 
     def told() -> tuple[str, str]:
         return f"http://{settings.public_host or settings.gateway_host}:{settings.gateway_port}", settings.link_address
@@ -44,8 +47,8 @@ class GatewayServer(HttpServer):
     def __init__(
         self,
         engine: EngineLike,
-        reader: Reader,
-        store: Store,
+        reader: Callable[[], Reader],
+        store: Callable[[], Store],
         authority: Authority,
         settings: GatewaySettings,
         *,

@@ -8,13 +8,6 @@
     days.py      day partitions of finished tasks, and retention
     schema.py    the tables; migrations/ brings a database to them
 
-It decides nothing: what a row means is the core's business.
+It decides nothing: what a row means is the core's business. Nothing is imported here: the reader and the store bring
+SQLAlchemy, for which a start must not wait.
 """
-
-from controller.journal.errors import JournalCorrupt, LostLead
-from controller.journal.journal import Journal
-from controller.journal.migrate import migrate
-from controller.journal.reader import Reader
-from controller.journal.store import Store
-
-__all__ = ["Journal", "JournalCorrupt", "LostLead", "Reader", "Store", "migrate"]

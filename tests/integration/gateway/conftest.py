@@ -82,7 +82,7 @@ async def farm(database_url: str, tmp_path: Path) -> AsyncIterator[RealFarm]:
     await engine.leading.wait()
     authority = Authority.open(tmp_path / "ca")
     settings = GatewaySettings(operator_token=TOKEN, gateway_port=0, link_address="127.0.0.1:8601")
-    server = GatewayServer(engine, reader, store, authority, settings, logs=MemoryLogs())
+    server = GatewayServer(engine, lambda: reader, lambda: store, authority, settings, logs=MemoryLogs())
     await server.start()
     node = SmallNode(EngineOfNodes(engine), "node-1")  # type: ignore[arg-type] - an engine as far as a node sees
     node.join()

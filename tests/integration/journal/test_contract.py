@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from controller.journal import Journal
+from controller.journal.journal import Journal
 from controller.journal.memory import MemoryJournal, Tables
 from tests.integration.journal.contract import JournalContract
 from tests.integration.journal.histories import Clock, OpenJournal

@@ -15,7 +15,9 @@ from agentfarm.errors import Unavailable
 from controller.core.lives import NodeState, TaskState
 from controller.core.model import Instant, Limits, Node, NodeName, TaskId
 from controller.core.transition import Changes, CheckpointRow, Event, FinishedTask
-from controller.journal import Journal, JournalCorrupt, LostLead, Reader
+from controller.journal.errors import JournalCorrupt, LostLead
+from controller.journal.journal import Journal
+from controller.journal.reader import Reader
 from tests.integration.journal.contract import lease, new_task, registered
 from tests.integration.journal.histories import ECHO, WALL_OFFSET_S, Clock
 

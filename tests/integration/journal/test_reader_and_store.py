@@ -16,8 +16,10 @@ from agentfarm.errors import Forbidden, InvalidRequest, NotFound, Unavailable
 from controller.core.lives import TaskState
 from controller.core.model import DeploymentName, Limits, NodeName, ReplicaId, TaskId, Token
 from controller.core.transition import Changes, EndedAttempt, Event, FinishedTask
-from controller.journal import Journal, Reader, Store
+from controller.journal.journal import Journal
+from controller.journal.reader import Reader
 from controller.journal.schema import BUNDLE_CHUNK_BYTES
+from controller.journal.store import Store
 from tests.integration.journal.contract import lease, new_task, registered
 from tests.integration.journal.histories import ECHO, WALL_OFFSET_S, Clock
 

@@ -75,8 +75,8 @@ def test_migrating_twice_changes_nothing(empty_database_url: str) -> None:
 
 def test_start_on_the_newest_schema_does_without_alembic(database_url: str) -> None:
     code = (
-        "import sys; import controller.main; from controller.journal.migrate import migrate; migrate(sys.argv[1]);"
-        " print([name for name in sys.modules if name.partition('.')[0] in ('alembic', 'mako')])"
+        "import sys; import controller.service; from controller.journal.migrate import migrate; migrate(sys.argv[1]);"
+        " print([name for name in sys.modules if name.partition('.')[0] in ('alembic', 'mako', 'sqlalchemy')])"
     )
     done = subprocess.run([sys.executable, "-c", code, database_url], capture_output=True, text=True,
                           timeout=60, check=False)  # fmt: skip

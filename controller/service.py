@@ -1,0 +1,219 @@
+"""One controller: every part built, started in order (database, engine, link, gateway), and stopped in the opposite.
+
+After kill -9 all work waits for this, so the order is that of who waits. Nodes come first: they are served while the
+gateway is still being imported, on a thread. What nothing needs at once (SQLAlchemy) comes after that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import secrets
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from agentfarm.errors import FarmError, Unavailable
+from controller.authority import Authority
+from controller.engine import Engine
+from controller.journal.journal import Journal
+from controller.journal.migrate import migrate
+from controller.late import Late
+from controller.link.server import LinkPorts, LinkServer, LinkSettings
+from controller.postgres import EmbeddedPostgres, ExternalPostgres
+from controller.settings import ControllerSettings
+from controller.starting import StartTimes
+
+if TYPE_CHECKING:
+    from controller.gateway.server import GatewayServer
+    from controller.journal.reader import Reader
+    from controller.journal.store import Store
+
+log = structlog.get_logger("controller.main")
+
+TOKEN_BYTES: Final = 32
+HOUSEKEEPING_S: Final = 3600.0
+LEAD_FIRST_S: Final = 1.0  # how long the gateway's import leaves the processor to taking the lead and reading the state
+
+
+class Controller:
+    """All parts of one controller, started and stopped together."""
+
+    def __init__(self, settings: ControllerSettings, times: StartTimes | None = None) -> None:
+        self.settings = settings
+        self._times = times or StartTimes()
+        self._stack = contextlib.AsyncExitStack()
+        self.gateway_url = ""
+        self.link_address = ""
+
+    async def start(self) -> None:
+        """Start everything; returns when callers are served (also while another controller leads)."""
+        settings, stack, times = self.settings, self._stack, self._times
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        token = operator_token(settings.data_dir / "operator.token")
+        with times.step("postgres"):
+            dsn = await self._start_database()
+        with times.step("schema"):
+            await asyncio.to_thread(migrate, dsn)
+        reader, store = Late(lambda: _reader(dsn)), Late(lambda: _store(dsn))
+        stack.callback(_close, reader)
+        stack.callback(_close, store)
+        journal = Journal(dsn)
+        engine = Engine(journal, settings.limits, seed=secrets.randbits(32))
+        stack.callback(journal.close)
+        await engine.start()  # which takes the lead and reads the state, while we go on
+        stack.push_async_callback(engine.stop)
+        stack.callback(journal.stop_waiting)  # a standby waits for the lead inside the journal
+        with times.step("certificates"):
+            authority = await asyncio.to_thread(Authority.open, settings.data_dir / "ca")
+            server = await asyncio.to_thread(authority.server_identity, _names(settings))
+        link = LinkServer(
+            engine,
+            settings.limits,
+            LinkSettings(
+                settings.link_host, settings.link_port, settings.beat_interval_s, settings.stop_exclusive_after_s
+            ),
+            LinkPorts(
+                lambda digest, offset: reader().bundle_chunks(digest, offset),
+                lambda *which: reader().checkpoints(*which),
+                authority.sign_csr,
+            ),
+        )
+        with times.step("link"):
+            await link.start(server.key_pem, server.certificate_pem, authority.ca_pem)
+        stack.push_async_callback(link.stop)
+        with times.step("lead"), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAD_FIRST_S):
+                await engine.leading.wait()
+        times.reached("nodes_served")
+        self.link_address = f"{settings.public_host}:{link.port}"
+        with times.step("gateway"):
+            gateway = await asyncio.to_thread(self._gateway, engine, reader, store, authority, token, link)
+            await gateway.start()
+        stack.push_async_callback(gateway.stop)
+        self.gateway_url = f"http://{settings.public_host}:{gateway.port}"
+        self._announce()
+        housekeeper = asyncio.create_task(self._keep_house(dsn, reader, store), name="housekeeper")
+        stack.callback(housekeeper.cancel)
+
+    async def stop(self) -> None:
+        """Stop in the opposite order: callers, nodes, the engine's last turn, the database. Safe twice."""
+        await self._stack.aclose()
+        with contextlib.suppress(OSError):
+            (self.settings.data_dir / "controller.json").unlink()
+
+    async def _start_database(self) -> str:
+        settings = self.settings
+        database: EmbeddedPostgres | ExternalPostgres
+        if settings.database_url is not None:
+            database = ExternalPostgres(settings.database_url)
+        else:
+            database = EmbeddedPostgres(settings.data_dir / "postgres", progress=_progress)
+        await database.start()
+        self._stack.push_async_callback(database.stop)
+        return database.dsn
+
+    def _gateway(
+        self,
+        engine: Engine,
+        reader: Late[Reader],
+        store: Late[Store],
+        authority: Authority,
+        token: str,
+        link: LinkServer,
+    ) -> GatewayServer:
+        """The gateway, not yet listening. On a thread: its libraries take longer than all the rest of a start."""
+        from controller.gateway.server import GatewayServer  # noqa: PLC0415 - nodes are served before it is here
+        from controller.gateway.settings import GatewaySettings  # noqa: PLC0415
+
+        settings = self.settings
+        told = GatewaySettings(
+            operator_token=token,
+            gateway_host=settings.gateway_host,
+            gateway_port=settings.gateway_port,
+            link_address=self.link_address,
+            public_host=settings.public_host,
+            payload_max_bytes=settings.payload_max_bytes,
+        )
+        return GatewayServer(engine, reader, store, authority, told, logs=link.logs, feeds=link.logs)
+
+    def _announce(self) -> None:
+        """Write where we listen, for those on this machine who start us, and tell what the start took."""
+        path = self.settings.data_dir / "controller.json"
+        said = {"gateway": self.gateway_url, "link": self.link_address, "pid": os.getpid()}
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(said), encoding="utf-8")
+        part.replace(path)
+        log.info("controller.ready", gateway=self.gateway_url, link=self.link_address)
+        log.info("controller.started", **self._times.fields())
+
+    async def _keep_house(self, dsn: str, *lates: Late[Reader] | Late[Store]) -> None:
+        """What the start left for later; then, once an hour, drop what ended longer ago than the retention says."""
+        for late in lates:
+            await asyncio.to_thread(late)
+        gc.freeze()  # what a start brings lives as long as we do: no collection looks at it again
+        gc.enable()
+        while True:
+            await _forget_old(dsn, self.settings.retention_days)
+            await asyncio.sleep(HOUSEKEEPING_S)
+
+
+def operator_token(path: Path) -> str:
+    """The operators' bearer token, made at first start with mode 0600. Raises Unavailable if others may read it."""
+    if not path.exists():
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(secrets.token_urlsafe(TOKEN_BYTES) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    if path.stat().st_mode & 0o077:
+        raise Unavailable(f"{path} can be read by others.", remedy=f"Run: chmod 600 {path}")
+    token = path.read_text(encoding="utf-8").strip()
+    if not token:
+        raise Unavailable(f"{path} is empty.", remedy="Delete it; a new one is made at the next start.")
+    return token
+
+
+async def _forget_old(dsn: str, retention_days: int) -> None:
+    day = datetime.fromtimestamp(time.time(), UTC).date() - timedelta(days=retention_days)
+    journal = Journal(dsn)
+    try:
+        dropped = await asyncio.to_thread(journal.forget_before, day)
+        if dropped:
+            log.info("journal.days_dropped", before=day.isoformat(), days=dropped)
+    except FarmError as problem:
+        log.warning("journal.retention_failed", problem=str(problem))
+    finally:
+        journal.close()
+
+
+def _reader(dsn: str) -> Reader:
+    from controller.journal.reader import Reader  # noqa: PLC0415 - SQLAlchemy, when somebody asks for history
+
+    return Reader(dsn)
+
+
+def _store(dsn: str) -> Store:
+    from controller.journal.store import Store  # noqa: PLC0415 - SQLAlchemy
+
+    return Store(dsn)
+
+
+def _close(late: Late[Reader] | Late[Store]) -> None:
+    if late.made is not None:
+        late.made.close()
+
+
+def _names(settings: ControllerSettings) -> list[str]:
+    """The names and addresses for which the link's certificate is valid."""
+    return list(dict.fromkeys((settings.public_host, settings.link_host, "localhost", "127.0.0.1")))
+
+
+def _progress(text: str) -> None:
+    log.info("postgres.progress", doing=text)
