@@ -23,6 +23,7 @@ from agentfarm.errors import FarmError, Unavailable
 from controller.core.commands import Command, SubmitTasks, Tick
 from controller.core.decide import decide
 from controller.core.model import FarmState, Instant, Limits, TaskId, Token
+from controller.core.tasks import GIVEN_BACK
 from controller.core.transition import Assign, Changes, Effect, Event, Transition
 from controller.following import EventBus
 from controller.watching import StateChange, TaskWatch, Watchers
@@ -63,6 +64,7 @@ class EngineMetrics:
     tasks_submitted: int = 0
     tasks_finished: dict[str, int] = dataclasses.field(default_factory=dict)
     attempts_requeued: int = 0
+    attempts_given_back: int = 0
     recoveries: int = 0
 
     def count_commit(self, took_s: float) -> None:
@@ -262,6 +264,7 @@ class Engine:
         changes, metrics = transition.changes, self.metrics
         metrics.tasks_submitted += len(changes.inserted_tasks)
         metrics.attempts_requeued += len(changes.requeued_tasks)
+        metrics.attempts_given_back += sum(item.error_type == GIVEN_BACK for item in changes.ended_attempts)
         for item in transition.finished:
             metrics.tasks_finished[item.state.value] = metrics.tasks_finished.get(item.state.value, 0) + 1
         for task in changes.requeued_tasks:

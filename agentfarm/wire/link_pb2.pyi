@@ -251,7 +251,7 @@ class LogEnd(_message.Message):
     def __init__(self, request_id: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class ControllerMessage(_message.Message):
-    __slots__ = ("welcome", "beat_ack", "desired", "assign", "cancel_attempts", "results_ack", "log_request", "log_stop", "feed_request")
+    __slots__ = ("welcome", "beat_ack", "desired", "assign", "cancel_attempts", "results_ack", "log_request", "log_stop", "feed_request", "recall_attempts")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     BEAT_ACK_FIELD_NUMBER: _ClassVar[int]
     DESIRED_FIELD_NUMBER: _ClassVar[int]
@@ -261,6 +261,7 @@ class ControllerMessage(_message.Message):
     LOG_REQUEST_FIELD_NUMBER: _ClassVar[int]
     LOG_STOP_FIELD_NUMBER: _ClassVar[int]
     FEED_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    RECALL_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     beat_ack: BeatAck
     desired: Desired
@@ -270,7 +271,8 @@ class ControllerMessage(_message.Message):
     log_request: LogRequest
     log_stop: LogStop
     feed_request: FeedRequest
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., desired: _Optional[_Union[Desired, _Mapping]] = ..., assign: _Optional[_Union[Assign, _Mapping]] = ..., cancel_attempts: _Optional[_Union[CancelAttempts, _Mapping]] = ..., results_ack: _Optional[_Union[ResultsAck, _Mapping]] = ..., log_request: _Optional[_Union[LogRequest, _Mapping]] = ..., log_stop: _Optional[_Union[LogStop, _Mapping]] = ..., feed_request: _Optional[_Union[FeedRequest, _Mapping]] = ...) -> None: ...
+    recall_attempts: RecallAttempts
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., desired: _Optional[_Union[Desired, _Mapping]] = ..., assign: _Optional[_Union[Assign, _Mapping]] = ..., cancel_attempts: _Optional[_Union[CancelAttempts, _Mapping]] = ..., results_ack: _Optional[_Union[ResultsAck, _Mapping]] = ..., log_request: _Optional[_Union[LogRequest, _Mapping]] = ..., log_stop: _Optional[_Union[LogStop, _Mapping]] = ..., feed_request: _Optional[_Union[FeedRequest, _Mapping]] = ..., recall_attempts: _Optional[_Union[RecallAttempts, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("protocol", "controller_epoch", "beat_interval_ms", "unreachable_after_ms", "reissue_after_ms", "stop_exclusive_after_ms")
@@ -361,6 +363,12 @@ class CancelAttempts(_message.Message):
     tokens: _containers.RepeatedScalarFieldContainer[int]
     reason: CancelReason
     def __init__(self, tokens: _Optional[_Iterable[int]] = ..., reason: _Optional[_Union[CancelReason, str]] = ...) -> None: ...
+
+class RecallAttempts(_message.Message):
+    __slots__ = ("tokens",)
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, tokens: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ResultsAck(_message.Message):
     __slots__ = ("tokens",)

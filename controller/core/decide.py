@@ -39,6 +39,7 @@ from controller.core.commands import (
 )
 from controller.core.dispatch import dispatch
 from controller.core.model import FarmState, Instant
+from controller.core.recall import recall_parked
 from controller.core.room import make_room
 from controller.core.seating import place_pending, send_desired
 from controller.core.transition import Transition
@@ -96,6 +97,7 @@ def decide(state: FarmState, commands: Sequence[Command], now: Instant) -> Trans
     make_room(turn, place_pending(turn))
     rollouts.reconcile_seats(turn)
     dispatch(turn)
+    recall_parked(turn)
     tasks.forget_queued_inputs(turn)
     for name in turn.desired:
         if name in state.nodes:

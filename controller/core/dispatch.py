@@ -2,7 +2,8 @@
 
 Within a deployment: highest priority first, first come first served inside a priority, to the replica that holds least.
 A replica may hold as many attempts as its concurrency; where attempts are short, a few more wait at it, so that it is
-never idle for the length of a round trip. Long work is never parked behind other work.
+never idle for the length of a round trip. Long work is never parked behind other work, and what was parked behind work
+that turned out long is called back (`recall`).
 
 A task that names market products goes to a replica whose node holds all of them, if one is free; else to any.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import heapq
 
 from controller.core.lives import NodeState, ReplicaState, TaskState, move_task
-from controller.core.model import Deployment, Limits, NodeName, Replica, Task, Token
+from controller.core.model import Deployment, FarmState, Limits, NodeName, Replica, Task, Token
 from controller.core.tasks import run_timeout_s, thread_id
 from controller.core.transition import Assign, Lease, LeaseBatch
 from controller.core.turn import Turn
@@ -44,6 +45,18 @@ def window(limits: Limits, deployment: Deployment, concurrency: int) -> int:
     return concurrency * min(limits.prefetch_max, 1 + int(limits.prefetch_horizon_s / max(service_s, 1e-6)))
 
 
+def room_at(state: FarmState, deployment: Deployment, replica: Replica, mono: float) -> int:
+    """How many attempts this replica may hold now: the window, but only its concurrency while it is stalled.
+
+    What a replica works on now may be longer than all that was measured before. So the estimate grows with its age:
+    when nothing has ended there for the horizon, nothing more is parked behind it.
+    """
+    concurrency = deployment.versions[replica.version].policy.concurrency
+    if replica.tokens and mono - replica.progressed_at >= state.limits.prefetch_horizon_s:
+        return concurrency
+    return window(state.limits, deployment, concurrency)
+
+
 def is_open(turn: Turn, replica: Replica) -> bool:
     """Whether a replica may be given work at all."""
     if replica.state is not ReplicaState.RUNNING or replica.is_retiring or replica.node is None:
@@ -61,7 +74,7 @@ def _lease_queued(
     for replica_id in deployment.replicas:
         replica = state.replicas[replica_id]
         if is_open(turn, replica):
-            size = window(limits, deployment, deployment.versions[replica.version].policy.concurrency)
+            size = room_at(turn.state, deployment, replica, turn.now.mono)
             if len(replica.tokens) < size:
                 free.append((len(replica.tokens), replica.id, replica, size))
     heapq.heapify(free)
@@ -124,6 +137,7 @@ def _lease(turn: Turn, task: Task, deployment: Deployment, replica: Replica, ass
     state = turn.state
     assert replica.node is not None
     node = state.nodes[replica.node]
+    policy = deployment.versions[replica.version].policy
     state.next_token += 1
     token = Token(state.next_token)
     batch = turn.batches.get(node.name)
@@ -137,13 +151,16 @@ def _lease(turn: Turn, task: Task, deployment: Deployment, replica: Replica, ass
     turn.drop_input(task)
     deployment.queued -= 1
     deployment.leased += 1
+    if not replica.tokens:
+        replica.progressed_at = turn.now.mono
+    elif len(replica.tokens) >= policy.concurrency:
+        state.ahead.add(replica.id)
     replica.tokens.add(token)
     state.by_token[token] = task.id
     batch.tasks.append(task.id)
     batch.attempts.append(task.attempt)
     batch.tokens.append(token)
     batch.replicas.append(replica.id)
-    policy = deployment.versions[replica.version].policy
     assign = assigns.get(node.name)
     if assign is None:
         assign = assigns[node.name] = Assign(node.name, node.session, [])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from agentfarm.errors import NotFound
-from controller.core.dispatch import is_open, window
+from controller.core.dispatch import is_open, room_at
 from controller.core.explain_products import plan_products
 from controller.core.lives import ReplicaState, TaskState
 from controller.core.model import (
@@ -24,6 +24,7 @@ from controller.core.model import (
     TaskId,
 )
 from controller.core.placement import Offer, Wish, place, refusals, score
+from controller.core.recall import parked
 from controller.core.seating import offer
 from controller.core.turn import Turn
 
@@ -60,7 +61,7 @@ def explain_task(state: FarmState, task_id: TaskId, now: Instant) -> dict[str, A
         "task": task.id,
         "agent": task.deployment,
         "state": task.state.value,
-        "because": _why_task(task, deployment, replicas, now),
+        "because": _why_task(turn, task, deployment, replicas),
         "ahead": _ahead(state, task, deployment) if task.state is TaskState.QUEUED else 0,
         "node": task.node,
         "attempt": task.attempt,
@@ -168,7 +169,7 @@ def plan_drain(state: FarmState, names: list[NodeName]) -> dict[str, Any]:
 
 
 def _replica_row(turn: Turn, deployment: Deployment, replica: Replica) -> dict[str, Any]:
-    size = window(turn.state.limits, deployment, deployment.versions[replica.version].policy.concurrency)
+    size = room_at(turn.state, deployment, replica, turn.now.mono)
     if replica.is_retiring:
         verdict = "retiring: takes no new task"
     elif replica.state is not ReplicaState.RUNNING:
@@ -176,7 +177,7 @@ def _replica_row(turn: Turn, deployment: Deployment, replica: Replica) -> dict[s
     elif not is_open(turn, replica):
         verdict = f"its node {replica.node} cannot be reached"
     elif len(replica.tokens) >= size:
-        verdict = f"full: holds {len(replica.tokens)} of {size}"
+        verdict = f"full: holds {len(replica.tokens)} of {size}" + _busy_with(turn, replica)
     else:
         verdict = f"free: holds {len(replica.tokens)} of {size}"
     return {
@@ -189,11 +190,33 @@ def _replica_row(turn: Turn, deployment: Deployment, replica: Replica) -> dict[s
     }
 
 
-def _why_task(task: Task, deployment: Deployment, replicas: list[dict[str, Any]], now: Instant) -> str:
+def _busy_with(turn: Turn, replica: Replica) -> str:
+    """What a replica has been at for longer than what is parked at it should wait."""
+    stalled_s = turn.now.mono - replica.progressed_at
+    if not replica.tokens or stalled_s < turn.state.limits.prefetch_horizon_s or not replica.progressed_at:
+        return ""
+    oldest = turn.state.by_token[min(replica.tokens)]
+    return f", at work on task {oldest}; nothing has ended there for {stalled_s:.1f} s"
+
+
+def _why_leased(turn: Turn, task: Task) -> str:
+    state = turn.state
+    replica = state.replicas.get(task.replica) if task.replica is not None else None
+    place = f"attempt {task.attempt} is at replica {task.replica} on {task.node}"
+    if replica is None or task.token is None or task.token not in parked(turn, replica):
+        return place
+    first = state.by_token[min(replica.tokens)]
+    stalled_s = turn.now.mono - replica.progressed_at
+    words = f"{place}, where it waits behind task {first}: nothing has ended there for {stalled_s:.1f} s"
+    return words + ("; the replica was asked to give it back" if replica.recalled_at > replica.progressed_at else "")
+
+
+def _why_task(turn: Turn, task: Task, deployment: Deployment, replicas: list[dict[str, Any]]) -> str:
+    now = turn.now
     if task.is_cancelling:
         return "it was asked to stop; its node has not confirmed yet"
     if task.state is not TaskState.QUEUED:
-        return f"attempt {task.attempt} is at replica {task.replica} on {task.node}"
+        return _why_leased(turn, task)
     if task.not_before > now.mono:
         return f"it failed {task.failures} times; the next attempt is in {task.not_before - now.mono:.1f} s"
     if deployment.is_halted:

@@ -49,6 +49,7 @@ class Limits:
     assign_bytes_max: int = 1024 * 1024  # inputs sent to one node in one turn, roughly
     prefetch_horizon_s: float = 0.05  # how much measured work may wait at a replica
     prefetch_max: int = 256  # attempts per unit of concurrency, at most
+    recall_after_s: float = 1.0  # how long an attempt may wait unstarted at a replica while another could take it
     poison_after: int = 3  # a task whose attempts killed this many replicas is dead, whatever its retries say
     seat_backoff_s: float = 2.0  # first wait after a failed placement of a seat; doubles to a minute
     cpu_overcommit: float = 8.0  # agents mostly wait; CPU may be promised this many times over, memory never
@@ -57,6 +58,8 @@ class Limits:
     def __post_init__(self) -> None:
         if not 0 < self.unreachable_after_s < self.reissue_after_s:
             raise ValueError("reissue_after_s must be longer than unreachable_after_s")
+        if self.recall_after_s <= self.prefetch_horizon_s:
+            raise ValueError("recall_after_s must be longer than prefetch_horizon_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +202,8 @@ class Replica:
     not_before: float = 0.0  # mono; a seat whose placements failed waits
     tokens: set[Token] = field(default_factory=set)
     served: int = 0
+    progressed_at: float = 0.0  # mono; when it last ended an attempt, or was given one with nothing in hand
+    recalled_at: float = 0.0  # mono; when it was last asked to give back what it has not begun
 
 
 @dataclass(slots=True)
@@ -297,6 +302,11 @@ class FarmState:
     queued_input_bytes: int = 0
     pending: dict[ReplicaId, None] = field(default_factory=dict)  # replicas that want a node, oldest first
     undispatched: set[DeploymentName] = field(default_factory=set)  # held back by a turn's byte limit
+    ahead: set[ReplicaId] = field(default_factory=set)  # replicas that were given more than they can work on at once
+    token_marks: deque[tuple[float, Token]] = field(
+        default_factory=deque
+    )  # mono, newest token then: how old a lease is
+    next_recall_check: float = 0.0  # mono
     last_turn: float = 0.0  # mono
     next_silence_check: float = 0.0  # mono
     last_placement: float = 0.0  # mono

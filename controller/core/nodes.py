@@ -169,6 +169,10 @@ def joined(turn: Turn, command: NodeJoined) -> FarmError | None:
 
 def _settle_attempts(turn: Turn, node: Node, command: NodeJoined) -> None:
     state = turn.state
+    state.ahead.update(node.replicas)  # a new leader does not know which of them hold more than they can work on
+    for replica in _replicas(turn, node):
+        replica.recalled_at = 0.0  # what was asked on the old stream may be lost with it
+        replica.progressed_at = replica.progressed_at or turn.now.mono
     held = {token for replica in _replicas(turn, node) for token in replica.tokens}
     turn.cancel(node, sorted(command.running - held), "stale")
     for token in sorted(held - command.running - command.finished, reverse=True):  # each goes to the front

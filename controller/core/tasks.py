@@ -22,6 +22,7 @@ from controller.core.model import (
     Deployment,
     FarmState,
     Policy,
+    ReplicaId,
     Task,
     TaskId,
     TaskOptions,
@@ -32,6 +33,8 @@ from controller.core.turn import TASK_THREAD_PREFIX, Turn
 
 PERMANENT_ERRORS = frozenset({"Reject"})  # the agent says that trying again is useless
 CRASH_ERRORS = frozenset({"ReplicaCrashed"})  # the replica died with the attempt
+WORKED = frozenset({Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT})  # its replica is free for the next
+GIVEN_BACK = "GivenBack"  # what a node says of an attempt that was recalled before it began
 SERVICE_FALL_WEIGHT = 0.05  # of an attempt that was shorter than a deployment's estimate of service time
 
 
@@ -173,6 +176,7 @@ def attempts_started(turn: Turn, command: AttemptsStarted) -> None:
 def attempts_ended(turn: Turn, command: AttemptsEnded) -> None:
     """Results. Each is acknowledged: one that holds its task's lease ends it, any other is refused for ever."""
     acks = turn.acks.setdefault(command.node, [])
+    unfinished = []
     for result in command.results:
         acks.append(result.token)
         task = turn.state.tasks.get(result.task)
@@ -181,11 +185,18 @@ def attempts_ended(turn: Turn, command: AttemptsEnded) -> None:
                       node=command.node, task=result.task, fencing_token=result.token,
                       outcome=result.outcome.value)  # fmt: skip
             continue
+        if result.outcome is Outcome.INTERRUPTED:
+            unfinished.append((task, result))
+        else:
+            _end_attempt(turn, task, result)
+    for task, result in sorted(unfinished, key=lambda it: it[1].token, reverse=True):  # each goes to the front
         _end_attempt(turn, task, result)
 
 
 def _end_attempt(turn: Turn, task: Task, result: AttemptResult) -> None:
     deployment = turn.state.deployments[task.deployment]
+    if result.outcome in WORKED and (replica := turn.state.replicas.get(task.replica or ReplicaId(0))) is not None:
+        replica.progressed_at = turn.now.mono
     if result.outcome is Outcome.SUCCEEDED:
         _learn_service_time(deployment, result.duration_s)
         replica = turn.state.replicas.get(task.replica) if task.replica is not None else None

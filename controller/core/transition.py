@@ -158,6 +158,15 @@ class CancelAttempts:
 
 
 @dataclass(frozen=True, slots=True)
+class RecallAttempts:
+    """Give back those of these that no replica has begun. One that was begun goes on; its result is the answer."""
+
+    node: NodeName
+    session: int
+    tokens: list[Token]
+
+
+@dataclass(frozen=True, slots=True)
 class AckResults:
     node: NodeName
     session: int
@@ -205,7 +214,7 @@ class CloseSession:
     reason: str
 
 
-Effect = Assign | CancelAttempts | AckResults | AckBeat | SetDesired | CloseSession
+Effect = Assign | CancelAttempts | RecallAttempts | AckResults | AckBeat | SetDesired | CloseSession
 
 
 @dataclass(slots=True)

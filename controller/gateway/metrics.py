@@ -61,6 +61,10 @@ def _engine_metrics(metrics: Any) -> Iterator[Metric]:
         "agentfarm_engine_decide_seconds": ("Time spent deciding.", metrics.decide_s),
         "agentfarm_tasks_submitted": ("Tasks accepted.", metrics.tasks_submitted),
         "agentfarm_attempts_requeued": ("Attempts that went back to their queue.", metrics.attempts_requeued),
+        "agentfarm_attempts_given_back": (
+            "Attempts recalled before they began, from replicas busy for long.",
+            metrics.attempts_given_back,
+        ),
     }
     for name, (meaning, value) in counters.items():
         yield CounterMetricFamily(name, meaning, value)

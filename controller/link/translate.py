@@ -19,6 +19,7 @@ from controller.core.transition import (
     CloseSession,
     Effect,
     Lease,
+    RecallAttempts,
     SetDesired,
 )
 
@@ -189,6 +190,8 @@ def message(effect: Effect) -> wire.ControllerMessage | None:
     if isinstance(effect, CancelAttempts):
         reason = CANCEL_REASONS[effect.reason]
         return wire.ControllerMessage(cancel_attempts=wire.CancelAttempts(tokens=effect.tokens, reason=reason))
+    if isinstance(effect, RecallAttempts):
+        return wire.ControllerMessage(recall_attempts=wire.RecallAttempts(tokens=effect.tokens))
     if isinstance(effect, SetDesired):
         return wire.ControllerMessage(desired=_desired(effect))
     assert isinstance(effect, CloseSession)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from controller.core.dispatch import window
+from controller.core.dispatch import room_at
 from controller.core.lives import LIVE_REPLICA_STATES, NodeState, ReplicaState, TaskState
 from controller.core.model import Deployment, FarmState, Instant, Node, Product, Replica, Task
 from controller.journal.memory import Tables
@@ -113,7 +113,7 @@ def _hands(state: FarmState) -> None:
             node = state.nodes.get(replica.node) if replica.node is not None else None
             if node is None or node.state is not NodeState.READY or not node.session:
                 continue
-            size = window(state.limits, deployment, deployment.versions[replica.version].policy.concurrency)
+            size = room_at(state, deployment, replica, state.last_turn)
             if replica.state is ReplicaState.RUNNING and not replica.is_retiring and len(replica.tokens) < size:
                 raise Broken("no task waits beside a free hand", f"{deployment.name}: {replica}")
 

@@ -57,6 +57,7 @@ from controller.core.transition import (
     Event,
     FinishedTask,
     Lease,
+    RecallAttempts,
     SetDesired,
     Transition,
 )
@@ -292,6 +293,14 @@ class Farm:
             if isinstance(effect, CancelAttempts) and effect.reason == reason
             for token in effect.tokens
         }
+
+    def recalls(self) -> list[RecallAttempts]:
+        """Every request to give back what has not begun."""
+        return [effect for effect in self.effects if isinstance(effect, RecallAttempts)]
+
+    def recalled(self) -> set[Token]:
+        """All attempts ever asked to be given back."""
+        return {token for effect in self.recalls() for token in effect.tokens}
 
     def desired(self, node: str) -> SetDesired:
         """The newest list sent to a node."""
