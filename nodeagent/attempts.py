@@ -41,6 +41,11 @@ class Attempt:
         self.kill_at: float | None = None
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether its replica has not begun it, as far as we heard, and nothing else was decided about it."""
+        return self.started_at is None and self.ending is None
+
+    @property
     def due_at(self) -> float | None:
         """When something must happen to it whatever the replica does."""
         if self.kill_at is not None:

@@ -206,6 +206,8 @@ class Daemon:
                 self.market.assign(message.desired.market.products)
         elif kind == "cancel_attempts":
             self.workload.cancel(message.cancel_attempts.tokens, message.cancel_attempts.reason)
+        elif kind == "recall_attempts":
+            self.workload.recall(message.recall_attempts.tokens)
         elif kind == "log_request":
             self.logs.begin(message.log_request)
         elif kind == "log_stop":

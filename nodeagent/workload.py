@@ -109,6 +109,18 @@ class Workload:
         """End these attempts; how that is reported depends on the reason."""
         self.end_attempts(tokens, _ENDINGS.get(reason, Ending.CANCELLED))
 
+    def recall(self, tokens: Iterable[int]) -> None:
+        """Ask the replicas to give back those of these that they have not begun. They know best which these are."""
+        wanted: dict[int, list[int]] = {}
+        for token in tokens:
+            attempt = self.attempts.get(token)
+            if attempt is not None and attempt.is_waiting:
+                wanted.setdefault(attempt.replica_id, []).append(token)
+        for replica_id, named in wanted.items():
+            process = self._seats[replica_id].process
+            if process is not None:
+                process.send(frames.frame_tokens(Kind.RECALL, named))
+
     def end_attempts(self, tokens: Iterable[int], ending: Ending, *, within_s: float | None = None) -> None:
         """Ask the replicas to end them, and end the replicas that have not after the time their specs give."""
         now = asyncio.get_running_loop().time()

@@ -183,6 +183,10 @@ class Control:
             self.lease_until_s = max(self.lease_until_s, frames.read_lease(body))
         elif kind == Kind.CANCEL:
             self._orders.cancel(frames.read_tokens(body))
+        elif kind == Kind.RECALL:  # answered here: the loop may be blocked by what keeps the others waiting
+            given = self._ledger.give_back(frames.read_tokens(body))
+            if given:
+                self.send(frames.frame_results(given))
         elif kind == Kind.CHECKPOINT_ANSWER:
             self._orders.answer(body)
         elif kind == Kind.STOP:

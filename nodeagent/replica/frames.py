@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple
 
 PROTOCOL: Final = 1
 FRAME_BYTES_MAX: Final = 64 * 2**20
+GIVEN_BACK: Final = "GivenBack"
+"""The error type of an attempt that was recalled before it began."""
 
 
 class Kind(IntEnum):
@@ -28,6 +30,7 @@ class Kind(IntEnum):
     KEPT = 5
     CHECKPOINT_ANSWER = 6
     LEASE = 7
+    RECALL = 8
     # replica to daemon
     HELLO = 16
     STARTED = 17
@@ -231,12 +234,12 @@ def read_output(body: bytes) -> Output:
 
 
 def frame_tokens(kind: Kind, tokens: Sequence[int]) -> bytes:
-    """A STARTED, KEPT or CANCEL frame."""
+    """A STARTED, KEPT, CANCEL or RECALL frame."""
     return frame(kind, struct.pack(f"<{len(tokens)}Q", *tokens))
 
 
 def read_tokens(body: bytes) -> tuple[int, ...]:
-    """The tokens of a STARTED, KEPT or CANCEL frame."""
+    """The tokens of a STARTED, KEPT, CANCEL or RECALL frame."""
     return struct.unpack(f"<{len(body) // 8}Q", body)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from threading import Lock
 
-from nodeagent.replica.frames import Result, Run, pack_result
+from nodeagent.replica.frames import GIVEN_BACK, Outcome, Result, Run, pack_result
 
 
 class Ledger:
@@ -30,17 +30,29 @@ class Ledger:
                 self._held[run.token] = run.task_id
         return fresh
 
-    def start(self, token: int) -> None:
-        """The agent works on it now."""
+    def start(self, token: int) -> bool:
+        """The agent may work on it now; not on one that was given back meanwhile."""
         with self._lock:
+            if token not in self._held:
+                return False
             self._started.add(token)
+        return True
 
-    def end(self, result: Result) -> bytes:
-        """The attempt ended. Returns the result packed for a RESULTS frame."""
+    def give_back(self, tokens: Iterable[int]) -> list[bytes]:
+        """Let go of those that no agent works on, for ever. Returns their results, packed; the others go on."""
+        with self._lock:
+            waiting = [token for token in tokens if token in self._held and token not in self._started]
+            given = [_given_back(self._held.pop(token), token) for token in waiting]
+            self._ended.update(zip(waiting, given, strict=True))
+        return given
+
+    def end(self, result: Result) -> bytes | None:
+        """The attempt ended. Returns the result packed for a RESULTS frame; None: it was given back before."""
         packed = pack_result(result)
         token = result.token
         with self._lock:
-            self._held.pop(token, None)
+            if self._held.pop(token, None) is None:
+                return None
             self._started.discard(token)
             self._ended[token] = packed
         return packed
@@ -68,3 +80,8 @@ class Ledger:
         """Attempts running, attempts waiting."""
         running = len(self._started)
         return running, max(0, len(self._held) - running)
+
+
+def _given_back(task_id: int, token: int) -> bytes:
+    why = "It waited behind another attempt for long; it was not begun."
+    return pack_result(Result(task_id, token, Outcome.INTERRUPTED, 0, b"", GIVEN_BACK, why))

@@ -123,7 +123,8 @@ class Runtime:
             if self._is_lease_over:
                 self._end(Result(run.task_id, run.token, Outcome.INTERRUPTED, 0))
                 continue
-            self._ledger.start(run.token)
+            if not self._ledger.start(run.token):
+                continue  # given back
             self._slots.take(run.token)
             self._reporter.started(run.token)
             tasks[run.token] = self._loop.create_task(self._attempt(run))
@@ -208,7 +209,9 @@ class Runtime:
 
     def _end(self, result: Result) -> None:
         self._slots.release(result.token)
-        self._reporter.ended(self._ledger.end(result), more_to_come=bool(self._waiting))
+        packed = self._ledger.end(result)
+        if packed is not None:
+            self._reporter.ended(packed, more_to_come=bool(self._waiting))
 
 
 class OutputTooLarge(ValueError):

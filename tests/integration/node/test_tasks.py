@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from agentfarm.wire import link_pb2 as wire
 from tests.integration.node.conftest import Node
 from tests.integration.node.controller import ScriptedController, task, wanted
@@ -145,6 +147,58 @@ async def test_cancel_of_waiting_and_of_running_attempts(
     await controller.send(cancel_attempts=wire.CancelAttempts(tokens=[1, 2], reason=wire.CANCEL_REASON_REQUESTED))
     for token in (1, 2):
         assert (await controller.result_of(token)).outcome == wire.OUTCOME_CANCELLED
+    assert not (tmp_path / "b").exists()
+
+
+BLOCK = """
+import pathlib, time
+def main(input):
+    pathlib.Path(input).touch()
+    time.sleep(2 if input.endswith("long") else 0)
+async def main_async(input):  # blocks the loop itself
+    main(input)
+"""
+
+
+@pytest.mark.parametrize("entry", ["agent.py:main", "agent.py:main_async"])
+async def test_recalled_work_that_was_not_begun_is_given_back_at_once(
+    node: Node, controller: ScriptedController, tmp_path: Path, entry: str
+) -> None:
+    await node.start()
+    await controller.desire(wanted(1, controller.bundle(agent=BLOCK), entry=entry))
+    await controller.until_running(1)
+    await controller.assign(
+        task(1, 1, str(tmp_path / "long")), *(task(i, 1, str(tmp_path / str(i))) for i in (2, 3, 4))
+    )
+    await controller.until((tmp_path / "long").exists)
+    await controller.send(recall_attempts=wire.RecallAttempts(tokens=[1, 2, 3, 99]))
+    for token in (2, 3):
+        result = await controller.result_of(token)
+        assert (result.outcome, result.error_type) == (wire.OUTCOME_INTERRUPTED, "GivenBack")
+    assert 1 not in {result.fencing_token for result in controller.results}, "what was begun goes on"
+    assert (await controller.result_of(1)).outcome == wire.OUTCOME_SUCCEEDED
+    assert (await controller.result_of(4)).outcome == wire.OUTCOME_SUCCEEDED, "it was not recalled"
+    assert not (tmp_path / "2").exists()
+    assert not (tmp_path / "3").exists()
+    assert [result.fencing_token for result in controller.results].count(2) == 1
+
+
+async def test_what_was_given_back_is_told_again_to_a_new_daemon_until_it_is_kept(
+    node: Node, controller: ScriptedController, tmp_path: Path
+) -> None:
+    await node.start()
+    await controller.desire(wanted(1, controller.bundle(agent=HOLD)))
+    await controller.until_running(1)
+    await controller.assign(task(1, 1, str(tmp_path / "a")), task(2, 1, str(tmp_path / "b")))
+    await controller.until(lambda: 1 in controller.started)
+    controller.acknowledges = False
+    await controller.send(recall_attempts=wire.RecallAttempts(tokens=[2]))
+    await controller.result_of(2)
+    await node.kill()
+    await node.start()
+    await controller.until(lambda: len(controller.hellos) == 2)
+    assert set(controller.hellos[1].running_tokens) == {1}
+    await controller.until(lambda: [result.fencing_token for result in controller.results].count(2) == 2)
     assert not (tmp_path / "b").exists()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from nodeagent.replica.frames import Outcome, Result, Run
+from nodeagent.replica.frames import GIVEN_BACK, Outcome, Result, Run, read_results
 from nodeagent.replica.ledger import Ledger
 from nodeagent.replica.slots import Slots, read_slots
 from nodeagent.replica.threads import CURRENT_TOKEN, AttemptThreads
@@ -26,6 +26,35 @@ def test_an_attempt_is_held_until_its_result_is_kept() -> None:
     assert ledger.take([run(1), run(2), run(3)]) == [run(3)]  # told again: it is here already, even if it has ended
     ledger.forget([1])
     assert ledger.snapshot()[1] == []
+
+
+def test_what_was_not_begun_is_given_back_for_ever_and_what_was_begun_is_not() -> None:
+    ledger = Ledger()
+    ledger.take([run(1), run(2), run(3)])
+    assert ledger.start(1)
+    [packed] = ledger.give_back([1, 2, 99])
+    [result] = read_results(packed)
+    assert (result.token, result.task_id, result.outcome, result.error_type) == (2, 20, Outcome.INTERRUPTED, GIVEN_BACK)
+    assert not ledger.start(2), "it may run elsewhere by now"
+    assert ledger.end(Result(20, 2, Outcome.CANCELLED, 0)) is None, "one attempt has one result"
+    assert ledger.snapshot() == ([(1, 10, True), (3, 30, False)], [packed])
+    assert ledger.give_back([2]) == []
+    assert ledger.take([run(2)]) == []
+    assert ledger.counts == (1, 1)
+
+
+def test_an_attempt_is_begun_or_given_back_never_both() -> None:
+    ledger = Ledger()
+    tokens = list(range(1, 2_001))
+    ledger.take([run(token) for token in tokens])
+    begun: list[int] = []
+    beginner = threading.Thread(target=lambda: begun.extend(token for token in tokens if ledger.start(token)))
+    beginner.start()
+    given = [
+        result.token for token in reversed(tokens) for it in ledger.give_back([token]) for result in read_results(it)
+    ]
+    beginner.join()
+    assert sorted(begun + given) == tokens
 
 
 def test_what_is_worked_on_can_be_read_after_death(tmp_path: Path) -> None:
