@@ -265,18 +265,31 @@ def is_ready(cluster: Cluster, pid: int) -> bool:
     return found is not None and found.pid == pid and found.status == "ready"
 
 
+def server_of(cluster: Cluster, pid: int) -> psutil.Process | None:
+    """The living server process of that pid, if it is one of this data folder. Zombies do not count."""
+    try:
+        process = psutil.Process(pid)
+        return process if _serves(process, cluster) else None
+    except (psutil.Error, OSError):
+        return None
+
+
 def servers_on(cluster: Cluster) -> list[psutil.Process]:
     """Every living server process, postmaster or child, that works in the data folder. Zombies do not count."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if (
-                process.name().startswith("postgres")
-                and process.status() != psutil.STATUS_ZOMBIE
-                and Path(process.cwd()).samefile(cluster.data)
-            ):
+            if _serves(process, cluster):
                 found.append(process)
     return found
+
+
+def _serves(process: psutil.Process, cluster: Cluster) -> bool:
+    return (
+        process.name().startswith("postgres")
+        and process.status() != psutil.STATUS_ZOMBIE
+        and Path(process.cwd()).samefile(cluster.data)
+    )
 
 
 def clear(cluster: Cluster) -> None:

@@ -153,8 +153,7 @@ class EmbeddedPostgres:
     async def _adopt(self) -> psutil.Process | None:
         """The server an earlier controller left running, if it is sound; else None, and nothing of it remains."""
         found = on_disk.read_postmaster(self.cluster)
-        alive = {process.pid: process for process in await asyncio.to_thread(on_disk.servers_on, self.cluster)}
-        process = alive.get(found.pid) if found is not None else None
+        process = on_disk.server_of(self.cluster, found.pid) if found is not None else None
         if found is None or process is None:
             await asyncio.to_thread(on_disk.clear, self.cluster)
             return None
