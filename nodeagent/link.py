@@ -19,6 +19,7 @@ import grpc
 from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire.link_pb2_grpc import LinkStub
 from nodeagent.calls import Calls
+from nodeagent.knocking import wait_or_opened
 from nodeagent.lease import Lease
 from nodeagent.log import log
 from nodeagent.outgoing import Outgoing
@@ -108,7 +109,8 @@ class Link:
         self._current: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
-        """Connect, serve, and connect again: at once after a working stream broke, then less and less often."""
+        """Connect, serve, and connect again: at once after a working stream broke, then less and less often; and when
+        a controller that was gone listens again."""
         failures = 0
         try:
             while True:
@@ -127,7 +129,8 @@ class Link:
                 lasted_s = asyncio.get_running_loop().time() - began
                 failures = 0 if lasted_s > BACKOFF_MAX_S else failures + 1
                 wait_s = min(wait_s, BACKOFF_MIN_S * 2 ** min(failures, 10)) if wait_s <= BACKOFF_MAX_S else wait_s
-                await asyncio.sleep(wait_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter
+                jitter = random.random()  # noqa: S311 - not a secret
+                await wait_or_opened(self._peer.address, wait_s * (0.5 + jitter / 2), jitter)
         finally:
             self._lease.stop()
 

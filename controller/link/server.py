@@ -8,6 +8,7 @@ settles everything.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -32,6 +33,7 @@ log = structlog.get_logger("controller.link")
 
 OUTBOX_MESSAGES_MAX: Final = 20_000  # unsent messages after which a session is given up as stuck
 HELLO_DEADLINE_S: Final = 10.0
+LEAD_WAIT_S: Final = 1.0  # a node that comes while the state is being read waits this long instead of going away
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 ACK_GATHER_S: Final = 0.005  # a node writes results that are not acknowledged within 25 ms
 CHECKPOINTS_MAX: Final = 100  # in one answer
@@ -193,6 +195,9 @@ class LinkServer(link_pb2_grpc.LinkServicer):
 
     async def Connect(self, request_iterator: Any, context: Any) -> None:  # noqa: N802 - the contract's name
         """A node's stream, from Hello to its end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAD_WAIT_S):
+                await self._engine.leading.wait()
         node = await self._authenticated(context)
         try:
             async with asyncio.timeout(HELLO_DEADLINE_S):

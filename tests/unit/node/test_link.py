@@ -7,6 +7,7 @@ import asyncio
 import grpc
 import pytest
 
+from nodeagent import knocking
 from nodeagent.calls import Calls
 from nodeagent.daemon import Daemon
 from nodeagent.link import Link, Peer
@@ -50,3 +51,38 @@ async def test_a_stream_that_breaks_is_made_anew(end: str, monkeypatch: pytest.M
         for task in (running, tried_again):
             task.cancel()
         await asyncio.gather(running, tried_again, return_exceptions=True)
+
+
+async def test_wait_ends_when_a_controller_that_was_gone_listens_again(
+    unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_shut, was_refused = knocking._is_shut, asyncio.Event()
+
+    async def watched(address: str) -> bool:
+        answer = await is_shut(address)
+        if answer:
+            was_refused.set()
+        return answer
+
+    monkeypatch.setattr(knocking, "_is_shut", watched)
+    waiting = asyncio.create_task(knocking.wait_or_opened(f"127.0.0.1:{unused_tcp_port}", 60.0, 0.0))
+    async with asyncio.timeout(20):
+        await was_refused.wait()
+        async with await asyncio.start_server(lambda *_: None, "127.0.0.1", unused_tcp_port):
+            await waiting
+
+
+async def test_door_that_was_never_shut_shortens_no_wait() -> None:
+    loop = asyncio.get_running_loop()
+    async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as server:
+        began = loop.time()
+        await knocking.wait_or_opened(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", 0.3, 0.0)
+        assert loop.time() - began >= 0.29
+
+
+async def test_wait_at_a_shut_door_ends_in_time(unused_tcp_port: int) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with asyncio.timeout(20):
+        await knocking.wait_or_opened(f"127.0.0.1:{unused_tcp_port}", 0.3, 1.0)
+    assert loop.time() - began >= 0.29
