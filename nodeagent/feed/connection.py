@@ -118,7 +118,12 @@ class BookState:
         self._synced_at_ns = now_ns
 
     def replace(self, snapshot: BookSnapshot, now_ns: int) -> Fault | None:
-        """Take a snapshot and the numbered deltas that waited for it. Returns what puts it in doubt at once, if any."""
+        """Take a snapshot and the numbered deltas that waited for it. Returns what puts it in doubt at once, if any.
+
+        A snapshot that the deltas do not follow is too old: it is not taken, and the deltas wait for the next one.
+        """
+        if hole := self._hole_after(snapshot.last_update_id):
+            return Fault(GapKind.BOOK_SEQUENCE, *hole)
         self.book.replace(snapshot)
         self.update_id = snapshot.last_update_id
         self.synced(now_ns)
@@ -161,6 +166,19 @@ class BookState:
             return False, Fault(GapKind.BOOK_SEQUENCE, self.update_id + 1, delta.first_update_id - 1)
         self.update_id = delta.last_update_id
         return True, None
+
+    def _hole_after(self, update_id: int) -> tuple[int, int] | None:
+        """Forget the waiting deltas up to that number, and put the others in order. Returns the hole before or among
+        them, if any; then what came before it is of no use."""
+        waiting = [delta for delta in self.pending if delta.last_update_id > update_id]
+        waiting.sort(key=lambda delta: delta.first_update_id)
+        self.pending = waiting
+        for number, delta in enumerate(waiting):
+            if delta.first_update_id > update_id + 1:
+                self.pending = waiting[number:]
+                return update_id + 1, delta.first_update_id - 1
+            update_id = max(update_id, delta.last_update_id)
+        return None
 
     def _backoff_ns(self) -> int:
         """Nothing for the first question, then doubling."""

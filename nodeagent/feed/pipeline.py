@@ -93,9 +93,9 @@ class Pipeline:
             take_kept(self.state, record.connection_id, record.payload)
         return out
 
-    def due(self, now_ns: int) -> list[Action]:
+    def due(self, now_ns: int, *, may_ask: bool = True) -> list[Action]:
         """What the live shell should ask the venue now; see `questions`."""
-        return self._questions.due(now_ns)
+        return self._questions.due(now_ns, may_ask=may_ask)
 
     def finish(self) -> Output:
         """Close the running second and minute: the end of a file, or of a clean shutdown."""

@@ -1,4 +1,4 @@
-"""A WebSocket to a venue, kept open for ever, and its REST questions.
+"""A WebSocket to a venue, kept open for ever.
 
 Owns sockets and nothing else: every frame, and every fact about the connection, goes to the `Sink` as it comes, in
 order.
@@ -16,16 +16,14 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
-from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
-from agentfarm.errors import InvalidRequest
-from nodeagent.feed.records import Connected, RecordKind, RestAnswer
-from nodeagent.feed.source import Channel, Purpose, RestRequest, Signer, Source
+from nodeagent.feed.pace import Pace, is_local
+from nodeagent.feed.records import Connected, RecordKind
+from nodeagent.feed.source import Channel, Signer, Source
 
 FRAME_QUEUE_MAX: Final = 1024
 """Frames received and not yet taken; beyond it the socket is not read."""
@@ -33,14 +31,6 @@ CONNECT_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 1.0
 STEADY_AFTER_S: Final = 10.0
 """A connection that lived so long was a good one: the next wait begins small again."""
-REST_TIMEOUT_S: Final = 20.0
-REST_PER_S: Final = 5.0
-REST_PAGES_MAX: Final = 500
-"""Pages followed for one hole in one go; the rest of the hole is asked for at its next turn."""
-REST_ANSWER_MAX_BYTES: Final = 32 * 1024 * 1024
-MESSAGES_PER_S: Final = 6.0
-"""Ours to the venue; Coinbase Advanced Trade allows 8."""
-
 LONG_FRAME_BYTES: Final = 256 * 1024
 """A snapshot. Reading the largest takes 60 ms, in which nothing else runs."""
 
@@ -89,7 +79,7 @@ class FeedSession:
         self._signer = signer
         self._socket: ClientConnection | None = None
         self._frame_at_s = 0.0
-        self._pace = Pace(MESSAGES_PER_S)
+        self._pace = Pace(source.messages_per_s, int(source.messages_per_s))
         self.connection_id = 0
         self.connects = 0
         self.problem = "not connected yet"
@@ -235,87 +225,6 @@ class FeedSession:
         await self._pace.turn()
         await socket.send(message.decode())
         self._sink.take(RecordKind.SENT, self.connection_id, shown)
-
-
-class RestClient:
-    """Asks the venue, one question at a time; each answer goes to the sink, whatever its status."""
-
-    def __init__(self, source: Source, sink: Sink) -> None:
-        self._source = source
-        self._sink = sink
-        self._pace = Pace(REST_PER_S)
-        self._client = httpx.AsyncClient(
-            timeout=REST_TIMEOUT_S, headers={"User-Agent": "agentfarm"}, trust_env=not is_local(source.rest_url)
-        )
-        self.requests = 0
-        self.failures = 0
-        self.problem = ""
-
-    async def ask(self, request: RestRequest) -> None:
-        """Ask, and follow the pages of a hole. Failures are counted; whoever asked asks again by its own clock."""
-        following: RestRequest | None = request
-        for _ in range(REST_PAGES_MAX):
-            if following is None:
-                return
-            answer = await self._get(following)
-            if answer is None:
-                return
-            self._sink.take(RecordKind.REST, max(0, following.connection_id), answer.encode())
-            if answer.status != httpx.codes.OK:
-                self.failures += 1
-                self.problem = f"{following.url} answered {answer.status}"
-                return
-            self.problem = ""
-            following = self._next_page(answer)
-
-    async def close(self) -> None:
-        """Close idle connections."""
-        await self._client.aclose()
-
-    async def _get(self, request: RestRequest) -> RestAnswer | None:
-        await self._pace.turn()
-        self.requests += 1
-        try:
-            async with self._client.stream("GET", request.url) as response:
-                body = bytearray()
-                async for piece in response.aiter_bytes():
-                    body += piece
-                    if len(body) > REST_ANSWER_MAX_BYTES:
-                        raise httpx.HTTPError("the answer is too large")
-                return RestAnswer(request, response.status_code, bytes(body))
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            self.failures += 1
-            self.problem = f"{request.url}: {type(error).__name__} {error}"
-            return None
-
-    def _next_page(self, answer: RestAnswer) -> RestRequest | None:
-        if answer.request.purpose is not Purpose.TRADES:
-            return None
-        try:
-            return self._source.parse_trades(answer.request, answer.body).next_request
-        except InvalidRequest:
-            return None
-
-
-class Pace:
-    """Lets turns pass at most so often; the first come at once."""
-
-    def __init__(self, per_s: float) -> None:
-        self._gap_s = 1.0 / per_s
-        self._burst = max(1, int(per_s))
-        self._next_s = 0.0
-
-    async def turn(self) -> None:
-        """Return when it is one's turn."""
-        now_s = time.monotonic()
-        self._next_s = max(self._next_s, now_s - self._gap_s * self._burst) + self._gap_s
-        if self._next_s > now_s:
-            await asyncio.sleep(self._next_s - now_s)
-
-
-def is_local(url: str) -> bool:
-    """Whether an address is this machine, which no proxy should be asked for."""
-    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
 
 
 def backoff_s(attempt: int, min_s: float, max_s: float) -> float:

@@ -83,6 +83,14 @@ class TradePage(msgspec.Struct, frozen=True):
     next_request: RestRequest | None
 
 
+class RestBudget(msgspec.Struct, frozen=True):
+    """How fast a venue may be asked over REST, in the venue's own measure of what a question costs."""
+
+    per_s: float
+    burst: float
+    """So much at once; below that, questions do not wait."""
+
+
 class Signer(Protocol):
     """Credentials, as the extra fields of one subscribe message. Secrets stay inside."""
 
@@ -110,6 +118,9 @@ class Source(Protocol):
     subscribe_within_s: float
     """The venue closes a connection that has not subscribed by then."""
     max_connects_per_s: float
+    messages_per_s: float
+    """Ours on one connection; as many may follow each other at once."""
+    rest_budget: RestBudget
     silence_max_s: float
     """With the default channels something arrives at least this often; longer silence is a stall."""
 
@@ -130,6 +141,9 @@ class Source(Protocol):
 
     def parse(self, frame: bytes, received_at_ns: int) -> Parsed:
         """Read one frame. Never raises, whatever the bytes: what cannot be read is a reject."""
+
+    def rest_cost(self, request: RestRequest) -> float:
+        """What a question takes of the budget."""
 
     def instruments_request(self) -> RestRequest | None:
         """Ask for all products' rules."""

@@ -18,6 +18,7 @@ from nodeagent.feed.events import VenueError
 from nodeagent.feed.pipeline import Pipeline
 from nodeagent.feed.quality import refused
 from nodeagent.feed.records import Following, RecordKind, segment_of
+from nodeagent.feed.rest import RestClient
 from nodeagent.feed.service import progress as progress_file
 from nodeagent.feed.service.intake import Intake
 from nodeagent.feed.service.metrics import serve_metrics
@@ -29,7 +30,6 @@ from nodeagent.feed.service.rate import Rate
 from nodeagent.feed.service.retention import Disk, Room, disk_state, disk_words, expendable, left_out
 from nodeagent.feed.service.settings import FeedSettings
 from nodeagent.feed.service.status import FeedStatus
-from nodeagent.feed.session import RestClient
 from nodeagent.feed.source import RestRequest
 from nodeagent.feed.state import PipelineSettings, Resubscribe, Subscribe
 from nodeagent.feed.times import MS_NS, NS
@@ -40,7 +40,6 @@ from nodeagent.questdb.health import disk_room
 MARK_EVERY_S: Final = 0.1
 QUESTIONS_EVERY_S: Final = 0.5
 ROOM_EVERY_S: Final = 5.0
-REST_AT_ONCE: Final = 4
 BEHIND_MAX_S: Final = 2.0
 """Further behind, no product is good."""
 
@@ -56,7 +55,6 @@ class Feed:
         self._signer = open_signer(settings)
         self._tasks: list[asyncio.Task[None]] = []
         self._asked: set[asyncio.Task[None]] = set()
-        self._asking = asyncio.Semaphore(REST_AT_ONCE)
         self._started_at_ns = time.time_ns()
         self._is_stopping = False
         self._rate = Rate()
@@ -98,7 +96,7 @@ class Feed:
         self._intake.take(RecordKind.TICK, 0, b"")
         self._end_old_connections(state.first_open_connection)
         self._take_products()
-        self._rest = RestClient(self._source, self._intake)
+        self._rest = RestClient(self._source, self._intake, self._is_open_question)
         self._sessions = [
             open_session(self._source, settings, self._intake, self._next_connection_id, self._signer)
             for _ in range(settings.connections)
@@ -234,7 +232,7 @@ class Feed:
         """Put the pipeline's questions to the venue. Only when it is up to date: old holes may be filled already."""
         if not self._intake.is_live:
             return
-        for action in self._pipeline.due(time.time_ns()):
+        for action in self._pipeline.due(time.time_ns(), may_ask=not self._rest.is_waiting):
             if isinstance(action, Resubscribe):
                 for session in self._sessions:
                     self._start(session.resubscribe(action.connection_id, action.products, action.channels))
@@ -243,11 +241,11 @@ class Feed:
                 for session in self._sessions:
                     self._start(session.subscribe(action.connection_id, action.product, known))
             else:
-                self._start(self._put_question(action))
+                self._start(self._rest.ask(action))
 
-    async def _put_question(self, request: RestRequest) -> None:
-        async with self._asking:
-            await self._rest.ask(request)
+    def _is_open_question(self, request: RestRequest) -> bool:
+        """Not when it is about a book of a connection that is gone."""
+        return request.connection_id < 0 or request.connection_id in self._pipeline.state.connections
 
     async def _sync(self) -> None:
         try:

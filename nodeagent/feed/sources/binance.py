@@ -3,13 +3,16 @@
 Rules of the protocol kept here: books start from the REST depth snapshot and continue with numbered deltas (`U`,
 `u`); `m` true means that the buyer was the maker, so the taker sold; trade ids rise by one per symbol, and the 24 h
 ticker names the last one once a second, which serves as heartbeat; times are milliseconds. Products are symbols in
-capitals (`BTCUSDT`). Source: developers.binance.com/docs/binance-spot-api-docs (web-socket-streams, rest-api).
+capitals (`BTCUSDT`). A minute allows 6,000 of request weight, a second 5 messages, of which our PING and PONG are two.
+Source: developers.binance.com/docs/binance-spot-api-docs (web-socket-streams, rest-api).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
+
+import msgspec
 
 from agentfarm.errors import InvalidRequest
 from nodeagent.feed.decimals import scaled
@@ -30,7 +33,7 @@ from nodeagent.feed.events import (
     Trade,
     VenueError,
 )
-from nodeagent.feed.source import Channel, Purpose, RestRequest, Signer, TradeHole, TradePage
+from nodeagent.feed.source import Channel, Purpose, RestBudget, RestRequest, Signer, TradeHole, TradePage
 from nodeagent.feed.sources import binance_wire as wire
 from nodeagent.feed.sources.reading import (
     DECODE_ERRORS,
@@ -49,7 +52,12 @@ from nodeagent.feed.times import MS_NS
 STREAM_NAMES: Final = {Channel.TRADES: "trade", Channel.BOOK: "depth@100ms", Channel.TICKER: "ticker"}
 TRADES_PAGE_MAX: Final = 1000
 DEPTH_MAX: Final = 5000
-_REQUEST_IDS: Final = {"SUBSCRIBE": 1, "UNSUBSCRIBE": 2}
+DEPTH_CHECKED: Final = 1000
+"""Levels that a book is compared with: a fifth of the weight."""
+WEIGHTS: Final = {Purpose.INSTRUMENTS: 20, Purpose.TRADES: 25, Purpose.BOOK_CHECK: 50, Purpose.BOOK_REPAIR: 250}
+ID_CHARS_MAX: Final = 36
+_SUBSCRIBED_ID, _UNSUBSCRIBED_ID = 1, 2
+"""Answers name nothing but the id. A product that is asked for alone lends it its name."""
 
 
 class Binance:
@@ -66,6 +74,8 @@ class Binance:
     max_frame_bytes = 16 * 1024 * 1024
     subscribe_within_s = 5.0
     max_connects_per_s = 1.0
+    messages_per_s = 2.0
+    rest_budget = RestBudget(per_s=50.0, burst=2500.0)
     silence_max_s = 10.0
 
     def connect_url(self, products: Sequence[str], channels: Sequence[Channel]) -> str:
@@ -74,10 +84,12 @@ class Binance:
     def subscribe(
         self, products: Sequence[str], channels: Sequence[Channel], signer: Signer | None = None, now_s: int = 0
     ) -> list[bytes]:
-        return _request("SUBSCRIBE", products, channels)
+        alone = products[0] if len(products) == 1 else ""
+        is_id = alone.isascii() and alone.isalnum() and len(alone) <= ID_CHARS_MAX
+        return _request("SUBSCRIBE", products, channels, alone if is_id else _SUBSCRIBED_ID)
 
     def unsubscribe(self, products: Sequence[str], channels: Sequence[Channel]) -> list[bytes]:
-        return _request("UNSUBSCRIBE", products, channels)
+        return _request("UNSUBSCRIBE", products, channels, _UNSUBSCRIBED_ID)
 
     def parse(self, frame: bytes, received_at_ns: int) -> Parsed:
         """Read one frame; never raises."""
@@ -92,6 +104,10 @@ class Binance:
             is_book = isinstance(data, wire.DepthData)
             return Parsed([], [reject_of(error, data.symbol, breaks_book=is_book)], -1, sent_at_ns)
         return Parsed(events, [], -1, sent_at_ns)
+
+    def rest_cost(self, request: RestRequest) -> float:
+        """Its weight."""
+        return WEIGHTS.get(request.purpose, 1)
 
     def instruments_request(self) -> RestRequest | None:
         return RestRequest(Purpose.INSTRUMENTS, f"{self.rest_url}/exchangeInfo")
@@ -134,7 +150,8 @@ class Binance:
     def book_request(self, product: str, purpose: Purpose) -> RestRequest | None:
         if purpose is Purpose.ORDERS:
             return None
-        return RestRequest(purpose, f"{self.rest_url}/depth?symbol={product}&limit={DEPTH_MAX}", product)
+        limit = DEPTH_CHECKED if purpose is Purpose.BOOK_CHECK else DEPTH_MAX
+        return RestRequest(purpose, f"{self.rest_url}/depth?symbol={product}&limit={limit}", product)
 
     def parse_book(self, request: RestRequest, body: bytes) -> BookSnapshot:
         def decode(body: bytes) -> BookSnapshot:
@@ -148,14 +165,14 @@ class Binance:
         raise InvalidRequest("Binance publishes no level 3 book")
 
 
-def _request(method: str, products: Sequence[str], channels: Sequence[Channel]) -> list[bytes]:
+def _request(method: str, products: Sequence[str], channels: Sequence[Channel], request_id: int | str) -> list[bytes]:
     streams = [
         f"{product.lower()}@{STREAM_NAMES[channel]}"
         for channel in channels
         if channel in STREAM_NAMES
         for product in products
     ]
-    return [to_json({"method": method, "params": streams, "id": _REQUEST_IDS[method]})] if streams else []
+    return [to_json({"method": method, "params": streams, "id": request_id})] if streams else []
 
 
 def _read(data: wire.TradeData | wire.DepthData | wire.TickerData, sent_at_ns: int) -> list[Event]:
@@ -196,13 +213,22 @@ def _parse_other(frame: bytes, cause: Exception) -> Parsed:
     try:
         message = wire.ENVELOPE.decode(frame)
     except DECODE_ERRORS as error:
-        return unreadable(error)
+        return _unreadable(error)
+    alone = message.id if isinstance(message.id, str) else ""
     if message.error is not None or message.msg:
         text = message.error.msg if message.error is not None else message.msg
-        return Parsed([VenueError(text)], [])
+        return Parsed([VenueError(f"{alone}: {text}" if alone else text)], [])
     kind = message.data.e if message.data is not None else message.e
+    if kind == wire.SHUTDOWN:
+        return Parsed([], [])  # the end of the connection follows, and a new one; nothing is lost by waiting for it
     if kind and kind not in wire.KNOWN_KINDS:
         return Parsed([], [], unknown_type=kind)
     if not message.stream and not kind and message.id is not None:
-        return Parsed([Subscribed({})], [])
-    return unreadable(cause)
+        is_subscription = message.id != _UNSUBSCRIBED_ID
+        return Parsed([Subscribed({"streams": (alone,)} if alone else {})] if is_subscription else [], [])
+    return _unreadable(cause)
+
+
+def _unreadable(error: Exception) -> Parsed:
+    """A frame of unknown content. No book is in doubt by it: where one lost a change, its next number tells."""
+    return Parsed([], [msgspec.structs.replace(refusal, breaks_book=False) for refusal in unreadable(error).rejects])

@@ -100,6 +100,7 @@ class PastTrade(msgspec.Struct, gc=False):
 
 
 FRAME: Final = msgspec.json.Decoder(StreamFrame)
+SHUTDOWN: Final = "serverShutdown"
 KNOWN_KINDS: Final = frozenset({"trade", "depthUpdate", "24hrTicker"})
 ENVELOPE: Final = msgspec.json.Decoder(Envelope)
 EXCHANGE_INFO: Final = msgspec.json.Decoder(ExchangeInfo)

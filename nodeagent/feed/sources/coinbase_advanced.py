@@ -32,7 +32,7 @@ from nodeagent.feed.events import (
     Trade,
     VenueError,
 )
-from nodeagent.feed.source import Channel, Purpose, RestRequest, Signer, TradeHole, TradePage
+from nodeagent.feed.source import Channel, Purpose, RestBudget, RestRequest, Signer, TradeHole, TradePage
 from nodeagent.feed.sources import coinbase_advanced_wire as wire
 from nodeagent.feed.sources.reading import (
     DECODE_ERRORS,
@@ -79,6 +79,8 @@ class CoinbaseAdvanced:
     max_frame_bytes = 16 * 1024 * 1024
     subscribe_within_s = 5.0
     max_connects_per_s = 8.0
+    messages_per_s = 6.0
+    rest_budget = RestBudget(per_s=5.0, burst=5.0)
     silence_max_s = 10.0
 
     def connect_url(self, products: Sequence[str], channels: Sequence[Channel]) -> str:
@@ -131,6 +133,10 @@ class CoinbaseAdvanced:
         else:
             _read_rest_of(message, sent_at_ns, events, rejects)
         return Parsed(events, rejects, message.sequence_num, sent_at_ns)
+
+    def rest_cost(self, request: RestRequest) -> float:
+        """Each question counts once."""
+        return 1.0
 
     def instruments_request(self) -> RestRequest | None:
         return RestRequest(Purpose.INSTRUMENTS, f"{self.rest_url}/products")

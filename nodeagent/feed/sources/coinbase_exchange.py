@@ -30,7 +30,7 @@ from nodeagent.feed.events import (
     Trade,
     VenueError,
 )
-from nodeagent.feed.source import Channel, Purpose, RestRequest, Signer, TradeHole, TradePage
+from nodeagent.feed.source import Channel, Purpose, RestBudget, RestRequest, Signer, TradeHole, TradePage
 from nodeagent.feed.sources import coinbase_exchange_wire as wire
 from nodeagent.feed.sources.reading import (
     DECODE_ERRORS,
@@ -74,6 +74,8 @@ class CoinbaseExchange:
     max_frame_bytes = 16 * 1024 * 1024
     subscribe_within_s = 5.0
     max_connects_per_s = 8.0
+    messages_per_s = 6.0
+    rest_budget = RestBudget(per_s=5.0, burst=5.0)
     silence_max_s = 10.0
 
     def connect_url(self, products: Sequence[str], channels: Sequence[Channel]) -> str:
@@ -106,6 +108,10 @@ class CoinbaseExchange:
             is_book = isinstance(message, wire.UpdateMessage | wire.SnapshotMessage | wire.OrderMessage)
             return Parsed([], [reject_of(error, product, breaks_book=is_book)])
         return Parsed([event], [], -1, UNKNOWN_TIME_NS)
+
+    def rest_cost(self, request: RestRequest) -> float:
+        """Each question counts once."""
+        return 1.0
 
     def instruments_request(self) -> RestRequest | None:
         return RestRequest(Purpose.INSTRUMENTS, f"{self.rest_url}/products")

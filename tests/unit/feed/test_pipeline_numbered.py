@@ -98,5 +98,9 @@ def test_sources_say_what_the_venues_want_to_hear() -> None:
         {"type": "unsubscribe", "product_ids": products, "channels": ["heartbeat", "matches", "level2_batch"]}
     ]
     assert [json.loads(m) for m in Binance().subscribe(["BTCUSDT"], [Channel.TRADES, Channel.BOOK])] == [
-        {"method": "SUBSCRIBE", "params": ["btcusdt@trade", "btcusdt@depth@100ms"], "id": 1}
+        {"method": "SUBSCRIBE", "params": ["btcusdt@trade", "btcusdt@depth@100ms"], "id": "BTCUSDT"}
+    ]
+    both = ["BTCUSDT", "ETHUSDT"]
+    assert [json.loads(m) for m in Binance().subscribe(both, [Channel.TRADES])] == [
+        {"method": "SUBSCRIBE", "params": ["btcusdt@trade", "ethusdt@trade"], "id": 1}
     ]

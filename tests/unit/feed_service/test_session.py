@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
 
 import msgspec
 
 from agentfarm.exchange import ExchangeServer, FaultKind
+from nodeagent.feed.pace import Pace
 from nodeagent.feed.records import Connected, RecordKind, RestAnswer
-from nodeagent.feed.session import FeedSession, Pace, RestClient, SessionSettings
+from nodeagent.feed.rest import RestClient
+from nodeagent.feed.session import FeedSession, SessionSettings
 from nodeagent.feed.source import Channel, Source, TradeHole, load_source
+from tests.unit.feed_service.sinks import KeptSink
 
-WITHIN_S = 10.0
 PRODUCTS = ("BTC-USD", "ETH-USD")
-
-
-class _Sink:
-    """Keeps everything, and wakes whoever waits."""
-
-    def __init__(self) -> None:
-        self.taken: list[tuple[RecordKind, int, bytes]] = []
-        self._more = asyncio.Event()
-
-    def take(self, kind: RecordKind, connection_id: int, payload: bytes) -> None:
-        self.taken.append((kind, connection_id, payload))
-        self._more.set()
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(WITHIN_S):
-            while not holds():
-                self._more.clear()
-                await self._more.wait()
-
-    def of(self, kind: RecordKind) -> list[bytes]:
-        return [payload for taken, _, payload in self.taken if taken is kind]
 
 
 class _Signer:
@@ -55,8 +36,8 @@ def _source(exchange: ExchangeServer) -> Source:
 @asynccontextmanager
 async def _session(
     exchange: ExchangeServer, *, silence_max_s: float | None = None
-) -> AsyncIterator[tuple[FeedSession, _Sink]]:
-    sink, ids, source = _Sink(), count(1), _source(exchange)
+) -> AsyncIterator[tuple[FeedSession, KeptSink]]:
+    sink, ids, source = KeptSink(), count(1), _source(exchange)
     settings = SessionSettings(source.default_channels, silence_max_s=silence_max_s)
     session = FeedSession(source, settings, sink, lambda: next(ids), _Signer(), products=PRODUCTS)
     task = asyncio.create_task(session.run())
@@ -108,7 +89,7 @@ async def test_silence_is_a_stall() -> None:
 
 async def test_pages_of_a_hole_are_followed_and_each_answer_is_captured() -> None:
     async with ExchangeServer("exchange") as exchange:
-        source, sink = _source(exchange), _Sink()
+        source, sink = _source(exchange), KeptSink()
         client = RestClient(source, sink)
         newest = exchange.venue.markets["BTC-USD"].trades[-1].trade_id
         request = source.trades_request(TradeHole("BTC-USD", newest - 50, newest, 0, 0))
@@ -127,7 +108,7 @@ async def test_pages_of_a_hole_are_followed_and_each_answer_is_captured() -> Non
 
 
 async def test_unreachable_rest_is_counted_and_raises_nothing() -> None:
-    source, sink = load_source("coinbase-exchange"), _Sink()
+    source, sink = load_source("coinbase-exchange"), KeptSink()
     source.rest_url = "http://127.0.0.1:1"
     client = RestClient(source, sink)
     request = source.instruments_request()
@@ -139,13 +120,13 @@ async def test_unreachable_rest_is_counted_and_raises_nothing() -> None:
 
 
 async def test_pace_lets_a_burst_pass_and_then_spaces() -> None:
-    pace = Pace(1000.0)
+    pace = Pace(1000.0, 1000)
     async with asyncio.timeout(5):
         for _ in range(1500):
             await pace.turn()
 
 
-def _snapshots(sink: _Sink) -> int:
+def _snapshots(sink: KeptSink) -> int:
     return sum(
         b'"l2_data"' in payload[:40] and b'"snapshot"' in payload[:200] for payload in sink.of(RecordKind.RECEIVED)
     )
