@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from nodeagent.replica.frames import Outcome, Result, Run
+from nodeagent.replica.frames import GIVEN_BACK, Outcome, Result, Run
 from tests.simulation.world import Process, Timer, cancel
 
 if TYPE_CHECKING:
@@ -105,6 +105,12 @@ class ReplicaProcess(Process):
             else:
                 self._waiting.append(run)
         self._start_some()
+
+    def recall(self, tokens: list[int]) -> None:
+        """Give back those that have not begun; they never will."""
+        for run in [run for run in self._waiting if run.token in tokens]:
+            self._waiting.remove(run)
+            self._finish(Result(run.task_id, run.token, Outcome.INTERRUPTED, 0, b"", GIVEN_BACK, "as asked"))
 
     def cancel(self, tokens: list[int]) -> None:
         """End these. One that is stubborn goes on until its process is killed."""

@@ -18,6 +18,7 @@ from controller.journal.errors import JournalCorrupt
 from controller.journal.memory import MemoryJournal, Tables
 from tests.simulation.feeds import FeedChecks
 from tests.simulation.laws import Broken, check_products, check_same, check_state
+from tests.simulation.parking import ParkingChecks
 
 if TYPE_CHECKING:
     from tests.simulation.agents import Execution
@@ -58,6 +59,7 @@ class Checkers:
         self._heard: dict[tuple[str, int, str], float] = {}  # controller, its life, node -> when
         self._drained: set[str] = set()
         self.feeds = FeedChecks(tables, machines)
+        self.parking = ParkingChecks(world, machines, self._executions, self._holder)
 
     # -------------------------------------------------------------- turns
 
@@ -97,6 +99,7 @@ class Checkers:
             if node.state is NodeState.LOST and (known is None or known.state is not NodeState.LOST):
                 self._lost(controller, node.name)
         check_products(state)
+        self.parking.decided(controller, transition)
 
     def _placed(self, controller: Controller, name: str | None) -> None:
         assert controller.state is not None
@@ -129,6 +132,7 @@ class Checkers:
         for item in transition.finished:
             if item.task.id not in self._tables.finished:
                 raise Broken("nothing is told before it is durable", f"end of task {item.task.id}")
+        self.parking.published(controller)
         if transition.changes.is_empty():
             return
         state = controller.state
@@ -159,8 +163,10 @@ class Checkers:
             self._attempts_max[task.id] = limit or 3
         for ended in changes.ended_attempts:
             self._attempt_ended(ended.task, ended.token, ended.outcome, ended.error_type)
+            self.parking.attempt_ended(ended, epoch)
         for item in changes.finished_tasks:
             self._finished(item)
+            self.parking.progressed(item.task.replica)
         for batch in changes.lease_batches:
             for task_id, token, replica in zip(batch.tasks, batch.tokens, batch.replicas, strict=True):
                 self._leased(task_id, token, replica, batch.node)

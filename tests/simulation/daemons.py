@@ -128,6 +128,19 @@ class Daemon(DaemonOutbox):
         elif kind == "cancel_attempts":
             cancels = message.cancel_attempts
             self._end_attempts(list(cancels.tokens), ENDINGS.get(cancels.reason, Ending.CANCELLED))
+        elif kind == "recall_attempts":
+            self._recall(message.recall_attempts.tokens)
+
+    def _recall(self, tokens: Iterable[int]) -> None:
+        wanted: dict[int, list[int]] = {}
+        for token in tokens:
+            attempt = self.attempts.get(token)
+            if attempt is not None and attempt.is_waiting:
+                wanted.setdefault(attempt.replica_id, []).append(token)
+        for replica_id, named in wanted.items():
+            process = self.seats[replica_id].process
+            if process is not None:
+                process.after(0.0002, process.recall, named)
 
     def lease_is_over(self) -> None:
         """The replicas look at the lease themselves; one that is slow is helped."""

@@ -24,9 +24,10 @@ from tests.simulation.controllers import Controller
 from tests.simulation.daemons import Daemon
 from tests.simulation.feed_mutants import FEED_MUTANTS
 from tests.simulation.network import Stream
+from tests.simulation.parking_mutants import PARKING_MUTANTS
 
 Mutant = Callable[[], AbstractContextManager[Any]]
-MUTANTS: dict[str, Mutant] = dict(FEED_MUTANTS)
+MUTANTS: dict[str, Mutant] = FEED_MUTANTS | PARKING_MUTANTS
 
 
 def mutant(make: Callable[[], Iterator[None]]) -> Callable[[], AbstractContextManager[Any]]:

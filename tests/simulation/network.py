@@ -144,6 +144,11 @@ class Network:
         ways = self._blocked.get(node)
         return ways is not None and bool(ways.get(way))
 
+    def is_clear(self, node: str) -> bool:
+        """Whether messages of that node pass, and pass quickly."""
+        slow_until = self._slow_until.get(node, 0.0)
+        return slow_until <= self.world.now and not any(self.is_blocked(node, way) for way in ("up", "down"))
+
     # -------------------------------------------------------------- faults
 
     def reset(self, node: str, unnoticed_by: str | None = None) -> None:

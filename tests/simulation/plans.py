@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from tests.simulation.agents import Step
 from tests.simulation.feeds import feed_happenings
+from tests.simulation.parking import is_jumpy, jumpy_work
 
 
 class Happening(NamedTuple):
@@ -91,6 +92,31 @@ class Mood:
 
 def plan(seed: int) -> Plan:
     """The plan of a seed."""
+    return _jumpy_plan(seed) if is_jumpy(seed) else _mixed_plan(seed)
+
+
+def _jumpy_plan(seed: int) -> Plan:
+    """Short work, some of which suddenly takes long; few faults, for a fault frees what waits too."""
+    chance = random.Random(f"{seed}:jumpy plan")
+    length_s = chance.choice((20.0, 30.0))
+    deployments = chance.randint(1, 2)
+    mood = Mood({}, FAULTS, chance.choice((0.0, 0.0, 0.1, 0.3)))
+    wishes = [
+        (0.3 + 0.1 * it, "do_deploy", (it, "good", chance.randint(2, 4), chance.choice((1, 1, 2)),
+                                       chance.random() < mood.exclusive_share, 64))
+        for it in range(deployments)
+    ]  # fmt: skip
+    wishes += jumpy_work(chance, deployments, length_s)
+    moment = 2.0
+    while mood.faults_a_second and (moment := moment + chance.expovariate(mood.faults_a_second)) < length_s:
+        what = chance.choices(list(FAULTS), list(FAULTS.values()))[0]
+        wishes.append((moment, what, _fault(chance, mood, what)))
+    happenings = sorted(Happening(round(at, 3), what, arguments) for at, what, arguments in wishes)
+    return Plan(seed, (2048,) * chance.randint(2, 4), deployments, length_s, 1 << 20, tuple(happenings))
+
+
+def _mixed_plan(seed: int) -> Plan:
+    """A bit of everything."""
     chance = random.Random(f"{seed}:plan")
     mood = _mood(chance)
     length_s = chance.choice((10.0, 20.0, 30.0))

@@ -1,0 +1,54 @@
+"""Mutants of recall: see mutants.py, which takes them into its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from controller.core import decide, dispatch
+from controller.core.model import Deployment, FarmState, Replica
+from nodeagent.replica.frames import GIVEN_BACK, Outcome, Result
+from tests.simulation.agents import ReplicaProcess
+
+PARKING_MUTANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {}
+
+
+def mutant(make: Callable[[], Iterator[None]]) -> Callable[[], AbstractContextManager[None]]:
+    """Register a mutant under its name."""
+    made = PARKING_MUTANTS[make.__name__] = contextmanager(make)
+    return made
+
+
+@mutant
+def what_waits_behind_long_work_is_never_recalled() -> Iterator[None]:
+    with patch.object(decide, "recall_parked", lambda turn: None):
+        yield
+
+
+@mutant
+def begun_work_is_given_back() -> Iterator[None]:
+    """The replica does not look whether it has begun what it is asked for, and goes on with it."""
+    real = ReplicaProcess.recall
+
+    def recall(self: ReplicaProcess, tokens: list[int]) -> None:
+        real(self, tokens)
+        for token in tokens:
+            execution = self._running.get(token)
+            if execution is not None:
+                self._finish(Result(execution.task_id, token, Outcome.INTERRUPTED, 0, b"", GIVEN_BACK, "as asked"))
+
+    with patch.object(ReplicaProcess, "recall", recall):
+        yield
+
+
+@mutant
+def a_replica_that_stands_still_seems_quick() -> Iterator[None]:
+    """The estimate does not grow with the age of what runs: what was given back is parked at the same place again."""
+
+    def room_at(state: FarmState, deployment: Deployment, replica: Replica, mono: float) -> int:
+        return dispatch.window(state.limits, deployment, deployment.versions[replica.version].policy.concurrency)
+
+    with patch.object(dispatch, "room_at", room_at):
+        yield
