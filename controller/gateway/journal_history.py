@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -28,18 +28,26 @@ class JournalHistory:
     """What PostgreSQL knows, with what is live laid over it where both have a say.
 
     reader, store: give the part at its first use, on one of our threads, because making it may take a while.
+    settled: returns when all that memory knew at the call is durable.
     """
 
     def __init__(
-        self, reader: Callable[[], Reader], store: Callable[[], Store], state: Callable[[], FarmState]
+        self,
+        reader: Callable[[], Reader],
+        store: Callable[[], Store],
+        state: Callable[[], FarmState],
+        settled: Callable[[], Awaitable[object]],
     ) -> None:
-        self._reader, self._store, self._state = reader, store, state
+        self._reader, self._store, self._state, self._settled = reader, store, state, settled
         self._threads = ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="history")
 
     async def task(self, task: TaskId) -> dict[str, Any] | None:
         """A stored task, without attempts."""
         found = await self._call(lambda: self._reader().task(task))
-        return None if found is None else _view(found)
+        if found is None:
+            return None
+        [found] = await self._with_ends([found])
+        return _view(found)
 
     async def tasks(
         self, states: Sequence[str], agent: str | None, after: int | None, limit: int
@@ -51,8 +59,19 @@ class JournalHistory:
         found = await self._call(
             lambda: self._reader().tasks(states=wanted, deployment=agent, after=after, limit=limit)
         )
-        views = [self._with_live(item) for item in found]
+        views = [self._with_live(item) for item in await self._with_ends(found)]
         return [view for view in views if view["state"] in wanted]
+
+    async def _with_ends(self, found: Sequence[Task | FinishedTask]) -> list[Task | FinishedTask]:
+        """With the ends of those that ended while they were read: memory has let go of such a task, and its row, read
+        before its end was stored, would say that it waits, as if it had never run."""
+        live = self._state().tasks
+        ending = [item.id for item in found if isinstance(item, Task) and item.id not in live]
+        if not ending:
+            return list(found)
+        await self._settled()
+        ends = await self._call(lambda: {task: self._reader().task(task) for task in ending})
+        return [(ends.get(item.id) if isinstance(item, Task) else None) or item for item in found]
 
     def _live_tasks(
         self, wanted: frozenset[TaskState], agent: str | None, after: int | None, limit: int

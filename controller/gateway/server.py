@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from controller.authority import Authority
+from controller.core.commands import Tick
 from controller.gateway.app import app_of
 from controller.gateway.farm import EngineLike, Farm, FeedSource, LogSource
 from controller.gateway.http_server import HttpServer
@@ -36,7 +37,7 @@ def build_app(
     def told() -> tuple[str, str]:
         return f"http://{settings.public_host or settings.gateway_host}:{settings.gateway_port}", settings.link_address
 
-    history = JournalHistory(reader, store, lambda: engine.state)
+    history = JournalHistory(reader, store, lambda: engine.state, lambda: engine.ask(Tick()))
     joining = AuthorityJoining(authority, store, addresses or told)
     return app_of(Farm(engine, history, joining, logs, settings, feeds))
 

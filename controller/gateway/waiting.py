@@ -69,7 +69,8 @@ async def look_at(farm: Farm, task: TaskId) -> dict[str, Any]:
     stored = await farm.history.task(task)
     if stored is None:
         raise no_task(task)
-    return stored
+    live = farm.state.tasks.get(task)  # known now, if the state was being read again
+    return stored if live is None or stored["is_final"] else live_view(live)
 
 
 async def follow(

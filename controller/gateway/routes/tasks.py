@@ -85,12 +85,14 @@ async def show(task_id: Id, farm: TheFarm) -> Response:
     live = farm.state.tasks.get(task)
     if stored is None and live is None:
         raise no_task(task)
-    view: dict[str, Any] = stored if live is None and stored is not None else await look_at(farm, task)
+    is_over = stored is not None and (live is None or stored["is_final"])
+    view: dict[str, Any] = stored if stored is not None and is_over else await look_at(farm, task)
     if stored is not None and view["input"] is None:
         view["input"] = stored["input"]
     attempts = await farm.history.attempts(task)
-    now = current_attempt(live) if live is not None else None
-    view["attempts"] = attempts + ([now] if now is not None else [])
+    now = current_attempt(live) if live is not None and not is_over else None
+    is_told = now is not None and any(each["attempt"] == now["attempt"] for each in attempts)  # it ended meanwhile
+    view["attempts"] = attempts + ([now] if now is not None and not is_told else [])
     return json_response(view)
 
 
