@@ -63,8 +63,9 @@ def scale(turn: Turn, command: Scale) -> int | FarmError:
         return stale
     if deployment.replicas_wanted != command.replicas or deployment.is_halted:
         before, deployment.replicas_wanted = deployment.replicas_wanted, command.replicas
-        deployment.is_halted = False
         _touch(turn, deployment)
+        if deployment.is_halted:  # tried again, as by the same deploy: a rollout of its own, which says how it goes
+            _begin_rollout(turn, deployment, deployment.version, None)
         turn.tell("deployment.scaled", f"{deployment.name}: {before} -> {command.replicas} replicas",
                   deployment=deployment.name, before=before, after=command.replicas)  # fmt: skip
     return deployment.generation

@@ -177,6 +177,31 @@ def test_halted_deployment_is_tried_again_by_the_same_deploy(farm: Farm) -> None
     assert (deployment.version, rollout(farm).state) == (1, "complete")
 
 
+def test_halted_deployment_is_tried_again_by_a_scale_and_says_so(farm: Farm) -> None:
+    farm.node("n1")
+    deployment = farm.deploy(replicas=1)
+    farm.report(farm.replicas()[0], ReplicaState.FAILED, "import_failed", "Traceback …")
+    farm.ask(Scale(ECHO, 2))
+    assert not deployment.is_halted
+    assert (rollout(farm).state, rollout(farm).reason) == ("progressing", "")
+    farm.report(farm.replicas()[0], ReplicaState.FAILED, "import_failed", "again")
+    assert deployment.is_halted
+    assert rollout(farm).state == "failed"
+    farm.ask(Scale(ECHO, 1))
+    farm.run_all()
+    assert (deployment.version, rollout(farm).state) == (1, "complete")
+
+
+def test_scale_to_nothing_ends_a_halt_as_well(farm: Farm) -> None:
+    farm.node("n1")
+    deployment = farm.deploy(replicas=1)
+    farm.report(farm.replicas()[0], ReplicaState.FAILED, "import_failed")
+    farm.ask(Scale(ECHO, 0))
+    farm.run_all()
+    assert not deployment.is_halted
+    assert rollout(farm).state == "complete"
+
+
 def test_second_bad_version_falls_back_to_the_one_that_ran(farm: Farm) -> None:
     farm.service(replicas=1)
     farm.deploy(digest="sha256:2")
