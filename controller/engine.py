@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol, TypeVar
 
@@ -40,11 +40,13 @@ LEAD_CHECK_S: Final = 1.0  # the longest beats are acknowledged without asking P
 
 
 class JournalPort(Protocol):
-    """What the engine needs of the journal. Every call blocks; the engine calls them on one thread of its own."""
+    """What the engine needs of the journal. Every call blocks; the engine calls them on one thread of its own, but
+    `commit_here`: a small turn's commit on the event loop, or None where it has to be `commit`."""
 
     def take_lead(self) -> int: ...
     def load(self, limits: Limits, now: Instant) -> FarmState: ...
     def commit(self, changes: Changes, epoch: int) -> None: ...
+    def commit_here(self, changes: Changes, epoch: int) -> Awaitable[None] | None: ...
     def find_keys(self, keys: Sequence[str]) -> dict[str, TaskId]: ...
     def read_inputs(self, ids: Sequence[TaskId]) -> dict[TaskId, bytes]: ...
 
@@ -235,10 +237,15 @@ class Engine:
         metrics.decide_s += decided - started
         if not transition.changes.is_empty() or decided - self._checked_at > LEAD_CHECK_S:
             self._checked_at = decided
-            await self._on_thread(self._journal.commit, transition.changes, self._state.epoch)
+            await self._commit(transition.changes, self._state.epoch)
             metrics.count_commit(time.perf_counter() - decided)
             self._failures_in_row = 0
         await self._publish(batch, transition)
+
+    async def _commit(self, changes: Changes, epoch: int) -> None:
+        """Without the thread where the turn is small: there and back costs a lone task more than its statements."""
+        small = self._journal.commit_here(changes, epoch)
+        await (self._on_thread(self._journal.commit, changes, epoch) if small is None else small)
 
     async def _publish(self, batch: list[tuple[Command, asyncio.Future[Any] | None]], transition: Transition) -> None:
         """The commit is durable: let the world know. Nodes first, because what they do takes longest."""

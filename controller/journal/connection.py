@@ -29,12 +29,19 @@ KEEPALIVE: Final[dict[str, Any]] = {
 def connect(dsn: str, name: str, *, settings: str = "") -> Connection:
     """A connection in autocommit: transactions are begun and ended by our own words. Raises Unavailable."""
     with translated():
-        connection: Connection = psycopg2.connect(
-            dsn, connect_timeout=CONNECT_TIMEOUT_S, application_name=f"agentfarm {name}",
-            options=f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC {settings}", **KEEPALIVE,
-        )  # fmt: skip
+        connection: Connection = psycopg2.connect(dsn, **options(name, settings))
         connection.autocommit = True
         return connection
+
+
+def options(name: str, settings: str = "") -> dict[str, Any]:
+    """What every connection of the journal asks for."""
+    return {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "application_name": f"agentfarm {name}",
+        "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC {settings}",
+        **KEEPALIVE,
+    }
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import date
 from typing import Final, TypeVar
@@ -23,6 +23,7 @@ from controller.journal.commit import Committer
 from controller.journal.connection import connect, translated
 from controller.journal.encode import Clock, clean
 from controller.journal.errors import JournalCorrupt
+from controller.journal.express import is_small, open_express, send
 from controller.journal.load import inputs_of, load_state, versions_of
 from controller.journal.statements import PREPARED, SESSION_SETTINGS
 
@@ -38,8 +39,8 @@ def _this_moment() -> Instant:
 
 
 class Journal:
-    """One controller's way to write. Every call blocks and belongs on one thread, never on the event loop; only
-    `close` may come from another.
+    """One controller's way to write. Every call blocks and belongs on one thread, never on the event loop, but
+    `commit_here`, which belongs there; one call at a time, only `close` may come in the middle of another.
 
     A call that finds the connection broken raises Unavailable, and the next one connects again. After any error the
     state in memory is worth nothing: `take_lead`, then `load`.
@@ -52,6 +53,8 @@ class Journal:
         self._clock = clock
         self._connection: Connection | None = None
         self._lock_connection: Connection | None = None
+        self._express: Connection | None = None
+        self._is_sending = False  # on the express way
         self._committer: Committer | None = None
         self._epoch = 0
         self._days_made_on: date | None = None
@@ -103,8 +106,10 @@ class Journal:
                 connection = self._connected()
                 self._make_days(connection, now.wall)
                 state = load_state(connection, limits, now, self._epoch)
+                if self._express is None or self._express.closed:
+                    self._express = open_express(self._dsn)
         except FarmError:
-            self._connection = _closed(self._connection)
+            self._give_up()
             raise
         self._committer = Committer(versions_of(state), state.next_replica)
         return state
@@ -141,14 +146,35 @@ class Journal:
         try:
             with translated():
                 connection = self._connected()
-                if changes.finished_tasks:
+                if not self._has_days_for(changes):
                     self._make_days(connection, changes.finished_tasks[-1].finished_at)
                 with connection.cursor() as cursor:
                     self._committer.write(cursor, changes, epoch, Clock.at(self._clock()))
         except BaseException:
-            self._committer = None
-            self._connection = _closed(self._connection)  # which rolls back what was begun
+            self._give_up()
             raise
+
+    def commit_here(self, changes: Changes, epoch: int) -> Awaitable[None] | None:
+        """As `commit`, but on the event loop, which goes on meanwhile; None where it must be `commit`."""
+        is_ready = self._committer is not None and self._express is not None and not self._is_closed
+        if not is_ready or not is_small(changes) or not self._has_days_for(changes):
+            return None
+        return self._commit_here(changes, epoch)
+
+    async def _commit_here(self, changes: Changes, epoch: int) -> None:
+        connection, committer = self._express, self._committer
+        assert connection is not None
+        assert committer is not None
+        clock = Clock.at(self._clock())
+        self._is_sending = True
+        try:
+            with translated():
+                await send(connection, lambda cursor: committer.write(cursor, changes, epoch, clock))
+        except BaseException:
+            self._is_sending = False
+            self._give_up()
+            raise
+        self._is_sending = False
 
     def forget_before(self, day: date) -> int:
         """Retention: drop what ended before that UTC day. Returns how many day partitions went."""
@@ -171,10 +197,9 @@ class Journal:
         """
         self._is_closing.set()
         self._is_closed = True
-        self._committer = None
-        for connection in (self._connection, self._lock_connection):
+        for connection in (self._connection, self._lock_connection, self._express):
             _cut(connection)
-        self._connection = _closed(self._connection)
+        self._give_up()
         self._lock_connection = _closed(self._lock_connection)
 
     # -------------------------------------------------------------- the connection
@@ -188,6 +213,17 @@ class Journal:
                 cursor.execute(PREPARED)
             self._connection = connection
         return self._connection
+
+    def _has_days_for(self, changes: Changes) -> bool:
+        ended = changes.finished_tasks
+        return not ended or self._days_made_on == days.day_of(ended[-1].finished_at)
+
+    def _give_up(self) -> None:
+        """Whether what was begun is stored, nobody knows; nothing is written before the next `load`."""
+        self._committer = None
+        self._connection = _closed(self._connection)
+        if not self._is_sending:  # else it hears that its line was cut, and closes it where the loop watches it
+            self._express = _closed(self._express)
 
     def _make_days(self, connection: Connection, wall: float) -> None:
         today = days.day_of(wall)

@@ -107,6 +107,9 @@ class MemoryJournal:
             raise Unavailable("The state was not read since the last error.", remedy="Call take_lead, then load.")
         Commit(self._tables, self._clock).write(changes)
 
+    def commit_here(self, changes: Changes, epoch: int) -> None:
+        """Never: `commit` does not block."""
+
     def load(self, limits: Limits, now: Instant) -> FarmState:
         """The live farm, with leases that hold for reissue_after_s from `now`."""
         self._clock = Clock.at(now)

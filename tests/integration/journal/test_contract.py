@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Awaitable, Iterator
 
 import pytest
 
+from controller.core.transition import Changes
 from controller.journal.journal import Journal
 from controller.journal.memory import MemoryJournal, Tables
 from tests.integration.journal.contract import JournalContract
@@ -28,6 +30,37 @@ class TestPostgresJournal(JournalContract):
             for earlier in opened:
                 earlier.close()
             opened.append(Journal(database_url, clock=clock))
+            return opened[-1]
+
+        yield open_one
+        for journal in opened:
+            journal.close()
+
+
+class _Express(Journal):
+    """Commits on an event loop whatever is small enough for it."""
+
+    def commit(self, changes: Changes, epoch: int) -> None:
+        small = self.commit_here(changes, epoch)
+        if small is None:
+            super().commit(changes, epoch)
+        else:
+            asyncio.run(_done(small))
+
+
+async def _done(small: Awaitable[None]) -> None:
+    await small
+
+
+class TestExpressJournal(JournalContract):
+    @pytest.fixture
+    def open_journal(self, database_url: str, clock: Clock) -> Iterator[OpenJournal]:
+        opened: list[Journal] = []
+
+        def open_one() -> Journal:
+            for earlier in opened:
+                earlier.close()
+            opened.append(_Express(database_url, clock=clock))
             return opened[-1]
 
         yield open_one

@@ -22,7 +22,7 @@ from tests.integration.journal.contract import lease, new_task, registered
 from tests.integration.journal.histories import ECHO, WALL_OFFSET_S, Clock
 
 NOON = datetime(2026, 12, 31, 12, tzinfo=UTC).timestamp()
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture
@@ -73,10 +73,9 @@ def test_closing_ends_a_commit_that_gets_no_answer(journal: Journal, database_ur
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         while query(database_url, waiting) == [(0,)]:
             assert thread.is_alive()
-        began = time.monotonic()
         journal.close()
         thread.join(DEADLINE_S)
-        assert time.monotonic() - began < 5.0
+        assert not thread.is_alive(), "the lock is still held: only the close can have ended it"
         assert len(problems) == 1
 
 

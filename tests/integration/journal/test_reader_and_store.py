@@ -278,7 +278,7 @@ def test_new_invitation_voids_the_earlier_one(store: Store) -> None:
 
 def test_of_two_machines_with_one_token_one_joins(store: Store) -> None:
     store.put_invite("n1", b"s", WALL_OFFSET_S + 900)
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=60)
     outcomes: list[str] = []
 
     def use() -> None:
