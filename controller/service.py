@@ -1,7 +1,8 @@
 """One controller: every part built, started in order (database, engine, link, gateway), and stopped in the opposite.
 
-After kill -9 all work waits for this, so the order is that of who waits. Nodes come first: they are served while the
-gateway is still being imported, on a thread. What nothing needs at once (SQLAlchemy) comes after that.
+After kill -9 all work waits for this, so the order is that of who waits. Nodes come first, then plain submits; both are
+served while the rest of the gateway is still being imported, on a thread. What nothing needs at once (SQLAlchemy) comes
+after that. `controller.ready` is said, and /healthz answers, when every call is served.
 """
 
 from __future__ import annotations
@@ -95,8 +96,10 @@ class Controller:
         self.link_address = f"{settings.public_host}:{link.port}"
         with times.step("gateway"):
             gateway = await asyncio.to_thread(self._gateway, engine, reader, store, authority, token, link)
-            await gateway.start()
-        stack.push_async_callback(gateway.stop)
+            stack.push_async_callback(gateway.stop)
+            await gateway.listen()
+            times.reached("submits_served")
+            await gateway.complete()
         self.gateway_url = f"http://{settings.public_host}:{gateway.port}"
         self._announce()
         housekeeper = asyncio.create_task(self._keep_house(dsn, reader, store), name="housekeeper")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
-from pydantic import BaseModel
 from starlette.responses import Response
 
 _OPTIONS = orjson.OPT_UTC_Z
@@ -23,6 +22,8 @@ def dump(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
+    from pydantic import BaseModel  # noqa: PLC0415 - a plain submit's answer holds none, and does not wait for it
+
     if isinstance(value, BaseModel):
         return value.model_dump()
     raise TypeError(f"no JSON for {type(value).__name__}")

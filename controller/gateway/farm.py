@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol, cast
-
-from fastapi import Depends
-from starlette.requests import Request
+from typing import TYPE_CHECKING, Any, Protocol
 
 from controller.core.commands import Command
 from controller.core.model import FarmState, Instant, NodeName, Replica, TaskId
-from controller.gateway.history import History
-from controller.gateway.joining import Joining
 from controller.gateway.settings import GatewaySettings
 from controller.watching import WatchItem
+
+if TYPE_CHECKING:
+    from controller.gateway.history import History
+    from controller.gateway.joining import Joining
 
 
 class Watch(Protocol):
@@ -79,10 +78,3 @@ class Farm:
     def now(self) -> Instant:
         """This moment on the clocks the engine uses."""
         return Instant(time.monotonic(), time.time())
-
-
-async def _farm_of(request: Request) -> Farm:
-    return cast("Farm", request.app.state.farm)
-
-
-TheFarm = Annotated[Farm, Depends(_farm_of)]

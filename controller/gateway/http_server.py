@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from agentfarm.errors import Conflict
 
@@ -21,7 +21,7 @@ KEEPALIVE_S: Final = 75
 class HttpServer:
     """Serves an application on one address. `port` is known once `start` has returned."""
 
-    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
         self._app = app
         self._host, self._wanted_port = host, port
         self._server: _Server | None = None

@@ -10,10 +10,10 @@ from agentfarm import identity
 from agentfarm.errors import Unavailable
 from controller.authority import Authority
 from controller.core.model import NodeName
-from controller.gateway.models.common import when
-from controller.gateway.models.nodes import InviteAnswer, JoinAnswer, JoinBody
+from controller.gateway.times import when
 
 if TYPE_CHECKING:
+    from controller.gateway.models.nodes import InviteAnswer, JoinAnswer, JoinBody
     from controller.journal.store import Store
 
 
@@ -44,6 +44,8 @@ class AuthorityJoining:
 
     async def invite(self, name: str) -> InviteAnswer:
         """A new token."""
+        from controller.gateway.models.nodes import InviteAnswer  # noqa: PLC0415 - pydantic, see submission.py
+
         secret, expires = self._authority.invitation()
         gateway, link = self._addresses()
         await asyncio.to_thread(lambda: self._store().put_invite(name, secret, expires))
@@ -54,6 +56,8 @@ class AuthorityJoining:
 
     async def join(self, body: JoinBody) -> JoinAnswer:
         """A certificate. The invitation is used up only by one that was really signed."""
+        from controller.gateway.models.nodes import JoinAnswer  # noqa: PLC0415
+
         request = identity.JoinRequest(body.name, body.csr_pem, body.proof)
         answers: list[identity.JoinAnswer] = []
 

@@ -12,7 +12,7 @@ from controller.core.commands import NewTask
 from controller.core.lives import TaskState
 from controller.core.model import FarmState, Task, TaskId
 from controller.core.transition import EndedAttempt, FinishedTask
-from controller.gateway.models.common import when
+from controller.gateway.times import when
 from controller.gateway.views.tasks import error_view, finished_view, live_view
 
 if TYPE_CHECKING:

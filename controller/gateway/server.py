@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from controller.authority import Authority
-from controller.core.commands import Tick
-from controller.gateway.app import app_of
 from controller.gateway.farm import EngineLike, Farm, FeedSource, LogSource
+from controller.gateway.front import Front
 from controller.gateway.http_server import HttpServer
 from controller.gateway.joining import AuthorityJoining
 from controller.gateway.journal_history import JournalHistory
@@ -21,29 +21,11 @@ if TYPE_CHECKING:
     from controller.journal.store import Store
 
 
-def build_app(
-    engine: EngineLike,
-    reader: Callable[[], Reader],
-    store: Callable[[], Store],
-    authority: Authority,
-    settings: GatewaySettings,
-    *,
-    logs: LogSource | None = None,
-    feeds: FeedSource | None = None,
-    addresses: Callable[[], tuple[str, str]] | None = None,
-) -> FastAPI:
-    """The application over a controller's parts. reader, store, addresses: as those take them that use them."""
-
-    def told() -> tuple[str, str]:
-        return f"http://{settings.public_host or settings.gateway_host}:{settings.gateway_port}", settings.link_address
-
-    history = JournalHistory(reader, store, lambda: engine.state, lambda: engine.ask(Tick()))
-    joining = AuthorityJoining(authority, store, addresses or told)
-    return app_of(Farm(engine, history, joining, logs, settings, feeds))
-
-
 class GatewayServer(HttpServer):
-    """The gateway as one service: `start`, `stop`, and `port` once it has started."""
+    """The gateway as one service: `start`, `stop`, and `port` once it listens. `start` may be done in two steps.
+
+    reader, store: give the part at its first use, on a thread.
+    """
 
     def __init__(
         self,
@@ -56,9 +38,30 @@ class GatewayServer(HttpServer):
         logs: LogSource | None = None,
         feeds: FeedSource | None = None,
     ) -> None:
-        app = build_app(engine, reader, store, authority, settings, logs=logs, feeds=feeds, addresses=self._addresses)
-        super().__init__(app, settings.gateway_host, settings.gateway_port)
+        history = JournalHistory(reader, store, lambda: engine.state)
+        joining = AuthorityJoining(authority, store, self._addresses)
+        self._farm = Farm(engine, history, joining, logs, settings, feeds)
+        self._front = Front(self._farm)
+        super().__init__(self._front, settings.gateway_host, settings.gateway_port)
         self._settings = settings
+
+    async def start(self) -> None:
+        """Listen; return when every call is answered. Raises as HttpServer's does."""
+        await self.listen()
+        await self.complete()
+
+    async def listen(self) -> None:
+        """The first step: plain submits are taken, other calls wait."""
+        await super().start()
+
+    async def complete(self) -> None:
+        """The second step: build the rest, and let it answer."""
+        self._front.open(await asyncio.to_thread(self._build))
+
+    def _build(self) -> ASGIApp:
+        from controller.gateway.app import app_of  # noqa: PLC0415 - FastAPI, for which no submit waits
+
+        return app_of(self._farm)
 
     def _addresses(self) -> tuple[str, str]:
         host = self._settings.public_host or self._settings.gateway_host

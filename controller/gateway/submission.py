@@ -6,19 +6,18 @@ model, which finds the words for what is wrong.
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, Final
 
 from agentfarm.errors import FarmError, InvalidRequest
 from controller.core.commands import NewTask
 from controller.core.model import PRIORITY_MAX, PRIORITY_MIN, DeploymentName, FarmState, TaskOptions
-from controller.gateway.invalid import invalid_of
 from controller.gateway.json_input import read_json, write_json
 from controller.gateway.limits import KEY_MAX_CHARS
-from controller.gateway.models.tasks import BatchLine, SubmitBody
 from controller.gateway.naming import find_deployment
 from controller.gateway.problems import TooLarge
+
+if TYPE_CHECKING:
+    from controller.gateway.models.tasks import SubmitBody
 
 _COMMON_BODY_KEYS: Final = frozenset({"agent", "input", "priority"})
 _COMMON_KEYS: Final = _COMMON_BODY_KEYS | {"idempotency_key"}
@@ -39,7 +38,7 @@ class SubmissionReader:
             task = self._read_common(value, value.get("idempotency_key"))
             if task is not None:
                 return task
-        return self._read_model(BatchLine, value, None)
+        return self._read_model(value, None, is_line=True)
 
     def read_body(self, text: bytes, idempotency_key: str | None) -> NewTask:
         """The body of a single submit; its key comes in a header."""
@@ -48,7 +47,7 @@ class SubmissionReader:
             task = self._read_common(value, idempotency_key)
             if task is not None:
                 return task
-        return self._read_model(SubmitBody, value, idempotency_key)
+        return self._read_model(value, idempotency_key)
 
     def _read_common(self, value: dict[str, Any], key: Any) -> NewTask | None:
         agent, priority = value["agent"], value.get("priority")
@@ -61,7 +60,13 @@ class SubmissionReader:
         options = None if key is None else TaskOptions(idempotency_key=key)
         return NewTask(self._deployment(agent), self._payload(value.get("input")), priority, options)
 
-    def _read_model(self, model: type[SubmitBody], value: Any, idempotency_key: str | None) -> NewTask:
+    def _read_model(self, value: Any, idempotency_key: str | None, *, is_line: bool = False) -> NewTask:
+        from pydantic import ValidationError  # noqa: PLC0415 - the common form does not wait for it after a start
+
+        from controller.gateway.invalid import invalid_of  # noqa: PLC0415
+        from controller.gateway.models.tasks import BatchLine, SubmitBody  # noqa: PLC0415
+
+        model = BatchLine if is_line else SubmitBody
         try:
             body = model.model_validate(value)
         except ValidationError as error:

@@ -31,8 +31,13 @@ def test_nodes_are_served_without_what_only_the_gateway_needs() -> None:
     assert not late & modules_after("import controller.service")
 
 
+def test_plain_submits_are_served_without_what_only_other_calls_need() -> None:
+    late = {"alembic", "sqlalchemy", "fastapi", "pydantic"}
+    assert not late & modules_after("import controller.gateway.server")
+
+
 def test_gateway_is_served_without_what_only_history_needs() -> None:
-    assert not {"alembic", "sqlalchemy"} & modules_after("import controller.gateway.server")
+    assert not {"alembic", "sqlalchemy"} & modules_after("import controller.gateway.server, controller.gateway.app")
 
 
 def test_age_counts_from_the_beginning_of_the_process() -> None:

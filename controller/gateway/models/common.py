@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
@@ -20,8 +19,3 @@ class View(BaseModel):
     """What the gateway says."""
 
     model_config = ConfigDict(frozen=True)
-
-
-def when(wall: float | None) -> datetime | None:
-    """Unix seconds as an aware UTC time; none stays none."""
-    return None if wall is None or wall <= 0 else datetime.fromtimestamp(wall, UTC)

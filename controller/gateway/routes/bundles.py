@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from agentfarm.bundle import verify
 from agentfarm.errors import InvalidRequest
-from controller.gateway.farm import TheFarm
+from controller.gateway.routes.the_farm import TheFarm
 
 router = APIRouter(prefix="/v1/bundles", tags=["deployments"])
 

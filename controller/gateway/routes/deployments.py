@@ -16,7 +16,7 @@ from controller.core.explain import plan_replicas
 from controller.core.model import DeploymentName, FarmState
 from controller.gateway.answers import json_response
 from controller.gateway.bodies import body_of, read_model
-from controller.gateway.farm import Farm, TheFarm
+from controller.gateway.farm import Farm
 from controller.gateway.limits import ENGINE_DEADLINE_S
 from controller.gateway.models.deployments import (
     DeployAnswerView,
@@ -30,6 +30,7 @@ from controller.gateway.models.deployments import (
 )
 from controller.gateway.naming import find_deployment
 from controller.gateway.policies import policy_of
+from controller.gateway.routes.the_farm import TheFarm
 from controller.gateway.views.deployments import deployment_view
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])

@@ -12,10 +12,11 @@ from controller.core.explain import explain_deployment, explain_replica, explain
 from controller.core.explain_products import explain_product
 from controller.core.model import TaskId
 from controller.gateway.answers import json_response
-from controller.gateway.farm import Farm, TheFarm
+from controller.gateway.farm import Farm
 from controller.gateway.models.explain import ExplainView
 from controller.gateway.models.market import ExplainProductView
 from controller.gateway.naming import find_deployment, find_product, find_replica, is_number
+from controller.gateway.routes.the_farm import TheFarm
 from controller.gateway.waiting import look_at
 
 router = APIRouter(prefix="/v1/explain", tags=["explain"])

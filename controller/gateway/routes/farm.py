@@ -14,13 +14,14 @@ from agentfarm.errors import Unavailable
 from controller.core.lives import NodeState
 from controller.gateway import sse
 from controller.gateway.answers import dump, json_response
-from controller.gateway.farm import Farm, TheFarm
+from controller.gateway.farm import Farm
 from controller.gateway.limits import EVENTS_PAGE, SSE_KEEPALIVE_S
 from controller.gateway.metrics import metrics_text
 from controller.gateway.models.farm import EventView, HealthView, StatusView, TargetGroup
 from controller.gateway.naming import find_deployment, find_node
 from controller.gateway.reference import reference_page
 from controller.gateway.routes.tasks import event_id
+from controller.gateway.routes.the_farm import TheFarm
 from controller.gateway.views.status import VERSION, status_view
 
 router = APIRouter(tags=["farm"])

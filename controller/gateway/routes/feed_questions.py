@@ -19,9 +19,10 @@ from controller.core.model import FarmState, Node, NodeName
 from controller.gateway import sse
 from controller.gateway.bodies import body_of, read_model
 from controller.gateway.fan_out import told_by_all
-from controller.gateway.farm import Farm, TheFarm
+from controller.gateway.farm import Farm
 from controller.gateway.models.feed_questions import PRODUCT, FeedLine, FeedReplayBody, FeedVerifyBody
 from controller.gateway.naming import find_node
+from controller.gateway.routes.the_farm import TheFarm
 
 router = APIRouter(prefix="/v1/market", tags=["market"])
 

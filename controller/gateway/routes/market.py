@@ -12,10 +12,10 @@ from controller.core.explain_products import product_row, product_rows
 from controller.core.model import ProductName
 from controller.gateway.answers import json_response
 from controller.gateway.bodies import body_of, read_model
-from controller.gateway.farm import TheFarm
 from controller.gateway.limits import ENGINE_DEADLINE_S
 from controller.gateway.models.market import FeedAnswer, FeedBody, ProductList
 from controller.gateway.naming import find_product
+from controller.gateway.routes.the_farm import TheFarm
 
 router = APIRouter(prefix="/v1/market/products", tags=["market"])
 

@@ -13,7 +13,7 @@ from controller.core.explain import plan_drain
 from controller.core.model import NodeName
 from controller.gateway.answers import json_response
 from controller.gateway.bodies import body_of, read_model
-from controller.gateway.farm import Farm, TheFarm
+from controller.gateway.farm import Farm
 from controller.gateway.limits import ENGINE_DEADLINE_S
 from controller.gateway.models.nodes import (
     DrainBody,
@@ -27,6 +27,7 @@ from controller.gateway.models.nodes import (
     ReasonBody,
 )
 from controller.gateway.naming import find_node
+from controller.gateway.routes.the_farm import TheFarm
 from controller.gateway.views.nodes import node_view
 
 router = APIRouter(prefix="/v1/nodes", tags=["nodes"])

@@ -12,11 +12,11 @@ from starlette.responses import Response
 from agentfarm.errors import FarmError, Unavailable
 from controller.gateway import sse
 from controller.gateway.answers import dump, json_response
-from controller.gateway.farm import TheFarm
 from controller.gateway.limits import LOG_TAIL_DEFAULT, LOG_TAIL_MAX
 from controller.gateway.models.deployments import ReplicaList, ReplicaView
 from controller.gateway.naming import find_deployment, find_replica
 from controller.gateway.problems import problem_of
+from controller.gateway.routes.the_farm import TheFarm
 from controller.gateway.views.deployments import replica_view
 
 router = APIRouter(prefix="/v1/replicas", tags=["replicas"])

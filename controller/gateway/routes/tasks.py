@@ -16,10 +16,11 @@ from controller.gateway import sse
 from controller.gateway.answers import json_response
 from controller.gateway.batch import submit_batch
 from controller.gateway.bodies import body_of
-from controller.gateway.farm import Farm, TheFarm
+from controller.gateway.farm import Farm
 from controller.gateway.limits import ENGINE_DEADLINE_S, PAGE_DEFAULT, PAGE_MAX, WAIT_MAX_S
 from controller.gateway.models.tasks import BatchAnswer, BatchLine, CancelAnswer, SubmitBody, TaskPage, TaskView
 from controller.gateway.naming import find_deployment
+from controller.gateway.routes.the_farm import TheFarm
 from controller.gateway.submission import SubmissionReader, answer_of
 from controller.gateway.submitting import answer_submitted, submit_one
 from controller.gateway.views.tasks import current_attempt

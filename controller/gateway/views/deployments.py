@@ -6,8 +6,8 @@ import orjson
 
 from controller.core.lives import ReplicaState
 from controller.core.model import Deployment, FarmState, Replica, Rollout, Version
-from controller.gateway.models.common import when
 from controller.gateway.models.deployments import DeploymentView, ReplicaView, RolloutView, VersionView
+from controller.gateway.times import when
 
 
 def replica_view(replica: Replica) -> ReplicaView:

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from controller.core.explain_products import drain_blockers
 from controller.core.model import FarmState, Node, Replica
-from controller.gateway.models.common import when
 from controller.gateway.models.nodes import DrainView, MeasuredView, NodeView
+from controller.gateway.times import when
 from controller.gateway.views.deployments import replica_view
 
 BLOCKERS_MAX = 20  # sentences of a drain's view

@@ -9,8 +9,8 @@ from typing import Final
 
 from controller.core.lives import NodeState, TaskState
 from controller.core.model import FarmState, Instant
-from controller.gateway.models.common import when
 from controller.gateway.models.farm import MarketView, StatusView
+from controller.gateway.times import when
 from controller.gateway.views.deployments import deployment_view, replica_view
 from controller.gateway.views.nodes import node_view
 

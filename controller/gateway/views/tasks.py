@@ -12,7 +12,7 @@ import orjson
 from controller.core.lives import FINAL_TASK_STATES, TaskState
 from controller.core.model import Task, TaskOptions
 from controller.core.transition import FinishedTask
-from controller.gateway.models.common import when
+from controller.gateway.times import when
 
 _NONE: Final = TaskOptions()
 

@@ -1,0 +1,41 @@
+"""What answers first. A controller that was killed has callers who repeat their submits: those are taken at once, while
+the rest of the gateway, whose framework takes most of a start, is still being built.
+
+Every other call waits here for that, `/healthz` too: it must not say "ready" before all is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from controller.gateway.border import Border
+from controller.gateway.express import Express
+from controller.gateway.farm import Farm
+from controller.gateway.limits import ENVELOPE_MAX_BYTES
+
+
+class Front:
+    """The gateway as one ASGI application: at first border and express way alone, from `open` on the whole."""
+
+    def __init__(self, farm: Farm) -> None:
+        settings = farm.settings
+        self._app: ASGIApp = Border(
+            Express(self._held, farm), settings.operator_token, settings.payload_max_bytes + ENVELOPE_MAX_BYTES
+        )
+        self._whole: ASGIApp | None = None
+        self._opened = asyncio.Event()
+
+    def open(self, whole: ASGIApp) -> None:
+        """From now on, and for all who wait, `whole` answers. It has a border and an express way of its own."""
+        self._app = self._whole = whole
+        self._opened.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+    async def _held(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._opened.wait()
+        assert self._whole is not None
+        await self._whole(scope, receive, send)
