@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp
 
 from controller.authority import Authority
+from controller.core.commands import Tick
 from controller.gateway.farm import EngineLike, Farm, FeedSource, LogSource
 from controller.gateway.front import Front
 from controller.gateway.http_server import HttpServer
@@ -38,7 +39,7 @@ class GatewayServer(HttpServer):
         logs: LogSource | None = None,
         feeds: FeedSource | None = None,
     ) -> None:
-        history = JournalHistory(reader, store, lambda: engine.state)
+        history = JournalHistory(reader, store, lambda: engine.state, lambda: engine.ask(Tick()))
         joining = AuthorityJoining(authority, store, self._addresses)
         self._farm = Farm(engine, history, joining, logs, settings, feeds)
         self._front = Front(self._farm)
