@@ -18,7 +18,7 @@ from farmctl.dev.stopping import StopWish
 RESTART_FIRST_S: Final = 0.5
 RESTART_MAX_S: Final = 15.0
 HEALTHY_AFTER_S: Final = 20.0
-"""Who lived this long has earned a quick restart."""
+"""Who lived this long is started again at once."""
 URGENT_STOP_S: Final = 2.0
 """What is left of a deadline after a second Ctrl-C."""
 
@@ -38,9 +38,12 @@ class Kept:
 def next_start(died_at_s: float, lived_s: float, quick_deaths: int) -> tuple[float, int]:
     """When to start again something that died, and how many quick deaths in a row that makes.
 
-    The first restart waits RESTART_FIRST_S; each further death before HEALTHY_AFTER_S doubles it, to RESTART_MAX_S.
+    Who lived for HEALTHY_AFTER_S is missed, and does not wait. A death before that waits RESTART_FIRST_S; each further
+    one doubles it, to RESTART_MAX_S.
     """
-    deaths = 1 if lived_s >= HEALTHY_AFTER_S else quick_deaths + 1
+    if lived_s >= HEALTHY_AFTER_S:
+        return died_at_s, 0
+    deaths = quick_deaths + 1
     wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2.0 ** min(deaths - 1, 16))
     return died_at_s + wait_s, deaths
 
@@ -86,7 +89,7 @@ class Keeper:
         for kept in self._kept.values():
             if kept.start_at_s is None and not kept.process.is_running:
                 self._mourn(kept, now)
-            elif kept.start_at_s is not None and now >= kept.start_at_s:
+            if kept.start_at_s is not None and now >= kept.start_at_s:
                 self._revive(kept, now)
 
     def stop(self, names: list[str], wish: StopWish) -> None:
@@ -116,7 +119,9 @@ class Keeper:
 
     def _mourn(self, kept: Kept, now: float) -> None:
         kept.start_at_s, kept.quick_deaths = next_start(now, now - kept.process.started_at_s, kept.quick_deaths)
-        self._say(f"{kept.process.obituary()}\n  It is started again in {kept.start_at_s - now:.1f} s.")
+        wait_s = kept.start_at_s - now
+        again = f"in {wait_s:.1f} s" if wait_s > 0 else "at once"
+        self._say(f"{kept.process.obituary()}\n  It is started again {again}.")
 
     def _revive(self, kept: Kept, now: float) -> None:
         try:

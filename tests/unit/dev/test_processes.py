@@ -113,7 +113,7 @@ def test_a_second_wish_shortens_the_deadline(program: Make, keeper: Kept, monkey
         (0.1, 0, RESTART_FIRST_S, 1),
         (0.1, 1, RESTART_FIRST_S * 2, 2),
         (0.1, 30, RESTART_MAX_S, 31),
-        (HEALTHY_AFTER_S, 7, RESTART_FIRST_S, 1),
+        (HEALTHY_AFTER_S, 7, 0.0, 0),
     ],
 )
 def test_wait_before_a_restart_grows_with_quick_deaths(
