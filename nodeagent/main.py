@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from pathlib import Path
 from typing import Final
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    gc.disable()  # what is read here lives until the `exec`: to walk it again and again was a fifth of a start
     from nodeagent.start import become_daemon, load_settings  # noqa: PLC0415 - `join` needs none of it
 
     become_daemon(load_settings(options.config, options.data_dir))

@@ -9,6 +9,7 @@ the daemon by `exec`, handing over what it read. The process, its pid and its pa
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -52,6 +53,7 @@ def become_daemon(settings: NodeSettings) -> NoReturn:
 
 def main(fd: int) -> int:
     """The daemon. Returns its exit code."""
+    gc.disable()  # until all is imported
     with os.fdopen(fd, "rb") as file:
         file.seek(0)
         handed = json.loads(file.read(_SETTINGS_BYTES_MAX))
@@ -69,6 +71,8 @@ async def _serve(settings: NodeSettings, version: str) -> None:
     from nodeagent.daemon import Daemon  # noqa: PLC0415 - the first step has no use for it
 
     daemon = Daemon(settings, version)
+    gc.freeze()  # what was imported lives as long as we do: no collection looks at it again
+    gc.enable()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.stop)
