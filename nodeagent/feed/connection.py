@@ -234,5 +234,5 @@ class Connection:
                 state.next_ask_ns = now_ns or self.opened_at_ns
 
     def is_synced(self) -> bool:
-        """Whether no book here is in doubt."""
-        return all(state.is_synced for state in self.books.values())
+        """Whether no book here is in doubt, apart from those that the venue refuses to send."""
+        return all(state.is_synced or self.subscriptions.refusal(name) for name, state in self.books.items())

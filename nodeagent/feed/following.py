@@ -1,8 +1,8 @@
 """Changing what a feed follows, record by record, while everything else goes on.
 
 A PRODUCTS record says what is followed from there on. What a product leaves behind is closed cleanly: its minute, its
-book on every connection; its open holes stay open in `feed_gap`, for that is what they are. Where trades were last
-known, or a hole before it, is remembered: followed again, the product is asked for what passed meanwhile.
+book on every connection. Its open gaps stay open in `feed_gap`, for that is what they are, and are remembered together
+with the newest trade: followed again, the product is asked for what was missing and for what passed meanwhile.
 """
 
 from __future__ import annotations
@@ -82,8 +82,7 @@ def _leave(feed: FeedState, name: str, out: Output) -> None:
         for connection in feed.connections.values():
             feed.collect_absent_removals(connection)
         out.rows.append(minute_row(feed, product, feed.now_ns // MINUTE_NS * MINUTE_NS))
-        if (resume_id := product.ledger.resume_id()) >= 0:
-            feed.last_trade_ids[name] = resume_id
+        feed.known[name] = product.state()
         del feed.products[name]
     for connection in feed.connections.values():
         connection.subscriptions.dropped(name)

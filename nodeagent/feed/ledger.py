@@ -26,7 +26,7 @@ REPAIR_DELAY_NS: Final = NS // 2
 REPAIR_BACKOFF_NS: Final = 2 * NS
 REPAIR_BACKOFF_MAX_NS: Final = 120 * NS
 RESUME_HOLE_MAX: Final = 50_000
-"""An open hole further back than so many trades is a fact in feed_gap, and not asked for again by a restart."""
+"""An open hole further back than so many trades is a fact in feed_gap: one who goes on later does not look for it."""
 REPAIR_ATTEMPTS_MAX: Final = 40
 """Then the hole stays as a fact in feed_gap: the venue does not have those trades."""
 
@@ -71,9 +71,24 @@ class _Repair(msgspec.Struct):
     """One hole's progress."""
 
     hole: TradeHole
-    found_at_ns: int
     next_ask_ns: int
     attempts: int = 0
+
+
+class LedgerState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A trade ledger as it stood, for one who goes on from there."""
+
+    first_id: int = -1
+    last_id: int = -1
+    last_ns: int = 0
+    missing: tuple[tuple[int, int], ...] = ()
+    holes: tuple[TradeHole, ...] = ()
+    """Those that the venue is asked about."""
+    given_up_to: int = -1
+    announced_id: int = -1
+    announced_ns: int = 0
+    floor_id: int = -1
+    """The oldest trade that is known of. Where the first one seen is a later one, what lies between is gone."""
 
 
 class TradeLedger:
@@ -82,6 +97,7 @@ class TradeLedger:
     __slots__ = (
         "_announced_id",
         "_announced_ns",
+        "_floor_id",
         "_repairs",
         "first_id",
         "given_up_to",
@@ -91,26 +107,33 @@ class TradeLedger:
         "product",
     )
 
-    def __init__(self, product: str, last_known_id: int = -1) -> None:
-        """`last_known_id`: the newest trade already stored, so that a restart notices what passed meanwhile."""
+    def __init__(self, product: str, known: LedgerState | None = None) -> None:
+        """`known`: where to go on from, so that what passed meanwhile is noticed and old holes are still looked for."""
+        known = known or LedgerState()
         self.product = product
-        self.first_id = last_known_id
-        self.last_id = last_known_id
-        self.last_ns = 0
+        self.first_id = known.first_id
+        self.last_id = known.last_id
+        self.last_ns = known.last_ns
         """Venue time of the newest trade."""
         self.missing = Intervals()
-        self.given_up_to = -1
-        """Holes up to this id were forgotten for want of room: not missing any more, and not repaired."""
-        self._repairs: list[_Repair] = []
-        self._announced_id = -1
-        self._announced_ns = 0
+        self.given_up_to = known.given_up_to
+        """Holes up to this id are not looked for any more: not missing, and not repaired."""
+        for first, last in known.missing:
+            if first > self.last_id - RESUME_HOLE_MAX:
+                self.missing.append(first, last)
+            else:
+                self.given_up_to = last
+        self._repairs = [_Repair(hole, 0) for hole in known.holes]
+        self._announced_id = known.announced_id
+        self._announced_ns = known.announced_ns
+        self._floor_id = known.floor_id
 
     def observe(self, trade_id: int, time_ns: int, now_ns: int) -> tuple[Seen, TradeHole | None]:
         """Take a trade's id. Returns what it is, and the hole it showed, if any."""
         if self.last_id < 0:
             self.first_id = self.last_id = trade_id
             self.last_ns = time_ns
-            return Seen.NEW, None
+            return Seen.NEW, self._gone_before(trade_id)
         if trade_id == self.last_id + 1:
             self.last_id = trade_id
             self.last_ns = time_ns
@@ -143,13 +166,24 @@ class TradeLedger:
         self._announced_ns = time_ns
         return hole
 
-    def resume_id(self) -> int:
-        """The trade after which one who goes on later must look for holes: the newest, or the one before the oldest
-        open hole. -1: none was seen."""
-        if self.last_id < 0:
-            return -1
-        open_ids = [first for first, _ in self.missing if first > self.last_id - RESUME_HOLE_MAX]
-        return min([self.last_id, *(first - 1 for first in open_ids)])
+    def state(self) -> LedgerState:
+        """As it stands, for one who goes on from here."""
+        return LedgerState(
+            first_id=self.first_id,
+            last_id=self.last_id,
+            last_ns=self.last_ns,
+            missing=tuple(self.missing),
+            holes=tuple(repair.hole for repair in self._repairs if self.is_missing(repair.hole)),
+            given_up_to=self.given_up_to,
+            announced_id=self._announced_id,
+            announced_ns=self._announced_ns,
+            floor_id=self._floor_id,
+        )
+
+    def anew(self) -> LedgerState:
+        """For one who begins again from nothing, and can tell what is gone."""
+        known = [trade_id for trade_id in (self.first_id, self._floor_id) if trade_id >= 0]
+        return LedgerState(floor_id=min(known, default=-1))
 
     def is_missing(self, hole: TradeHole) -> bool:
         """Whether any trade of the hole is still missing."""
@@ -174,5 +208,12 @@ class TradeLedger:
         if len(self.missing) >= HOLES_MAX:
             _, self.given_up_to = self.missing.drop_oldest()
         self.missing.append(hole.first_id, hole.last_id)
-        self._repairs.append(_Repair(hole, now_ns, now_ns + REPAIR_DELAY_NS))
+        self._repairs.append(_Repair(hole, now_ns + REPAIR_DELAY_NS))
         return hole
+
+    def _gone_before(self, trade_id: int) -> TradeHole | None:
+        """What lies before the first trade that is left of a recording. A fact: nobody is asked for it."""
+        if not 0 <= self._floor_id < trade_id:
+            return None
+        self.given_up_to = trade_id - 1
+        return TradeHole(self.product, self._floor_id, trade_id - 1)

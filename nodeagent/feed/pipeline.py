@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
-
 from agentfarm.errors import InvalidRequest
+
 from nodeagent.feed import handlers, trust
 from nodeagent.feed.connection import Connection
 from nodeagent.feed.events import (
@@ -39,7 +39,7 @@ from nodeagent.feed.quality import NOW_EVERY_S, followed, now_row
 from nodeagent.feed.questions import Questions
 from nodeagent.feed.records import Connected, Record, RecordKind, RestAnswer
 from nodeagent.feed.source import Purpose, Source
-from nodeagent.feed.state import Action, FeedState, Output, PipelineSettings
+from nodeagent.feed.state import Action, FeedState, Known, Output, PipelineSettings
 from nodeagent.feed.times import MINUTE_NS, NS
 
 BACK_STEP_S: Final = 5
@@ -59,17 +59,13 @@ class Pipeline:
         *,
         settings: PipelineSettings | None = None,
         instruments: Mapping[str, Instrument] | None = None,
-        last_trade_ids: Mapping[str, int] | None = None,
-        left: Iterable[str] = (),
+        known: Known | None = None,
     ) -> None:
-        """`products` None: any product is welcome. `last_trade_ids`: the newest trade already stored, per product.
-        `left`: products followed before, whose frames may still come."""
-        known = last_trade_ids or {}
-        self.state = FeedState(source, products, settings or PipelineSettings(), instruments or {}, known)
-        self.state.left = frozenset(left)
+        """`products` None: any product is welcome. `known`: what a pipeline knew at the place where this one begins."""
+        self.state = FeedState(source, products, settings or PipelineSettings(), instruments or {}, known or Known())
         self._questions = Questions(self.state)
-        self._second = 0
-        self._minute = 0
+        self._second = self.state.now_ns // NS
+        self._minute = self._second // 60
 
     def feed(self, record: Record) -> Output:
         """Take the next record. Never raises for what a venue may send or a damaged file may contain."""

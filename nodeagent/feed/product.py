@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from nodeagent.feed.books import Book
 from nodeagent.feed.decimals import to_decimal
 from nodeagent.feed.events import ASK, BID, SCALE, BookDelta, GapKind, Side, Ticker, Trade
 from nodeagent.feed.health import Counts
-from nodeagent.feed.ledger import TradeLedger
+from nodeagent.feed.ledger import LedgerState, TradeLedger
 from nodeagent.feed.rows import BookChangeRow, BookRow, Depth, GapRow, TickerRow, TradeRow
 from nodeagent.feed.times import MS_NS
 
 _SIDE_NAMES = {BID: Side.BUY.value, ASK: Side.SELL.value}
+
+
+class ProductState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A product as it stood, for one who goes on from there."""
+
+    ledger: LedgerState = LedgerState()
+    open_holes: tuple[GapRow, ...] = ()
+    counts: Counts | None = None
+    """Of the running minute; None: nothing yet."""
 
 
 class Product:
@@ -29,17 +40,23 @@ class Product:
         "venue",
     )
 
-    def __init__(self, name: str, venue: str, source: str, last_known_trade_id: int = -1) -> None:
+    def __init__(self, name: str, venue: str, source: str, known: ProductState | None = None) -> None:
+        known = known or ProductState()
         self.name = name
         self.venue = venue
         self.source = source
-        self.ledger = TradeLedger(name, last_known_trade_id)
-        self.counts = Counts()
+        self.ledger = TradeLedger(name, known.ledger)
+        self.counts = msgspec.structs.replace(known.counts) if known.counts is not None else Counts()
         self.totals = Counts()
-        self.open_holes: list[GapRow] = []
+        self.open_holes = list(known.open_holes)
         self._last_frame = -1
         self._lag_before = (0, 0)
         self._lag_ms = 0.0
+
+    def state(self) -> ProductState:
+        """As it stands, for one who goes on from here."""
+        counts = msgspec.structs.replace(self.counts) if self.counts != Counts() else None
+        return ProductState(self.ledger.state(), tuple(self.open_holes), counts)
 
     def saw_frame(self, frame_number: int) -> None:
         """Count a frame once, however many of its events are about this product."""
@@ -164,7 +181,7 @@ class Product:
         for row in self.open_holes:
             if missing.overlaps(row.first_id, row.last_id):
                 still_open.append(row)
-            elif row.last_id > self.ledger.given_up_to:
+            elif row.first_id > self.ledger.given_up_to:
                 filled.append(repaired(row, now_ns))
         self.open_holes = still_open
         self.counts.repaired += len(filled)

@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeAlias
 
 import msgspec
 
 from nodeagent.feed.connection import Connection
 from nodeagent.feed.events import Instrument, Reject, VenueError
-from nodeagent.feed.product import Product
+from nodeagent.feed.product import Product, ProductState
 from nodeagent.feed.rows import GapRow, Row
 from nodeagent.feed.skew import Skew
 from nodeagent.feed.source import Channel, RestRequest, Source
@@ -59,6 +59,22 @@ class Output(msgspec.Struct, gc=False):
     venue_errors: list[VenueError] = []
 
 
+class Known(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a feed knew at a place of its capture. One who is told this, and reads on from there, finds what the first
+    one found: the same holes under the same rows, the same minutes."""
+
+    now_ns: int = 0
+    """Receipt time of the record there; 0: nothing is known."""
+    products: tuple[str, ...] | None = None
+    """Followed then; None: not written down, or any."""
+    left: tuple[str, ...] = ()
+    """Followed earlier; frames of theirs may still come."""
+    states: dict[str, ProductState] = {}
+    """Of products followed then or earlier."""
+    gaps: tuple[GapRow, ...] = ()
+    """Open ones of books and connections."""
+
+
 class FeedState:
     """One feed: a source, its products, any number of connections."""
 
@@ -68,7 +84,7 @@ class FeedState:
         products: Iterable[str] | None,
         settings: PipelineSettings,
         instruments: Mapping[str, Instrument],
-        last_trade_ids: Mapping[str, int],
+        known: Known,
     ) -> None:
         self.source = source
         self.settings = settings
@@ -76,12 +92,12 @@ class FeedState:
         self.has_instruments = bool(instruments)
         self.skew = Skew()
         self.products: dict[str, Product] = {}
-        self.left: frozenset[str] = frozenset()
+        self.left = frozenset(known.left)
         """Products followed earlier: frames of theirs that are still under way mean nothing."""
         self.connections: dict[int, Connection] = {}
-        self.orphan_gaps: list[GapRow] = []
-        """Open gaps of connections that are gone; the next connection's snapshots close them."""
-        self.now_ns = 0
+        self.orphan_gaps = list(known.gaps)
+        """Open gaps of connections and books that are gone; the next snapshots close them."""
+        self.now_ns = known.now_ns
         """Receipt wall time of the record at hand."""
         self.venue_now_ns = 0
         """The venue's clock at that moment: skew removed. 0 while the skew is unknown."""
@@ -93,8 +109,11 @@ class FeedState:
         self.out_of_order = 0
         self.duplicate_frames = 0
         self.unknown_types: dict[str, int] = {}
-        self.last_trade_ids = dict(last_trade_ids)
-        """Per product that is not followed yet, or not any more: the trade after which to look for holes."""
+        self.known = dict(known.states)
+        """Products that were followed before, as they stood: followed again, they go on from there."""
+        for name in known.states:
+            if name in (self.rules.products or ()):
+                self.product(name)
 
     def product(self, name: str) -> Product | None:
         """The product, made at first need; None when it is not ours."""
@@ -103,9 +122,33 @@ class FeedState:
             return product
         if not self.rules.knows(name) or not name or len(self.products) >= PRODUCTS_MAX:
             return None
-        product = Product(name, self.source.venue, self.source.name, self.last_trade_ids.get(name, -1))
+        product = Product(name, self.source.venue, self.source.name, self.known.get(name))
         self.products[name] = product
         return product
+
+    def known_now(self) -> Known:
+        """What one who goes on from here must be told."""
+        followed = self.rules.products
+        return Known(
+            self.now_ns,
+            tuple(sorted(followed)) if followed is not None else None,
+            tuple(sorted(self.left)),
+            self.known | {name: product.state() for name, product in self.products.items()},
+            tuple(self._open_gaps()),
+        )
+
+    def known_anew(self) -> Known:
+        """What one who begins again from nothing must be told, so that what is gone by then is not passed over."""
+        states = self.known_now().states
+        ledgers = {name: Product(name, "", "", state).ledger.anew() for name, state in states.items()}
+        return Known(states={name: ProductState(ledger) for name, ledger in ledgers.items()})
+
+    def _open_gaps(self) -> Iterator[GapRow]:
+        """Those of books and connections."""
+        yield from self.orphan_gaps
+        for connection in self.connections.values():
+            yield from connection.open_gaps
+            yield from (book.open_gap for book in connection.books.values() if book.open_gap is not None)
 
     def count_unknown(self, name: str) -> None:
         """A message type we do not know: ignored and counted, under its name as long as there are not too many."""

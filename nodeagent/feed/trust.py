@@ -68,6 +68,8 @@ def resynced(feed: FeedState, state: BookState, connection: Connection, out: Out
         product.counts.repaired += 1
         out.rows.append(repaired(state.open_gap, feed.now_ns))
         state.open_gap = None
+    if feed.orphan_gaps:
+        _close_orphans(feed, state.product, out)
     if (connection.open_gaps or feed.orphan_gaps) and connection.is_synced():
         _close_gaps(feed, connection, out)
 
@@ -82,12 +84,13 @@ def open_trade_hole(
 ) -> None:
     """Trades are missing. Where nothing numbers the book's changes, they may have been lost with the trades.
 
-    A hole shown by history (a first snapshot after a reconnect) says nothing about this connection's book.
+    A hole shown by history (a first snapshot after a reconnect, trades that no recording has any more) says nothing
+    about this connection's book.
     """
     connection_id = connection.connection_id if connection is not None else 0
     product = feed.products[hole.product]
     out.rows.append(product.open_trade_hole(hole.first_id, hole.last_id, connection_id, feed.now_ns))
-    if connection is None or is_history or feed.source.has_connection_sequence:
+    if connection is None or is_history or not hole.before_ns or feed.source.has_connection_sequence:
         return
     state = connection.books.get(product.name)
     if state is not None and state.update_id < 0 and state.orders is None:
@@ -95,7 +98,7 @@ def open_trade_hole(
 
 
 def close_connection(feed: FeedState, connection_id: int) -> None:
-    """A connection is gone; its open gaps wait for another's snapshots."""
+    """A connection is gone; its open gaps, and those of its books, wait for another's snapshots."""
     connection = feed.connections.pop(connection_id, None)
     if connection is not None:
         feed.collect_absent_removals(connection)
@@ -104,8 +107,11 @@ def close_connection(feed: FeedState, connection_id: int) -> None:
 
 
 def forget_book(feed: FeedState, name: str, connection: Connection, out: Output) -> None:
-    """The product is not followed any more. Its book's gap stays open as it is; the connection's may end with it."""
+    """The product is not followed any more. Its book's gap stays open until the product is back and its book can be
+    trusted; the connection's may end now."""
     state = connection.books.pop(name, None)
+    if state is not None and state.open_gap is not None:
+        feed.orphan_gaps.append(state.open_gap)
     if state is not None and not state.is_synced and connection.books and connection.is_synced():
         _close_gaps(feed, connection, out)
 
@@ -113,9 +119,14 @@ def forget_book(feed: FeedState, name: str, connection: Connection, out: Output)
 def _close_gaps(feed: FeedState, connection: Connection, out: Output) -> None:
     """Every book of the connection is trusted again."""
     out.rows += [repaired(row, feed.now_ns) for row in connection.open_gaps]
-    out.rows += [repaired(row, feed.now_ns) for row in feed.orphan_gaps]
     connection.open_gaps.clear()
-    feed.orphan_gaps.clear()
+    _close_orphans(feed, "", out)
+
+
+def _close_orphans(feed: FeedState, product: str, out: Output) -> None:
+    """A book of the product is trusted again; without a name: all books of a connection are."""
+    out.rows += [repaired(row, feed.now_ns) for row in feed.orphan_gaps if row.product == product]
+    feed.orphan_gaps = [row for row in feed.orphan_gaps if row.product != product]
 
 
 def _doubt_all(feed: FeedState, connection: Connection) -> None:

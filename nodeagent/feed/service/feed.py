@@ -197,13 +197,12 @@ class Feed:
 
     def _new_pipeline(self, state: State) -> Pipeline:
         """For records after the state's position; a PRODUCTS record leads from what was followed then to now."""
-        settings = self.settings
+        settings, known = self.settings, state.known
         return Pipeline(
             self._source,
-            settings.products if state.products is None else state.products,
+            settings.products if known.products is None else known.products,
             settings=PipelineSettings(settings.book_depth, settings.every_change, settings.book_check_interval_s),
-            last_trade_ids=state.last_trade_ids,
-            left=state.left,
+            known=known,
         )
 
     def _doubt(self) -> str:
@@ -310,9 +309,10 @@ class Feed:
             return
         if known:
             log.warning("feed.database_is_new", known=known, found=database)
-            self._progress = self._progress.begun_anew(database)
-            self._pipeline = self._new_pipeline(self._progress.state)
-            self._intake.begin_anew(self._pipeline)
+            start = State(known=self._pipeline.state.known_anew())
+            self._progress = self._progress.begun_anew(database, start)
+            self._pipeline = self._new_pipeline(start)
+            self._intake.begin_anew(self._pipeline, start)
         else:
             self._progress = msgspec.structs.replace(self._progress, database=database)
 

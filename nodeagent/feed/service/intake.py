@@ -26,13 +26,22 @@ from nodeagent.feed.events import VenueError
 from nodeagent.feed.pipeline import Pipeline
 from nodeagent.feed.records import START, Position, Record, RecordKind
 from nodeagent.feed.rows import GapRow
-from nodeagent.feed.service.progress import State, resume_ids
+from nodeagent.feed.service.progress import State, is_near
 from nodeagent.feed.service.quarantine import Quarantine
-from nodeagent.feed.state import Output
+from nodeagent.feed.state import Known, Output
 from nodeagent.feed.writer import Mark, RowWriter
 
 YIELD_EVERY: Final = 100
 """Records read back between two looks at the world."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchor:
+    """Where a replay that is to know an open connection must begin, and what it must be told."""
+
+    position: Position
+    at_ns: int
+    known: Known
 
 
 @dataclass(slots=True)
@@ -88,9 +97,8 @@ class Intake:
         self._done_ns = start.at_ns
         self._marked = start.position
         self._last: Position = START
-        self._anchors: dict[int, tuple[Position, int]] = {}
-        """Where a replay that is to know an open connection must begin."""
-        self._kept_from: dict[int, tuple[Position, int]] = {}
+        self._anchors: dict[int, _Anchor] = {}
+        self._kept_from: dict[int, _Anchor] = {}
         self._on_damage = on_damage
         self._on_venue_error = on_venue_error
 
@@ -114,14 +122,15 @@ class Intake:
         else:
             self._behind.set()
 
-    def begin_anew(self, pipeline: Pipeline) -> None:
-        """Make every row again, from the capture's beginning; what comes meanwhile waits in the capture."""
+    def begin_anew(self, pipeline: Pipeline, start: State) -> None:
+        """Make every row again from there on; what comes meanwhile waits in the capture."""
         self.era += 1
         self._pipeline = pipeline
-        self._stored_until = self._done = self._marked = START
-        self._done_ns = 0
-        self._read_after = None
+        self._stored_until = self._done = self._marked = start.position
+        self._done_ns = start.at_ns
+        self._read_after = start.replay_after()
         self._anchors.clear()
+        self._kept_from.clear()
         self._behind.set()
 
     @property
@@ -138,18 +147,16 @@ class Intake:
 
     def state(self) -> State:
         """What a restart needs, as of the last record that became rows."""
-        anchor = min(self._anchors.values(), default=(self._done, self._done_ns))
-        feed = self._pipeline.state
-        followed = feed.rules.products
+        anchor = min(self._anchors.values(), default=None, key=lambda anchor: anchor.position)
+        if anchor is None or not is_near(anchor.position, anchor.at_ns, self._done_ns):
+            anchor = _Anchor(START, 0, self._pipeline.state.known_now())
         return State(
             position=self._done,
             at_ns=self._done_ns,
-            anchor=anchor[0],
-            anchor_ns=anchor[1],
+            anchor=anchor.position,
+            anchor_ns=anchor.at_ns,
             first_open_connection=min(self._anchors, default=0),
-            last_trade_ids=resume_ids(feed),
-            products=tuple(sorted(followed)) if followed is not None else None,
-            left=tuple(sorted(feed.left)),
+            known=anchor.known,
         )
 
     @property
@@ -196,7 +203,7 @@ class Intake:
     def _process(self, record: Record) -> None:
         out = self._pipeline.feed(record)
         if record.kind is RecordKind.CONNECT:
-            self._anchors[record.connection_id] = (record.position, record.received_at_ns)
+            self._anchors[record.connection_id] = self._here(record)
         elif record.kind is RecordKind.DISCONNECT:
             self._anchors.pop(record.connection_id, None)
         elif record.kind is RecordKind.KEPT:
@@ -213,10 +220,13 @@ class Intake:
         if found is None:
             return
         if found.is_first:
-            self._kept_from[record.connection_id] = (record.position, record.received_at_ns)
+            self._kept_from[record.connection_id] = self._here(record)
             self._anchors.setdefault(record.connection_id, self._kept_from[record.connection_id])
         if found.is_last and (start := self._kept_from.pop(record.connection_id, None)) is not None:
             self._anchors[record.connection_id] = start
+
+    def _here(self, record: Record) -> _Anchor:
+        return _Anchor(record.position, record.received_at_ns, self._pipeline.state.known_now())
 
     def _without_capture(self, record: Record, error: OSError) -> None:
         """The disk does not take it. Its rows may still find a way."""

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from nodeagent.feed.records import START, Position
-from nodeagent.feed.state import FeedState
+from nodeagent.feed.state import Known
 from nodeagent.questdb.endpoint import write_private
 
 FILE_NAME: Final = "progress.json"
@@ -34,21 +34,21 @@ class State(msgspec.Struct, frozen=True):
     """The CONNECT record of the oldest connection then open; `position` itself when there was none."""
     anchor_ns: int = 0
     first_open_connection: int = 0
-    last_trade_ids: dict[str, int] = {}
-    """Per product, the trade after which to look for holes: the newest, or the one before the oldest open hole."""
-
-    products: tuple[str, ...] | None = None
-    """Followed then; None: nobody wrote it down, so those of the settings."""
-    left: tuple[str, ...] = ()
-    """Followed earlier; frames of theirs may still come."""
+    known: Known = Known()
+    """What the pipeline knew where the replay begins."""
 
     def replay_after(self) -> Position | None:
         """Where to begin reading; None: at the very beginning."""
         if self.position == START:
             return None
-        is_near = self.anchor != START and self.at_ns - self.anchor_ns <= REWIND_MAX_S * 1_000_000_000
-        start = self.anchor if is_near else self.position
-        return Position(start - 1) if is_near and start > 0 else start
+        if is_near(self.anchor, self.anchor_ns, self.at_ns):
+            return Position(self.anchor - 1)
+        return self.position
+
+
+def is_near(anchor: Position, anchor_ns: int, at_ns: int) -> bool:
+    """Whether a replay to a record received at `at_ns` begins at the anchor."""
+    return anchor != START and at_ns - anchor_ns <= REWIND_MAX_S * 1_000_000_000
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -71,9 +71,9 @@ class Progress(msgspec.Struct, frozen=True):
             older, middle = middle, state
         return msgspec.structs.replace(self, state=state, older=older, middle=middle)
 
-    def begun_anew(self, database: str) -> Progress:
-        """Nothing is stored: another database is in the place of the one that held the rows."""
-        return Progress(last_connection_id=self.last_connection_id, boot_id=self.boot_id, database=database)
+    def begun_anew(self, database: str, start: State) -> Progress:
+        """What came after `start` is not stored: another database is in the place of the one that held the rows."""
+        return Progress(start, start, start, self.last_connection_id, self.boot_id, database)
 
     def connected(self, connection_id: int) -> Progress:
         """With a connection id given out: it is never given out again."""
@@ -111,9 +111,3 @@ def boot_id() -> str:
         return _BOOT_ID.read_text().strip()
     except OSError:
         return ""
-
-
-def resume_ids(feed: FeedState) -> dict[str, int]:
-    """Per product, also such as are not followed any more, the trade after which a restart must look for holes."""
-    found = {name: product.ledger.resume_id() for name, product in feed.products.items()}
-    return feed.last_trade_ids | {name: trade_id for name, trade_id in found.items() if trade_id >= 0}

@@ -52,7 +52,11 @@ def test_an_open_hole_is_looked_for_again_when_the_product_comes_back() -> None:
     line.send(line.match(103, "ETH-USD"))
     assert line.pipeline.state.products["ETH-USD"].ledger.missing.total() == 2
     follow(line, "BTC-USD")
-    assert line.pipeline.state.last_trade_ids["ETH-USD"] == 100
+    follow(line, "BTC-USD", "ETH-USD")
+    line.send(line.match(107, "ETH-USD", type="last_match"))
+    assert quality(line.pipeline.state, "ETH-USD").reason == "5 trades are missing"
+    (old, new) = line.due(after_s=1)
+    assert [(asked.first_id, asked.last_id) for asked in (old, new)] == [(101, 102), (104, 106)]
 
 
 def test_a_replay_from_before_a_change_knows_what_was_followed_then() -> None:

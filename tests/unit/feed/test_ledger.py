@@ -13,6 +13,7 @@ from nodeagent.feed.ledger import (
     REPAIR_ATTEMPTS_MAX,
     REPAIR_BACKOFF_MAX_NS,
     REPAIR_DELAY_NS,
+    LedgerState,
     Seen,
     SequenceLedger,
     TradeLedger,
@@ -84,7 +85,7 @@ def test_intervals_are_a_set(steps: list[tuple[int, int]], data: st.DataObject) 
 @given(st.sets(st.integers(1, 50), max_size=20))
 def test_pages_for_the_due_holes_close_them(lost: set[int]) -> None:
     """Ask for what is due, receive it, and nothing is missing and nothing is due any more."""
-    ledger = TradeLedger("BTC-USD", last_known_id=0)
+    ledger = TradeLedger("BTC-USD", LedgerState(first_id=0, last_id=0))
     for number in range(1, 52):
         if number not in lost:
             ledger.observe(number, number * NS, 0)
@@ -120,7 +121,7 @@ def test_a_clock_that_went_back_does_not_silence_the_questions() -> None:
 
 
 def test_a_restart_notices_what_passed_meanwhile() -> None:
-    ledger = TradeLedger("BTC-USD", last_known_id=100)
+    ledger = TradeLedger("BTC-USD", LedgerState(first_id=100, last_id=100))
     verdict, hole = ledger.observe(104, NS, 0)
     assert verdict is Seen.NEW
     assert hole is not None

@@ -10,11 +10,13 @@ import pytest
 
 from nodeagent.feed.decimals import scaled
 from nodeagent.feed.events import GapKind, RejectReason
+from nodeagent.feed.ledger import LedgerState
+from nodeagent.feed.product import ProductState
 from nodeagent.feed.records import Record, RecordKind
 from nodeagent.feed.rows import BookChangeRow, BookRow, HealthRow, TradeRow
 from nodeagent.feed.source import Channel, Purpose, RestRequest
 from nodeagent.feed.sources.coinbase_exchange import CoinbaseExchange
-from nodeagent.feed.state import PipelineSettings, Resubscribe
+from nodeagent.feed.state import Known, PipelineSettings, Resubscribe
 from nodeagent.feed.times import MINUTE_NS, MS_NS, NS
 from tests.unit.feed.line import RULES, Line, exchange, page
 
@@ -93,7 +95,7 @@ def test_an_outage_is_a_trade_hole_but_no_doubt_about_the_new_book() -> None:
 
 
 def test_a_restart_asks_for_what_passed_since_the_last_stored_trade() -> None:
-    line = exchange(last_trade_ids={"BTC-USD": 97})
+    line = exchange(known=Known(states={"BTC-USD": ProductState(LedgerState(first_id=9, last_id=97))}))
     assert [(g.first_id, g.last_id) for g in line.gaps(GapKind.TRADE_ID)] == [(98, 99)]
     assert line.trade_ids() == [100]
 

@@ -6,12 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from agentfarm.errors import InvalidRequest
 from questdb import QuestDBError, QuestDBErrorCode
 
-from agentfarm.errors import InvalidRequest
 from nodeagent.feed.capture_reader import Segment
-from nodeagent.feed.ledger import TradeLedger
-from nodeagent.feed.pipeline import Pipeline
 from nodeagent.feed.records import START, Position, position_of
 from nodeagent.feed.service.progress import (
     POWER_CUT_REWIND_S,
@@ -19,14 +17,14 @@ from nodeagent.feed.service.progress import (
     Progress,
     State,
     load,
-    resume_ids,
     save,
 )
 from nodeagent.feed.service.retention import Disk, Room, disk_state, disk_words, expendable, left_out
 from nodeagent.feed.service.settings import FeedSettings
 from nodeagent.feed.session import backoff_s
-from nodeagent.feed.source import load_source
+from nodeagent.feed.state import Known
 from nodeagent.feed.writer import _is_about_rows
+from tests.unit.feed.line import exchange
 
 GIB = 1024**3
 S = 1_000_000_000
@@ -69,8 +67,17 @@ def test_settings_that_cannot_be_read_are_refused(text: str) -> None:
         FeedSettings.from_json(text)
 
 
+def _known() -> Known:
+    line = exchange()
+    line.send(line.match(103))
+    line.send(line.update(("buy", "150.00", "1"), product="ETH-USD"))
+    known = line.pipeline.state.known_now()
+    assert [row.kind for row in known.gaps] == ["book_with_trades", "crossed_book"]
+    return known
+
+
 def test_progress_survives_the_file_and_a_damaged_one_is_set_aside(tmp_path: Path) -> None:
-    progress = Progress(State(Position(5), 7, last_trade_ids={"A": 3}), boot_id="b").connected(9)
+    progress = Progress(State(Position(5), 7, known=_known()), boot_id="b").connected(9)
     save(tmp_path, progress)
     assert load(tmp_path, 100) == progress
     (tmp_path / "progress.json").write_text(json.dumps({"state": "none"}))
@@ -96,19 +103,6 @@ def test_restarted_machine_goes_back_further_than_write_back_could_be_pending() 
     assert 990 * S - older.at_ns <= 3 * POWER_CUT_REWIND_S * S
     young = Progress().resumed("boot-1")[0].advanced(State(Position(1), 5 * S))
     assert young.resumed("boot-2")[1].position == START, "too young for an older state: everything again"
-
-
-def test_restart_looks_for_holes_from_before_the_oldest_open_one() -> None:
-    ledger = TradeLedger("A")
-    for trade_id in (10, 11, 14, 15, 19):
-        ledger.observe(trade_id, 1, 1)
-    quiet, fresh = TradeLedger("B"), TradeLedger("C")
-    quiet.observe(7, 1, 1)
-    assert [each.resume_id() for each in (ledger, quiet, fresh)] == [11, 7, -1]
-    feed = Pipeline(load_source("coinbase-exchange"), ("A", "B"), last_trade_ids={"GONE": 3, "A": 1}).state
-    feed.product("A").ledger.observe(1, 1, 1)  # type: ignore[union-attr]  # it is one of ours
-    feed.product("A").ledger.observe(2, 1, 1)  # type: ignore[union-attr]
-    assert resume_ids(feed) == {"GONE": 3, "A": 2}
 
 
 @pytest.mark.parametrize(
