@@ -20,7 +20,7 @@ from nodeagent.questdb.endpoint import Endpoint
 from nodeagent.questdb.server import QuestDBServer, ServerState
 from nodeagent.questdb.sql import query
 
-SOURCES = {"advanced": "coinbase-advanced", "exchange": "coinbase-exchange"}
+SOURCES = {"advanced": "coinbase-advanced", "exchange": "coinbase-exchange", "binance": "binance"}
 
 
 class FeedProcess:
@@ -110,6 +110,24 @@ async def until(what: str, holds: Callable[[], Awaitable[bool] | bool], within_s
             return
         assert time.monotonic() < deadline_s, f"not within {within_s:g} s: {what}"
         await asyncio.sleep(0.05)
+
+
+def has_trusted_books(feed: FeedProcess) -> bool:
+    """Whether it says so of every product."""
+    products = feed.status().get("products", {})
+    return bool(products) and all(product["is_synced"] for product in products.values())
+
+
+async def has_no_open_trade_hole(endpoint: Endpoint) -> bool:
+    """Whether every hole in trade ids was closed."""
+    sql = "SELECT count() FROM feed_gap WHERE kind = 'trade_id' AND repaired_at IS NULL"
+    return bool((await query(endpoint, sql)).rows[0][0] == 0)
+
+
+async def gaps_by_kind(endpoint: Endpoint) -> dict[str, int]:
+    """How many rows feed_gap has of each kind."""
+    answer = await query(endpoint, "SELECT kind, count() FROM feed_gap GROUP BY kind")
+    return dict(answer.rows)
 
 
 async def is_up(server: QuestDBServer) -> bool:
