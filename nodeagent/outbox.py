@@ -24,7 +24,7 @@ from agentfarm.wire import link_pb2 as wire
 from nodeagent.log import log
 from nodeagent.outbox_file import OutboxFile
 
-STORE_AFTER_S: Final = 0.025
+STORE_AFTER_S: Final = 0.05
 """A result that is not acknowledged after one to two of these is written to disk."""
 RETRY_AFTER_S: Final = 1.0
 RESULTS_MAX: Final = 100_000

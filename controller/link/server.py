@@ -35,7 +35,7 @@ OUTBOX_MESSAGES_MAX: Final = 20_000  # unsent messages after which a session is 
 HELLO_DEADLINE_S: Final = 10.0
 LEAD_WAIT_S: Final = 1.0  # a node that comes while the state is being read waits this long instead of going away
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
-ACK_GATHER_S: Final = 0.005  # a node writes results that are not acknowledged within 25 ms
+ACK_GATHER_S: Final = 0.02  # a node writes results that are not acknowledged within 50 ms
 CHECKPOINTS_MAX: Final = 100  # in one answer
 
 GRPC_STATUS: Final[dict[type[FarmError], grpc.StatusCode]] = {
