@@ -4,7 +4,8 @@ Only here and in `writer_encoding` is the QuestDB client imported. Rows come in 
 everything before it stands for the capture up to a position. A batch is built into our own buffer and kept until the
 server has taken it, however long that lasts: the client's own buffer would be emptied by a failed flush. Only then is
 the mark acknowledged, so that what is saved as acknowledged never runs ahead of what is stored. Sending twice is
-harmless: every table has DEDUP keys. An empty database in the place of the one that had the rows is noticed, and told.
+harmless: every table has DEDUP keys. An empty database in the place of the one that had the rows, or an older copy of
+it, is noticed and told.
 
 Limits: `INGEST_QUEUE_MAX` units of rows wait in memory (a book row counts `BOOK_ROW_UNITS`). Beyond that `has_room` is
 false and the feed stops making rows; they are in the capture, from which it makes them later.
@@ -19,18 +20,17 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
-import msgspec
 from questdb import QuestDBError, QuestDBErrorCode, Sender
 
 from agentfarm.errors import FarmError
 from nodeagent.feed.rows import ROW_TYPES, BookRow, Row
-from nodeagent.feed.times import MINUTE_NS
+from nodeagent.feed.writer_drops import DropCounts, DropRow, Drops
 from nodeagent.feed.writer_encoding import encoder
 from nodeagent.questdb.endpoint import Endpoint
-from nodeagent.questdb.migrate import identify
+from nodeagent.questdb.migrate import Database, branch, identify
 
 INGEST_QUEUE_MAX: Final = 20_000
 BOOK_ROW_UNITS: Final = 8
@@ -54,17 +54,8 @@ AWAY: Final = frozenset(
 _ERRNO: Final = re.compile(r"errno: [1-9]")
 
 
-class DropRow(msgspec.Struct, frozen=True, gc=False):
-    """Rows left out for want of room on the disk, counted per minute and table (`what`)."""
-
-    ts_ns: int
-    source: str
-    what: str
-    rows: int
-
-
 AnyRow: TypeAlias = Row | DropRow
-TABLES: Final[Mapping[type[AnyRow], str]] = {**{kind: kind.table for kind in ROW_TYPES}, DropRow: "feed_drop"}
+TABLES: Final[Mapping[type[AnyRow], str]] = {**{kind: kind.table for kind in ROW_TYPES}, DropRow: DropRow.table}
 _ENCODERS: Final = {kind: encoder(kind, table) for kind, table in TABLES.items()}
 
 
@@ -75,7 +66,11 @@ class Mark:
     position: int
     state: Any
     era: int = 0
-    """Grows each time the rows are made anew from the capture's beginning."""
+    """Grows each time the rows are made anew."""
+    database: Database | None = None
+    """Set when it is acknowledged: the one that has the rows."""
+    drops: Drops = ()
+    """Set when it is acknowledged: of the rows up to here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +111,21 @@ class RowWriter:
         source: str,
         on_ack: Callable[[Mark], None],
         on_refused: Callable[[AnyRow, str], None],
-        on_database: Callable[[str], None] | None = None,
+        on_database: Callable[[Database, Database], None] | None = None,
+        database: Database | None = None,
+        drops: Drops = (),
     ) -> None:
-        """`endpoint` is asked anew at each connection: a restarted server may have moved. `on_database` is told which
-        database the rows go to, before any goes there. The callbacks run on the writer's thread."""
+        """`endpoint` is asked anew at each connection: a restarted server may have moved. `database`: the one that has
+        what was put before. `on_database` is told of another in its place, or of the first, before any row goes there:
+        as it was found, and as it is called from then on. The callbacks run on the writer's thread."""
         self.counts = WriterCounts()
         self._endpoint = endpoint
         self._settings = settings
-        self._source = source
         self._on_ack = on_ack
         self._on_refused = on_refused
         self._on_database = on_database
+        self._database = database
+        self._taken: Counter[str] = Counter()
         self._looked_at_s = -LOOK_EVERY_S
         self._queue: deque[AnyRow | Mark] = deque()
         self._units = 0
@@ -140,7 +139,7 @@ class RowWriter:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="row-writer", daemon=True)
         self._sender: Sender | None = None
-        self._drops: Counter[tuple[int, str]] = Counter()
+        self._drops = DropCounts(source, drops)
 
     def start(self) -> None:
         """Begin. Needs a running event loop, and no server yet."""
@@ -202,17 +201,17 @@ class RowWriter:
 
     def _run(self) -> None:
         while (batch := self._take()) is not None:
-            rows = [item for item in batch if not isinstance(item, Mark)]
-            if not self._store(self._kept(rows)):
+            last = max((place for place, item in enumerate(batch) if isinstance(item, Mark)), default=0)
+            kept = self._kept(_rows(batch[:last]))
+            drops = self._drops.now()
+            if not self._store(kept + self._kept(_rows(batch[last:]))):
                 with self._changed:
                     self._queue.extendleft(reversed(batch))
                 return
-            for item in reversed(batch):
-                if isinstance(item, Mark):
-                    self._on_ack(item)
-                    break
-            self._drained(rows)
-        self._store(self._drop_rows(now_ns=None))
+            if isinstance(mark := batch[last], Mark):
+                self._on_ack(replace(mark, database=self._stored_in(), drops=drops))
+            self._drained(_rows(batch))
+        self._store([*self._drops.take(None)])
 
     def _take(self) -> list[AnyRow | Mark] | None:
         """The next batch, when it is due; None at the end."""
@@ -243,16 +242,11 @@ class RowWriter:
                 table = TABLES[type(row)]
                 if table in without:
                     self.counts.dropped[table] += 1
-                    self._drops[now_ns // MINUTE_NS, table] += 1
+                    self._drops.add(table, now_ns)
                 else:
                     kept.append(row)
             rows = kept
-        return [*rows, *self._drop_rows(now_ns)] if self._drops else rows
-
-    def _drop_rows(self, now_ns: int | None) -> list[AnyRow]:
-        """Rows about minutes that are over (None: all)."""
-        over = [key for key in self._drops if now_ns is None or key[0] < now_ns // MINUTE_NS]
-        return [DropRow(key[0] * MINUTE_NS, self._source, key[1], self._drops.pop(key)) for key in over]
+        return [*rows, *self._drops.take(now_ns)] if self._drops else rows
 
     def _drained(self, rows: list[AnyRow]) -> None:
         with self._changed:
@@ -325,13 +319,27 @@ class RowWriter:
         self._sender.flush(buffer, clear=False)
         self.counts.flush_ms = (time.perf_counter() - began_s) * 1000
         self.counts.flushes += 1
+        self._taken.update({TABLES[type(row)] for row in rows})
 
     def _look_at_database(self) -> None:
-        """Make sure of its tables, and tell which one it is. Raises FarmError, OSError."""
-        identity = asyncio.run(identify(self._endpoint(), TABLES.values()))
+        """Make sure of its tables, and that it is the one that has our rows, with all of them; tell if it is not.
+        Raises FarmError, OSError."""
+        endpoint = self._endpoint()
+        found = now = asyncio.run(identify(endpoint, TABLES.values()))
+        known = self._stored_in()
+        if self._on_database is not None and (known is None or not found.holds(known)):
+            if known is not None:
+                now = asyncio.run(branch(endpoint, TABLES.values()))
+            self._on_database(found, now)
+        self._database = now
+        self._taken.clear()
         self._looked_at_s = time.monotonic()
-        if self._on_database is not None:
-            self._on_database(identity)
+
+    def _stored_in(self) -> Database | None:
+        """The database that has the rows, with a transaction for each table of each batch that it has taken."""
+        if self._database is None:
+            return None
+        return replace(self._database, transactions=dict(self._taken + Counter(self._database.transactions)))
 
     def _migrate(self) -> bool:
         """The server refused: perhaps it is new and has no tables."""
@@ -371,6 +379,10 @@ def _is_about_rows(error: QuestDBError) -> bool:
     """
     said = str(error)
     return error.code not in AWAY and '"line"' in said and _ERRNO.search(said) is None
+
+
+def _rows(items: Iterable[AnyRow | Mark]) -> list[AnyRow]:
+    return [item for item in items if not isinstance(item, Mark)]
 
 
 def _units(rows: Iterable[AnyRow]) -> int:

@@ -27,6 +27,9 @@ VERSION_TABLE: Final = (
     " TIMESTAMP(applied_at) PARTITION BY YEAR BYPASS WAL"
 )
 """Without a WAL, so that a row is seen by whoever asks next."""
+APPLIED: Final = "SELECT version, applied_at FROM schema_version"
+BRANCH_VERSION: Final = 0
+"""Of no migration: such a row says that the database went on from an older copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +107,51 @@ async def restore_tables(endpoint: Endpoint) -> None:
             await query(endpoint, statement, timeout_s=STATEMENT_TIMEOUT_S)
 
 
-async def identify(endpoint: Endpoint, tables: Iterable[str]) -> str:
-    """Bring the tables up to date; returns what tells this database from an empty one in its place: when its first
-    migration was applied.
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A database at one moment, as one who writes to it remembers it."""
+
+    identity: str
+    """When its first migration was applied, and when it was last told from its own copies."""
+    transactions: dict[str, int]
+    """Per table, how many it has taken in its life. They go back with the data, whatever brought that back."""
+
+    def holds(self, earlier: Database) -> bool:
+        """Whether it is that one, with all that it held then."""
+        return self.identity == earlier.identity and all(
+            self.transactions.get(table, 0) >= count for table, count in earlier.transactions.items()
+        )
+
+
+async def identify(endpoint: Endpoint, tables: Iterable[str]) -> Database:
+    """Bring the tables up to date; returns what tells this database from an empty one in its place, and from an older
+    copy of itself.
 
     Where one of `tables` is missing although its migration was applied, somebody dropped it: all are applied again, and
     the database counts as another one, so that whoever writes to it begins anew. Raises Unavailable, SqlRefused or
     Conflict.
     """
+    tables = frozenset(tables)
     await query(endpoint, "SELECT 1", timeout_s=ANSWER_TIMEOUT_S)
     await migrate(endpoint)
     there = {str(row[0]) for row in (await query(endpoint, "SELECT table_name FROM tables()")).rows}
-    if set(tables) - there:
+    if tables - there:
         await query(endpoint, "TRUNCATE TABLE schema_version")
         await migrate(endpoint)
-    return str((await query(endpoint, "SELECT min(applied_at) FROM schema_version")).rows[0][0])
+    return await _look(endpoint, tables)
+
+
+async def branch(endpoint: Endpoint, tables: Iterable[str]) -> Database:
+    """Tell this database from every copy there is of it: from here on it holds what they do not. Raises as `query`."""
+    await query(endpoint, f"INSERT INTO schema_version VALUES (now(), {BRANCH_VERSION}, 'branched', '')")  # noqa: S608 - our own constant
+    return await _look(endpoint, frozenset(tables))
+
+
+async def _look(endpoint: Endpoint, tables: frozenset[str]) -> Database:
+    applied = [(int(version), str(at)) for version, at in (await query(endpoint, APPLIED)).rows]
+    identity = min(at for version, at in applied if version != BRANCH_VERSION)
+    branched = max((at for version, at in applied if version == BRANCH_VERSION), default="")
+    taken = await query(endpoint, "SELECT name, sequencerTxn FROM wal_tables()")
+    return Database(
+        f"{identity} {branched}".strip(), {name: int(count) for name, count in taken.rows if name in tables and count}
+    )

@@ -23,6 +23,7 @@ from nodeagent.feed.service import progress as progress_file
 from nodeagent.feed.service.intake import Intake
 from nodeagent.feed.service.metrics import serve_metrics
 from nodeagent.feed.service.opening import lock_folder, open_session, open_signer, open_source
+from nodeagent.feed.service.past import Past
 from nodeagent.feed.service.products import product_statuses
 from nodeagent.feed.service.progress import Progress, State
 from nodeagent.feed.service.quarantine import Quarantine
@@ -36,6 +37,7 @@ from nodeagent.feed.times import MS_NS, NS
 from nodeagent.feed.writer import AnyRow, Mark, RowWriter, WriterSettings
 from nodeagent.questdb.endpoint import Endpoint
 from nodeagent.questdb.health import disk_room
+from nodeagent.questdb.migrate import Database
 
 MARK_EVERY_S: Final = 0.1
 QUESTIONS_EVERY_S: Final = 0.5
@@ -74,6 +76,7 @@ class Feed:
         self._saved: Progress | None = None
         self._capture = CaptureWriter(folder, on_damage=self._damaged)
         self._quarantine = Quarantine(folder)
+        self._past = Past(folder)
         self._pipeline = self._new_pipeline(state)
         self._writer = RowWriter(
             lambda: Endpoint.load(settings.endpoint_file),
@@ -82,6 +85,8 @@ class Feed:
             on_ack=self._acknowledged,
             on_refused=self._refused,
             on_database=self._writes_to,
+            database=state.database,
+            drops=state.drops,
         )
         self._intake = Intake(
             self._capture,
@@ -296,25 +301,33 @@ class Feed:
 
     def _advance(self, mark: Mark) -> None:
         if mark.era == self._intake.era:
-            self._progress = self._progress.advanced(mark.state)
+            state = msgspec.structs.replace(mark.state, database=mark.database, drops=mark.drops)
+            self._progress = self._progress.advanced(state)
+            self._past.note(state)
 
-    def _writes_to(self, database: str) -> None:
-        """On the writer's thread: which database the rows go to."""
-        self._loop.call_soon_threadsafe(self._see_database, database)
+    def _writes_to(self, found: Database, now: Database) -> None:
+        """On the writer's thread: which database the rows go to from now on, and what it was when it was found."""
+        self._loop.call_soon_threadsafe(self._see_database, found, now)
 
-    def _see_database(self, database: str) -> None:
-        """What another database held is not in this one: all is stored again, as far back as the capture goes."""
-        known = self._progress.database
-        if known == database:
+    def _see_database(self, found: Database, now: Database) -> None:
+        """What the database in its place does not hold is stored again, as far back as the capture goes."""
+        progress = self._progress
+        if progress.state.database is None:
+            self._progress = msgspec.structs.replace(
+                progress, state=msgspec.structs.replace(progress.state, database=now)
+            )
             return
-        if known:
-            log.warning("feed.database_is_new", known=known, found=database)
-            start = State(known=self._pipeline.state.known_anew())
-            self._progress = self._progress.begun_anew(database, start)
-            self._pipeline = self._new_pipeline(start)
-            self._intake.begin_anew(self._pipeline, start)
-        else:
-            self._progress = msgspec.structs.replace(self._progress, database=database)
+        held = self._past.newest_in(found, (progress.state, progress.middle, progress.older))
+        start = held or State(known=self._pipeline.state.known_anew())
+        log.warning(
+            "feed.database_went_back" if held else "feed.database_is_new",
+            known=progress.state.database.identity,
+            found=found.identity,
+            after=start.position,
+        )
+        self._progress = progress.begun_anew(msgspec.structs.replace(start, database=now))
+        self._pipeline = self._new_pipeline(start)
+        self._intake.begin_anew(self._pipeline, start)
 
     def _save(self) -> None:
         if self._progress is self._saved:

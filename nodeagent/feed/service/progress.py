@@ -14,7 +14,9 @@ import msgspec
 
 from nodeagent.feed.records import START, Position
 from nodeagent.feed.state import Known
+from nodeagent.feed.writer_drops import Drops
 from nodeagent.questdb.endpoint import write_private
+from nodeagent.questdb.migrate import Database
 
 FILE_NAME: Final = "progress.json"
 POWER_CUT_REWIND_S: Final = 120
@@ -36,6 +38,10 @@ class State(msgspec.Struct, frozen=True):
     first_open_connection: int = 0
     known: Known = Known()
     """What the pipeline knew where the replay begins."""
+    database: Database | None = None
+    """The one that has the rows up to here; None: there was none yet."""
+    drops: Drops = ()
+    """Rows up to here that were left out, and are not in its table of them yet."""
 
     def replay_after(self) -> Position | None:
         """Where to begin reading; None: at the very beginning."""
@@ -61,8 +67,6 @@ class Progress(msgspec.Struct, frozen=True):
     """On its way to become `older`."""
     last_connection_id: int = 0
     boot_id: str = ""
-    database: str = ""
-    """Which one holds the rows (`nodeagent.questdb.migrate.identify`); empty: not known yet."""
 
     def advanced(self, state: State) -> Progress:
         """With a newer state."""
@@ -71,9 +75,9 @@ class Progress(msgspec.Struct, frozen=True):
             older, middle = middle, state
         return msgspec.structs.replace(self, state=state, older=older, middle=middle)
 
-    def begun_anew(self, database: str, start: State) -> Progress:
+    def begun_anew(self, start: State) -> Progress:
         """What came after `start` is not stored: another database is in the place of the one that held the rows."""
-        return Progress(start, start, start, self.last_connection_id, self.boot_id, database)
+        return Progress(start, start, start, self.last_connection_id, self.boot_id)
 
     def connected(self, connection_id: int) -> Progress:
         """With a connection id given out: it is never given out again."""

@@ -1,4 +1,4 @@
-"""Another, empty database in the place of the one that held the rows: the capture fills it."""
+"""Another database in the place of the one that held the rows, empty or an older copy: the capture fills it."""
 
 from __future__ import annotations
 
@@ -69,3 +69,68 @@ async def test_a_dropped_table_is_made_and_filled_again_once(
         assert feed.status()["rows_refused"] == 0
         assert await feed.stop() == 0
         assert feed.log.read_bytes().count(b"feed.database_is_new") == 1
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("is_killed", [False, True])
+async def test_an_older_copy_is_noticed_and_filled_again(
+    is_killed: bool, runtime: Runtime, feeds: list[FeedProcess], tmp_path: Path
+) -> None:
+    """Put back under a feed that runs on, or one that was killed; and then the later one, put aside, back again."""
+    root, copy, later = (tmp_path / "questdb" / "root", tmp_path / "copy", tmp_path / "later")
+    server = QuestDBServer(runtime, QuestDBSettings(tmp_path / "questdb"))
+    async with ExchangeServer("advanced", content=_content(53)) as exchange:
+        feed = feed_for(tmp_path, exchange, server)
+        feeds.append(feed)
+
+        async def more_stored() -> None:
+            stored = feed.status().get("rows_by_table", {}).get("trades", 0)
+            await until(
+                "more is stored", lambda: feed.status().get("rows_by_table", {}).get("trades", 0) > stored + 200, 90
+            )
+
+        try:
+            await server.start()
+            await feed.start()
+            await more_stored()
+            await server.stop()
+            shutil.copytree(root, copy)
+            server = await _started(runtime, tmp_path)
+            await more_stored()
+            if is_killed:
+                await feed.kill()
+            await server.stop()
+            root.rename(later)
+            copy.rename(root)
+            server = await _started(runtime, tmp_path)
+            if is_killed:
+                await feed.start()
+            await until("it is noticed", lambda: _went_back(feed) == 1, 60)
+            await more_stored()
+            await server.stop()
+            shutil.rmtree(root)
+            later.rename(root)
+            server = await _started(runtime, tmp_path)
+            await until("it is noticed again", lambda: _went_back(feed) == 2, 60)
+            exchange.pause()
+            await until_all_stored(exchange, server.endpoint, 90)
+            await until("the feed is live", lambda: feed.status()["state"] == "live")
+            assert feed.status()["missing_trades"] == 0
+            await server.stop()
+            server = await _started(runtime, tmp_path)
+            exchange.resume()
+            await more_stored()
+            assert _went_back(feed) == 2, "a restart alone is no return"
+            assert b"feed.database_is_new" not in feed.log.read_bytes()
+        finally:
+            await server.stop()
+
+
+async def _started(runtime: Runtime, folder: Path) -> QuestDBServer:
+    server = QuestDBServer(runtime, QuestDBSettings(folder / "questdb"))
+    await server.start()
+    return server
+
+
+def _went_back(feed: FeedProcess) -> int:
+    return feed.log.read_bytes().count(b"feed.database_went_back")

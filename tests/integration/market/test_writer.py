@@ -11,7 +11,9 @@ from decimal import Decimal
 import pytest
 
 from nodeagent.feed.rows import BookRow, TickerRow, TradeRow
+from nodeagent.feed.times import MINUTE_NS
 from nodeagent.feed.writer import AnyRow, Mark, RowWriter, WriterSettings
+from nodeagent.feed.writer_drops import Drops
 from nodeagent.questdb.endpoint import Endpoint
 from nodeagent.questdb.server import QuestDBServer
 from nodeagent.questdb.sql import query
@@ -27,18 +29,25 @@ class _Heard:
 
     def __init__(self) -> None:
         self.marks: list[int] = []
+        self.drops: Drops = ()
         self.refused: list[tuple[AnyRow, str]] = []
 
 
 @asynccontextmanager
-async def writing(endpoint: Endpoint, **settings: float) -> AsyncIterator[tuple[RowWriter, _Heard]]:
+async def writing(endpoint: Endpoint, drops: Drops = (), **settings: float) -> AsyncIterator[tuple[RowWriter, _Heard]]:
     """A running writer."""
     heard = _Heard()
+
+    def acknowledged(mark: Mark) -> None:
+        heard.marks.append(mark.position)
+        heard.drops = mark.drops
+
     writer = RowWriter(
         lambda: endpoint,
         WriterSettings(**{"flush_interval_s": 0.05, **settings}),  # type: ignore[arg-type]
         source="test",
-        on_ack=lambda mark: heard.marks.append(mark.position),
+        on_ack=acknowledged,
+        drops=drops,
         on_refused=lambda row, problem: heard.refused.append((row, problem)),
     )
     writer.start()
@@ -114,6 +123,34 @@ async def test_rows_left_out_are_counted_where_agents_can_ask(server: QuestDBSer
     assert stored.rows == (([[1.0, 0.5], [2.0, 3.0]], [], 2),)
 
 
+async def test_drops_are_counted_once_across_the_death_of_the_writer(server: QuestDBServer) -> None:
+    price = Decimal(1)
+    tickers = [TickerRow(NOW_NS + n, "v", "A-USD", "test", price, price, None, price, None, None) for n in range(5)]
+    minute = time.time_ns() // MINUTE_NS - 1
+    async with writing(server.endpoint, drops=((minute, "ticker", 7),)) as (writer, heard):
+        writer.leave_out(frozenset({"ticker"}))
+        writer.put([trade(1), *tickers[:2]])
+        writer.mark(Mark(1, None))
+        writer.put(tickers[2:])  # in the same batch, after the mark: a successor makes them again
+        await until("the batch is acknowledged", lambda: bool(heard.marks))
+        ((now, what, count),) = heard.drops
+        assert (what, count) == ("ticker", 2)
+    await until("a past minute's count is stored", lambda: _has_rows(server.endpoint, "feed_drop"))
+    async with writing(server.endpoint, drops=heard.drops) as (writer, heard):
+        writer.leave_out(frozenset({"ticker"}))
+        writer.put([*tickers[2:], trade(2)])
+        writer.mark(Mark(2, None))
+        await until("the batch is acknowledged", lambda: bool(heard.marks))
+    await until("the trade is stored", lambda: _ids(server.endpoint, [1, 2]))
+
+    async def are_all_counted() -> bool:
+        rows = (await query(server.endpoint, "SELECT sum(rows) FROM feed_drop")).rows
+        return rows == ((7 + len(tickers),),)
+
+    await until("each drop is counted once", are_all_counted)
+    assert now >= minute
+
+
 async def test_row_is_visible_soon_after_it_was_put(server: QuestDBServer) -> None:
     async with writing(server.endpoint, flush_interval_s=0.2) as (writer, _heard):
         writer.put([trade(0)])
@@ -122,7 +159,7 @@ async def test_row_is_visible_soon_after_it_was_put(server: QuestDBServer) -> No
         for number in range(1, 6):
             began_s = time.monotonic()
             writer.put([trade(number)])
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not await _ids(server.endpoint, list(range(number + 1))):
                     pass
             took_s.append(time.monotonic() - began_s)
