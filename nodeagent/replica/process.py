@@ -32,6 +32,7 @@ from nodeagent.replica.runtime import Runtime
 from nodeagent.replica.slots import Slots
 from nodeagent.replica.unix_sockets import listen
 
+PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
@@ -47,10 +48,12 @@ MEMORY_SLACK_MIB: Final = 1024
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def become_replica(launch: Launch, agent: Any | None, forked_at_ns: int) -> NoReturn:
-    """Run as this replica and exit. `agent` is the loaded agent, or None: load it here."""
+def become_replica(launch: Launch, agent: Any | None, forked_at_ns: int, *, zygote: int) -> NoReturn:
+    """Run as this replica and exit. `agent` is the loaded agent, or None: load it here. `zygote`: who forked us."""
     code = 1
     try:
+        if launch.is_exclusive:
+            _die_with(zygote)
         log = take_streams(launch.home / LOG_NAME, launch.log_bytes_max)
         listener = _take_place(launch)
         _limit(launch)
@@ -113,6 +116,16 @@ def _mind_lease(over_s: float, ledger: Ledger, runtime: Runtime) -> None:
         os.killpg(0, signal.SIGKILL)
     elif held and over_s > 0:
         runtime.cancel([token for token, _, _ in held])
+
+
+def _die_with(parent: int) -> None:
+    """Let the kernel end us when our zygote is gone, whatever we do at that moment, or at once if it is gone already.
+
+    It alone ends an exclusive replica that stands still while the daemon is dead; without it nobody would.
+    """
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def take_streams(path: Path, bytes_max: int) -> OutputLog:

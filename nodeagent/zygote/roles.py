@@ -84,11 +84,11 @@ class AgentZygote:
 def fork_replica(server: Server, request: dict[str, Any], agent: Any | None) -> dict[str, Any]:
     """Fork one replica; the answer names its process."""
     launch = Launch.from_dict(request["launch"])
-    forked_at_ns = time.monotonic_ns()
+    forked_at_ns, ourselves = time.monotonic_ns(), os.getpid()
     pid = os.fork()
     if pid == 0:
         server.leave()
-        become_replica(launch, agent, forked_at_ns)
+        become_replica(launch, agent, forked_at_ns, zygote=ourselves)
     server.children.add(pid)
     server.replicas[pid] = launch
     return {"pid": pid, "start_ticks": start_ticks(pid)}

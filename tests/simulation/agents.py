@@ -164,6 +164,12 @@ class ReplicaProcess(Process):
             self.guard(moment)
             self.soon(self._lease_holds_until, moment)
 
+    def zygote_gone(self) -> None:
+        """Nobody looks after it any more; so the kernel ends one of exclusive work, even where it stands still."""
+        self.has_zygote = False
+        if self.spec.is_exclusive:
+            self.die()
+
     def guard(self, moment: float) -> None:
         """The zygote's part: end what is at work after its lease."""
         self._guarded_until = max(self._guarded_until, moment)

@@ -287,7 +287,7 @@ class History:
 
     def do_stop_replica(self, number: int, for_s: float) -> None:
         """It stands still, or what it runs holds its interpreter: it hears nothing and says nothing."""
-        able = [it for _, it in sorted(self._machine(number).processes.items()) if it.has_zygote]
+        able = [it for _, it in sorted(self._machine(number).processes.items())]
         if chosen := [it for it in able if it.working_on] or able:
             process = chosen[number % len(chosen)]
             process.stop()
@@ -301,9 +301,14 @@ class History:
     def do_kill_zygote(self, number: int, for_s: float) -> None:
         machine = self._machine(number)
         machine.zygote_back_at = self.world.now + min(for_s, 3.0)
-        for process in machine.processes.values():
-            process.has_zygote = False
-            process.go_on()  # one that stands still beside a dead zygote and a dead daemon is ended by nobody
+        for process in list(machine.processes.values()):
+            process.zygote_gone()
+
+    def do_leave_alone(self, number: int, for_s: float) -> None:
+        """A replica stands still, its zygote and its daemon are dead, and all that past the lease."""
+        self.do_stop_replica(number, for_s)
+        self.do_kill_zygote(number, 0.0)
+        self.do_kill_daemon(number, for_s)
 
     def do_fill_disk(self, number: int, for_s: float) -> None:
         machine = self._machine(number)

@@ -216,6 +216,17 @@ simply("nobody_looks_after_a_replica_that_does_not_look", ReplicaProcess, "guard
 
 
 @mutant
+def exclusive_replicas_outlive_their_zygotes() -> Iterator[None]:
+    """Nobody is left to end one that stands still beside a dead daemon."""
+
+    def zygote_gone(self: ReplicaProcess) -> None:
+        self.has_zygote = False
+
+    with patch.object(ReplicaProcess, "zygote_gone", zygote_gone):
+        yield
+
+
+@mutant
 def orders_are_obeyed_after_the_lease_is_over() -> Iterator[None]:
     """A daemon that was stopped finds an old order in its socket when it goes on."""
     real = ReplicaProcess.take

@@ -73,6 +73,7 @@ WORK: Final[dict[str, float]] = {
 }
 KINDS: Final = ("good", "good", "good", "slow", "import_failed", "environment_failed", "crash_loop", "never_ready")
 DOES: Final = {"ok": 70.0, "fail": 14.0, "reject": 4.0, "crash": 8.0, "hang": 4.0}
+ALONE_SHARE: Final = 0.08
 SHORT_S: Final = (0.2, 1.0, 2.5)
 LONG_S: Final = (5.0, 7.0, 9.0, 12.0, 20.0)
 
@@ -136,7 +137,21 @@ def _mixed_plan(seed: int) -> Plan:
             happenings.append(Happening(round(moment, 3), what, arguments(chance, mood, what)))
     memory_bytes = chance.choice((40, 500, 1 << 20))
     happenings += [Happening(*it) for it in feed_happenings(seed, length_s)]
+    happenings += _left_alone(seed, length_s)
     return Plan(seed, machines, deployments, length_s, memory_bytes, tuple(sorted(happenings)))
+
+
+def _left_alone(seed: int, length_s: float) -> list[Happening]:
+    """In a few histories, at the worst time, everybody who could end a silent replica is dead. It does not move the
+    plan."""
+    chance = random.Random(f"{seed}:alone")
+    if chance.random() >= ALONE_SHARE:
+        return []
+    moments = [chance.uniform(2.0, length_s - 3.0) for _ in range(2)]
+    return [
+        Happening(round(at, 3), "do_leave_alone", (chance.randrange(1 << 16), round(chance.uniform(9.0, 14.0), 3)))
+        for at in moments
+    ]
 
 
 def _mood(chance: random.Random) -> Mood:
