@@ -14,7 +14,12 @@ def dev(
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the state of earlier starts first.")] = False,
     nodes: Annotated[int, typer.Option("--nodes", metavar="N", help="How many node daemons.")] = 3,
     market: Annotated[
-        str, typer.Option("--market", metavar="SOURCE", help="auto, live, simulated, off, or a capture file to play.")
+        str,
+        typer.Option(
+            "--market",
+            metavar="SOURCE",
+            help="auto, live, binance, simulated, simulated-binance, off, or a capture file to play.",
+        ),
     ] = "auto",
     questdb: Annotated[
         str | None, typer.Option("--questdb", metavar="URL", help="A QuestDB that runs already, instead of our own.")

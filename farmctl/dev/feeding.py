@@ -8,7 +8,16 @@ from typing import Any, Final
 
 from farmctl.dev.folder import FarmFolder, read_json, write_json
 from farmctl.dev.keeping import Keeper
-from farmctl.dev.market import PRODUCTS, Market, MarketKind, choose_market, is_live_reachable, recorded_products
+from farmctl.dev.market import (
+    COINBASE,
+    PRODUCTS,
+    PROTOCOLS,
+    Market,
+    MarketKind,
+    choose_market,
+    is_live_reachable,
+    recorded_products,
+)
 from farmctl.dev.ports import remembered_port
 from farmctl.dev.preparing import Preparation
 from farmctl.dev.programs import announced_addresses, exchange_program, market_settings
@@ -28,7 +37,7 @@ class Feeding:
         self, settings: DevSettings, folder: FarmFolder, wish: StopWish, say: Callable[[str], None], notes: list[str]
     ) -> None:
         self.market = Market(MarketKind.OFF, "off")
-        self.products: tuple[str, ...] = PRODUCTS
+        self.products: tuple[str, ...] = PRODUCTS[COINBASE]
         self._settings = settings
         self._folder = folder
         self._node = folder.node(settings.node_names[0])
@@ -52,6 +61,7 @@ class Feeding:
         if self.market.kind is MarketKind.OFF or not self._can_run():
             return None
         self._choose_store()
+        self.products = PRODUCTS[self.market.source]
         addresses = None
         if self.market.needs_exchange:
             process = keeper.start(self._exchange(), self._wish)
@@ -113,4 +123,7 @@ class Feeding:
         port = remembered_port(remembered.get("exchange_port"))
         write_json(self._folder.memory, {**remembered, "exchange_port": port})
         known = last_trade_ids(self._node)
-        return exchange_program(self._folder, PRODUCTS, port=port, seed=SEED, after_trades=known)
+        protocol = PROTOCOLS[self.market.source]
+        return exchange_program(
+            self._folder, self.products, protocol=protocol, port=port, seed=SEED, after_trades=known
+        )

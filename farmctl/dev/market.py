@@ -1,4 +1,4 @@
-"""Where market data comes from: Coinbase itself, an exchange of our own with a generated market, or a recording."""
+"""Where market data comes from: a venue itself, an exchange of our own with a generated market, or a recording."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ from agentfarm.errors import InvalidRequest
 from agentfarm.names import nearest
 
 LIVE_HOST: Final = "advanced-trade-ws.coinbase.com"
+BINANCE_HOST: Final = "stream.binance.com"
 LIVE_PORT: Final = 443
 REACH_WITHIN_S: Final = 2.0
-PRODUCTS: Final = ("BTC-USD", "ETH-USD")
+COINBASE: Final = "coinbase-advanced"
+BINANCE: Final = "binance"
+PRODUCTS: Final = {COINBASE: ("BTC-USD", "ETH-USD"), BINANCE: ("BTCUSDT", "ETHUSDT")}
+"""What is fed of each source, unless a recording says otherwise."""
+PROTOCOLS: Final = {COINBASE: "advanced", BINANCE: "binance"}
+"""What our own exchange speaks to each source."""
 
 
 class MarketKind(StrEnum):
@@ -36,6 +42,8 @@ class Market:
     kind: MarketKind
     words: str
     capture: Path | None = None
+    source: str = COINBASE
+    """Of the feed, unless it plays a recording."""
 
     @property
     def needs_exchange(self) -> bool:
@@ -45,7 +53,7 @@ class Market:
 
 _OFF: Final = Market(MarketKind.OFF, "off")
 _LIVE: Final = Market(MarketKind.LIVE, f"live: Coinbase ({LIVE_HOST})")
-_NAMES: Final = ("auto", "live", "simulated", "off")
+_NAMES: Final = ("auto", "live", "simulated", "binance", "simulated-binance", "off")
 
 
 def choose_market(option: str, is_live_reachable: Callable[[], bool]) -> Market:
@@ -60,6 +68,11 @@ def choose_market(option: str, is_live_reachable: Callable[[], bool]) -> Market:
             return _LIVE
         case "simulated":
             return Market(MarketKind.SIMULATED, "simulated: a generated market on an exchange of our own")
+        case "binance":
+            return Market(MarketKind.LIVE, f"live: Binance spot ({BINANCE_HOST})", source=BINANCE)
+        case "simulated-binance":
+            words = "simulated: a generated market on an exchange of our own that speaks as Binance does"
+            return Market(MarketKind.SIMULATED, words, source=BINANCE)
         case "auto":
             if is_live_reachable():
                 return _LIVE

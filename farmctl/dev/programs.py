@@ -73,11 +73,17 @@ def controller_program(folder: FarmFolder, ports: Ports) -> Program:
 
 
 def exchange_program(
-    folder: FarmFolder, products: Sequence[str], *, port: int, seed: int, after_trades: Mapping[str, int]
+    folder: FarmFolder,
+    products: Sequence[str],
+    *,
+    protocol: str,
+    port: int,
+    seed: int,
+    after_trades: Mapping[str, int],
 ) -> Program:
     """An exchange on loopback with a generated market. after_trades: what it goes on from."""
     command = [sys.executable, "-m", "agentfarm.exchange", "--port", str(port), "--seed", str(seed)]
-    command += ["--products", ",".join(products)]
+    command += ["--protocol", protocol, "--products", ",".join(products)]
     if after_trades:
         command += ["--after-trades", ",".join(f"{name}={number}" for name, number in after_trades.items())]
     return Program(
@@ -135,8 +141,10 @@ def market_settings(
         return None
     takes_more = market.capture is None  # a recording holds what it holds
     settings: dict[str, Any] = {"kind": str(market.kind), "products": list(products), "takes_products": takes_more}
+    if market.capture is None:
+        settings["feed"] = {"source": market.source}
     if addresses is not None:
-        settings["feed"] = {"ws_url": addresses.ws_url, "rest_url": addresses.rest_url}
+        settings["feed"] |= {"ws_url": addresses.ws_url, "rest_url": addresses.rest_url}
     if market.capture is not None:
         settings["feed"] = {"source": "capture", "recording": str(market.capture), "speed": speed}
     if questdb_url is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from farmctl.dev.folder import read_json
-from farmctl.dev.market import Market
+from farmctl.dev.market import COINBASE, Market
 
 FOLDERS: Final = ("capture", "feed", "questdb")
 DIGEST_CHARS: Final = 12
@@ -20,7 +20,7 @@ DIGEST_CHARS: Final = 12
 def market_key(market: Market) -> str:
     """The name of a market's store: equal for equal data."""
     if market.capture is None:
-        return str(market.kind)
+        return str(market.kind) if market.source == COINBASE else f"{market.kind}-{market.source}"
     with market.capture.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return f"{market.kind}-{digest[:DIGEST_CHARS]}"

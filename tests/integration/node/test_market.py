@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agentfarm.exchange import ExchangeServer
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.questdb.runtime import MarketDataUnavailable, obtain_runtime
 from tests.integration.node.conftest import Node
@@ -63,6 +64,28 @@ async def test_rows_are_stored_told_and_both_processes_outlive_the_daemon(
     await until(lambda: "market.feed_ended" in node.log)
     await until(lambda: market_pids(node) - before)
     assert await node.stop() == 0
+    assert node.processes() == []
+
+
+async def test_a_node_is_set_to_binance_by_its_settings_file(node: Node, controller: ScriptedController) -> None:
+    try:
+        await obtain_runtime(offline=True)
+    except MarketDataUnavailable as missing:
+        pytest.skip(f"no QuestDB on this machine: {missing}")
+    async with ExchangeServer("binance") as exchange:
+        feed = {"source": "binance", "ws_url": exchange.ws_url, "rest_url": exchange.rest_url}
+        await node.start(market={"products": ["BTCUSDT", "ETHUSDT"], "feed": feed}, stop_replicas_on_exit=True)
+        await controller.until(lambda: controller.measured.market_rows > 20, ROWS_DEADLINE_S)
+        assert list(controller.hellos[-1].products) == ["BTCUSDT", "ETHUSDT"]
+        assert controller.measured.market_state == "simulated"
+
+        def is_good() -> bool:
+            said = json.loads((node.data / "feed" / "status.json").read_text())
+            return [product["state"] for product in said["products"].values()] == ["good", "good"]
+
+        await until(is_good, ROWS_DEADLINE_S)
+        assert exchange.refused == {}
+        assert await node.stop() == 0
     assert node.processes() == []
 
 

@@ -17,12 +17,19 @@ def never() -> bool:
 
 @pytest.mark.parametrize(
     ("option", "kind", "needs_exchange"),
-    [("live", MarketKind.LIVE, False), ("simulated", MarketKind.SIMULATED, True), ("off", MarketKind.OFF, False)],
+    [
+        ("live", MarketKind.LIVE, False),
+        ("binance", MarketKind.LIVE, False),
+        ("simulated", MarketKind.SIMULATED, True),
+        ("simulated-binance", MarketKind.SIMULATED, True),
+        ("off", MarketKind.OFF, False),
+    ],
 )
 def test_a_named_market_is_taken_without_looking(option: str, kind: MarketKind, needs_exchange: bool) -> None:
     market = choose_market(option, never)
     assert (market.kind, market.needs_exchange) == (kind, needs_exchange)
     assert market.words.startswith(kind)
+    assert market.source == ("binance" if "binance" in option else "coinbase-advanced")
 
 
 @pytest.mark.parametrize(("is_reachable", "kind"), [(True, MarketKind.LIVE), (False, MarketKind.SIMULATED)])

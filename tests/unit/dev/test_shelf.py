@@ -38,6 +38,7 @@ def test_a_capture_is_known_by_its_content(tmp_path: Path) -> None:
     a, b, c = (market_key(Market(MarketKind.CAPTURE, "", tmp_path / name)) for name in "abc")
     assert a == b != c
     assert market_key(Market(MarketKind.LIVE, "")) == "live"
+    assert market_key(Market(MarketKind.LIVE, "", source="binance")) == "live-binance"
 
 
 def test_trade_ids_are_those_the_feed_told_last(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from agentfarm.errors import InvalidRequest
 from questdb import QuestDBError, QuestDBErrorCode
 
+from agentfarm.errors import InvalidRequest
 from nodeagent.feed.capture_reader import Segment
 from nodeagent.feed.records import START, Position, position_of
 from nodeagent.feed.service.progress import (

@@ -18,7 +18,7 @@ def test_the_example_is_true(capsys: pytest.CaptureFixture[str]) -> None:
     (controller,) = inventory.controllers
     assert (controller.name, controller.public_host, controller.gateway_port) == ("gpu-1", "farm.lan", 8600)
     nodes = {node.name: node for node in inventory.nodes}
-    assert len(nodes) == 33
+    assert len(nodes) == 34
     assert (nodes["node-07"].address, nodes["node-30"].address) == ("10.20.1.7", "10.20.1.30")
     assert nodes["node-07"].reserve_memory_mib == 1024
     assert nodes["node-07"].market is None
@@ -27,10 +27,12 @@ def test_the_example_is_true(capsys: pytest.CaptureFixture[str]) -> None:
     assert nodes["node-31"].market.products == ("BTC-USD", "ETH-USD")
     assert nodes["node-32"].market is not None
     assert nodes["node-32"].market.source == "coinbase-exchange"
+    assert nodes["node-33"].market is not None
+    assert (nodes["node-33"].market.source, nodes["node-33"].market.products) == ("binance", ("BTCUSDT", "ETHUSDT"))
     assert (nodes["gpu-node"].gpus, nodes["gpu-node"].reserve_memory_mib) == (16, 65536)
     assert all(machine.ssh_user == "ops" for machine in (*inventory.controllers, *inventory.nodes))
     assert main([str(EXAMPLE)]) == 0
-    assert "nodes: 33" in capsys.readouterr().out
+    assert "nodes: 34" in capsys.readouterr().out
 
 
 def inventory(**of_node: Any) -> dict[str, Any]:
