@@ -17,7 +17,7 @@ from benchmarks.faults import ALL
 ROOT = Path(__file__).parents[2]
 TELLING = ("replica-killed", "controller-in-submit", "postgres-killed", "daemon-stopped", "connections-reset")
 TAKE_OVER = ("leader-killed", "leader-stale")
-RECOVERY_MAX_S = 20.0  # the promise is 10 s on a machine that does nothing else; here tests run beside it
+RECOVERY_MAX_S = 60.0  # the promise is 10 s; here other tests run beside, so this only says that it is bounded
 
 
 def chaos(*arguments: str, timeout_s: float) -> dict[str, float]:

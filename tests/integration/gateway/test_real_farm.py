@@ -82,7 +82,7 @@ async def test_retry_takes_the_input_from_the_journal(farm: RealFarm) -> None:
     await farm.deploy("fail")
     old = (await farm.http.post("/v1/tasks?wait=10", json={"agent": "fail", "input": [3], "labels": {"a": "b"}})).json()
     new = (await farm.http.post(f"/v1/tasks/{old['id']}/retry")).json()
-    done = (await farm.http.get(f"/v1/tasks/{new['id']}/wait?timeout=10")).json()
+    done = (await farm.http.get(f"/v1/tasks/{new['id']}/wait?timeout=60")).json()
     assert (done["retry_of"], done["labels"], done["state"]) == (old["id"], {"a": "b"}, "dead")
     assert (await farm.http.get(f"/v1/tasks/{new['id']}")).json()["input"] == [3]
 
@@ -145,13 +145,11 @@ async def test_lost_backends_are_503_for_a_moment_and_nothing_is_lost(farm: Real
         cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                        "WHERE datname = current_database() AND pid <> pg_backend_pid()")  # fmt: skip
     connection.close()
-    answer = await farm.http.post("/v1/tasks", json={"agent": "echo"}, headers={"Idempotency-Key": "again"})
-    if answer.status_code != 201:
-        assert answer.status_code == 503
-        assert answer.headers["retry-after"] == "1"
-        async with asyncio.timeout(20):
+    again = {"Idempotency-Key": "again"}
+    async with asyncio.timeout(60):  # a backend hears its end when it next runs: more than one commit may meet it
+        while (answer := await farm.http.post("/v1/tasks", json={"agent": "echo"}, headers=again)).status_code == 503:
+            assert answer.headers["retry-after"] == "1"
             await farm.engine.leading.wait()
-        answer = await farm.http.post("/v1/tasks", json={"agent": "echo"}, headers={"Idempotency-Key": "again"})
     assert answer.status_code in (200, 201)
     assert (await farm.http.get(f"/v1/tasks/{kept['id']}")).json()["output"] == "kept"
 

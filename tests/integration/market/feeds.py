@@ -82,7 +82,7 @@ class FeedProcess:
     async def _end(self, number: signal.Signals) -> None:
         if self.process is not None and self.process.returncode is None:
             self.process.send_signal(number)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await self.process.wait()
 
 
@@ -101,7 +101,7 @@ def feed_for(folder: Path, exchange: ExchangeServer, server: QuestDBServer, **se
     return FeedProcess(folder, FeedSettings(**{**chosen, **settings}))
 
 
-async def until(what: str, holds: Callable[[], Awaitable[bool] | bool], within_s: float = 20.0) -> None:
+async def until(what: str, holds: Callable[[], Awaitable[bool] | bool], within_s: float = 60.0) -> None:
     """Wait until something holds; fail with its name when it does not in time."""
     deadline_s = time.monotonic() + within_s
     while True:
@@ -149,7 +149,7 @@ def sent_trades(exchange: ExchangeServer) -> dict[str, list[int]]:
     return {product: sorted(trades) for product, trades in exchange.sent_trades.items()}
 
 
-async def until_all_stored(exchange: ExchangeServer, endpoint: Endpoint, within_s: float = 20.0) -> None:
+async def until_all_stored(exchange: ExchangeServer, endpoint: Endpoint, within_s: float = 60.0) -> None:
     """Wait until the stored trades are exactly the sent ones: none missing, none twice, none invented."""
 
     async def are_equal() -> bool:

@@ -84,7 +84,7 @@ async def test_questdb_away_loses_nothing_and_holds_no_rows_in_memory(
         finally:
             server._process.send(signal.SIGCONT)  # type: ignore[union-attr]
         exchange.pause()
-        await until_all_stored(exchange, server.endpoint, within_s=40)
+        await until_all_stored(exchange, server.endpoint)
         await until("the feed is live", lambda: feed.status()["state"] == "live")
         assert feed.status()["gaps"] == 0
 
@@ -103,7 +103,7 @@ async def test_stopped_feed_goes_on_without_a_hole(
         await feed.start()
         await until("the feed is connected again", lambda: feed.status().get("connects") == 1)
         exchange.pause()
-        await until_all_stored(exchange, server.endpoint, within_s=40)
+        await until_all_stored(exchange, server.endpoint)
 
 
 def _told(exchange: ExchangeServer) -> int:

@@ -127,7 +127,7 @@ async def test_silence_is_noticed_and_ended(server: QuestDBServer, feeds: list[F
         await feed.start()
         await until("trades flow", lambda: sum(map(len, sent_trades(exchange).values())) > 220)
         exchange.inject(FaultKind.STALL, seconds=600)
-        await until("the feed connected anew", lambda: feed.status().get("connects", 0) >= 2, within_s=15)
+        await until("the feed connected anew", lambda: feed.status().get("connects", 0) >= 2, within_s=60)
         await until("books are trusted again", lambda: _is_synced(feed))
         exchange.pause()
         await until_all_stored(exchange, server.endpoint)

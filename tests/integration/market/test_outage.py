@@ -22,7 +22,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PRODUCTS = tuple(f"P{number}-USD" for number in range(20))
 FRAMES_PER_S_MIN = 400
-"""The generated market of twenty products tells about 500; a busy machine tells them a little later."""
+"""The generated market of twenty products tells about 500."""
 MEMORY_GROWTH_MAX = 50 * 2**20
 CAUGHT_UP_WITHIN_S = 600.0
 """Seconds on a free machine; a test's machine may be busy with others."""
@@ -64,10 +64,15 @@ async def _be_away(own: QuestDBServer, feeds: list[FeedProcess], folder: Path, *
         await own.detach()  # its supervisor would end a server that stands still, and start another
         os.kill(pid, signal.SIGSTOP)
         try:
-            await until("half of the time is over", lambda: memory.watched_s() > seconds / 2, within_s=seconds)
+            await until("half of the time is over", lambda: memory.watched_s() > seconds / 2, within_s=4 * seconds)
         finally:
             os.kill(pid, signal.SIGKILL)
-        await until("all of it is over", lambda: memory.watched_s() > seconds, within_s=seconds)
+        enough = frames + int(seconds * FRAMES_PER_S_MIN)  # a slow machine takes longer, and tells as much
+        await until(
+            "all of it is over, and enough was told to show anything",
+            lambda: memory.watched_s() > seconds and exchange.told.total() > enough,
+            within_s=4 * seconds,
+        )
         frames, took_s = exchange.told.total() - frames, time.monotonic() - began_s
         away, during = feed.status(), memory.growth_bytes
         await own.start()
@@ -85,7 +90,6 @@ async def _be_away(own: QuestDBServer, feeds: list[FeedProcess], folder: Path, *
             f" {memory.growth_bytes / 2**20:+.1f} with catching up; capture {away['capture_bytes'] / 2**20:.1f} MiB;"
             f" live {caught_up_s:.1f} s after its return, for {caught_up_cpu_s:.1f} s of processor time"
         )
-        assert frames / took_s > FRAMES_PER_S_MIN, "the load was too small to show anything"
         assert away["state"] == "behind" or seconds < 60
         assert memory.growth_bytes < MEMORY_GROWTH_MAX
         last = feed.status()

@@ -44,7 +44,7 @@ async def test_recording_played_by_the_exchange_is_stored_as_it_was(
         feed = feed_for(tmp_path, exchange, server, book_depth=50)
         feeds.append(feed)
         await feed.start()
-        await until("the recording is over", exchange.is_over.is_set, within_s=30)
+        await until("the recording is over", exchange.is_over.is_set, within_s=60)
         await until("every trade is stored as it was", lambda: _has_trades(server.endpoint, truth))
         await until("the last books are stored", lambda: _has_books(server.endpoint, truth))
         assert feed.status()["rejected"] == 0

@@ -16,7 +16,7 @@ import yaml
 from tests.integration.node.certificates import Authority
 from tests.integration.node.controller import ScriptedController
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Node:

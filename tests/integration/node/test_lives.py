@@ -291,7 +291,7 @@ async def test_a_node_whose_folder_is_taken_away_leaves_nothing_running(
     await controller.until_running(1)
     await node.kill()
     shutil.rmtree(node.data)
-    await until(lambda: not node.processes(), deadline_s=45.0)
+    await until(lambda: not node.processes())
 
 
 def _stored(node: Node) -> int:

@@ -69,7 +69,7 @@ async def test_an_environment_that_cannot_be_built_is_told_in_the_words_of_uv(
     await node.start()
     lock = f"nothing-of-that-name @ file://{tmp_path}/missing.whl\n"
     await controller.desire(wanted(1, controller.bundle(**{"agent": ECHO, "requirements.txt": lock})))
-    status = await controller.until_state(1, wire.REPLICA_STATE_FAILED, deadline_s=60)
+    status = await controller.until_state(1, wire.REPLICA_STATE_FAILED)
     assert status.reason == "environment_failed"
     assert "missing.whl" in status.detail
 

@@ -183,6 +183,25 @@ async def test_recalled_work_that_was_not_begun_is_given_back_at_once(
     assert [result.fencing_token for result in controller.results].count(2) == 1
 
 
+async def test_what_has_ended_is_told_while_the_next_attempt_blocks_the_loop(
+    node: Node, controller: ScriptedController, tmp_path: Path
+) -> None:
+    agent = """
+import pathlib, time
+async def main(input):
+    while input and not pathlib.Path(input).exists():
+        time.sleep(0.02)
+"""
+    await node.start()
+    await controller.desire(wanted(1, controller.bundle(agent=agent)))
+    await controller.until_running(1)
+    await controller.assign(task(1, 1), task(2, 1, str(tmp_path / "gate")))
+    assert (await controller.result_of(1)).outcome == wire.OUTCOME_SUCCEEDED
+    assert [result.fencing_token for result in controller.results] == [1]
+    (tmp_path / "gate").touch()
+    assert (await controller.result_of(2)).outcome == wire.OUTCOME_SUCCEEDED
+
+
 async def test_what_was_given_back_is_told_again_to_a_new_daemon_until_it_is_kept(
     node: Node, controller: ScriptedController, tmp_path: Path
 ) -> None:
@@ -230,7 +249,8 @@ async def test_work_for_a_replica_that_takes_none_comes_back_at_once(
 async def test_attempts_of_a_silent_controller_stop_if_they_are_exclusive(
     node: Node, controller: ScriptedController, tmp_path: Path
 ) -> None:
-    controller.stop_exclusive_after_ms = 900
+    controller.stop_exclusive_after_ms = 3_000
+    controller.beat_interval_ms = 1_000  # a silent stream is kept for longer: the next Welcome would renew the lease
     await node.start()
     await controller.desire(wanted(1, controller.bundle(agent=HOLD), concurrency=2))
     await controller.until_running(1)
@@ -261,7 +281,7 @@ graph = builder.compile()
 """
     await node.start()
     await controller.desire(wanted(1, controller.bundle(agent=graph)))
-    await controller.until_running(1, deadline_s=60)
+    await controller.until_running(1)
     await controller.assign(task(1, 1, {"n": 1}, thread_id="thread-1"))
     result = await controller.result_of(1)
     assert json.loads(result.output)["n"] == 20, result
@@ -289,7 +309,7 @@ graph = builder.compile()
 """
     await node.start()
     await controller.desire(wanted(1, controller.bundle(agent=graph)))
-    await controller.until_running(1, deadline_s=60)
+    await controller.until_running(1)
     controller.calls_wait, asked = True, controller.calls_asked
     await controller.assign(task(1, 1, {"n": 1}, thread_id="thread-1"))
     await controller.until(lambda: controller.calls_asked > asked)

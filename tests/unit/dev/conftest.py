@@ -17,7 +17,7 @@ from farmctl.dev.keeping import Keeper
 from farmctl.dev.processes import Program
 from farmctl.dev.stopping import StopWish
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 def until(is_so: Callable[[], object], what: str) -> None:

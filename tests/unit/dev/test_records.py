@@ -99,7 +99,7 @@ def test_a_dead_process_is_not_found(sleeper: subprocess.Popen[bytes]) -> None:
 
 def test_an_orphan_comes_to_us_and_is_ended() -> None:
     """In a program of its own: the kernel's setting stays with a process for good."""
-    answer = subprocess.run([sys.executable, "-c", ADOPTING], capture_output=True, text=True, check=True, timeout=30)
+    answer = subprocess.run([sys.executable, "-c", ADOPTING], capture_output=True, text=True, check=True, timeout=60)
     orphan, count = answer.stdout.split()
     assert count == "1"
     assert is_gone(int(orphan))
@@ -108,7 +108,7 @@ def test_an_orphan_comes_to_us_and_is_ended() -> None:
 def test_nothing_below_us_means_nothing_to_end() -> None:
     answer = subprocess.run(
         [sys.executable, "-c", "from farmctl.dev.records import end_descendants as e; print(e(()))"],
-        capture_output=True, text=True, check=True, timeout=30,
+        capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert answer.stdout.strip() == "[]"
     assert callable(end_descendants)

@@ -30,10 +30,10 @@ async def test_following_joins_a_line_that_was_half_written(tmp_path: Path) -> N
     assert await anext(following) == b"whole\n"
     with log.open("a") as file:
         file.write("lf\n")
-    assert await asyncio.wait_for(anext(following), 5) == b"half\n"
+    assert await asyncio.wait_for(anext(following), 60) == b"half\n"
     rotate(log)
     log.write_text("new\n")
-    assert await asyncio.wait_for(anext(following), 5) == b"new\n"
+    assert await asyncio.wait_for(anext(following), 60) == b"new\n"
     await following.aclose()  # type: ignore[attr-defined]
 
 

@@ -24,7 +24,7 @@ class Told:
         self._changed.set()
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.kept) < count:
                 self._changed.clear()
                 await self._changed.wait()

@@ -141,7 +141,7 @@ async def test_cancelling_a_generator_closes_it(tmp_path: Path) -> None:
     loaded = agent(tmp_path, source)
     marker = tmp_path / "marker"
     task = asyncio.create_task(loaded.run(call(str(marker), emit=lambda piece: began.set())))  # type: ignore[arg-type]
-    await asyncio.wait_for(began.wait(), 5)
+    await asyncio.wait_for(began.wait(), 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -293,7 +293,7 @@ async def test_a_graph_invoked_synchronously_on_the_loop_is_refused_not_hung(tmp
     """
     )
     with pytest.raises(RuntimeError, match=r"await graph\.ainvoke"):
-        await asyncio.wait_for(agent(tmp_path, source).run(call(checkpoints=MemoryChannel())), 10)
+        await asyncio.wait_for(agent(tmp_path, source).run(call(checkpoints=MemoryChannel())), 60)
 
 
 async def test_subgraphs_and_rich_state_survive(tmp_path: Path) -> None:
