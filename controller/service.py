@@ -160,8 +160,9 @@ class Controller:
         """What the start left for later; then, once an hour, drop what ended longer ago than the retention says."""
         for late in lates:
             await asyncio.to_thread(late)
-        gc.freeze()  # what a start brings lives as long as we do: no collection looks at it again
-        gc.enable()
+        if not gc.isenabled():  # it rests since main: what a start brings lives as long as we do, and is not looked at
+            gc.freeze()
+            gc.enable()
         while True:
             await _forget_old(dsn, self.settings.retention_days)
             await asyncio.sleep(HOUSEKEEPING_S)
