@@ -90,6 +90,7 @@ async def _serve(launch: Launch, agent: Any, listener: socket.socket, log: Outpu
 
     def chores() -> None:
         log.rotate_if_large()
+        runtime.deliver()
         if control.silence_s > ABANDONED_AFTER_S and not launch.home.exists():
             runtime.stop()  # the node was taken away, folder and all: nobody will ever come back for us
         if launch.is_exclusive:

@@ -23,7 +23,7 @@ STARTED_AFTER_S: Final = 0.003
 
 
 class Reporter:
-    """On the loop's thread, but for `piece`. `running`: the tokens being worked on."""
+    """On the loop's thread, but for `piece` and `deliver`. `running`: the tokens being worked on."""
 
     def __init__(self, control: Control, loop: asyncio.AbstractEventLoop, running: Container[int]) -> None:
         self._control = control
@@ -32,7 +32,8 @@ class Reporter:
         self._running = running
         self._started: list[int] = []
         self._started_timer: asyncio.TimerHandle | None = None
-        self._packed: list[bytes] = []
+        self._packed: deque[bytes] = deque()
+        self._delivery = threading.Lock()
         self._pieces: deque[Output] = deque()
         self._is_flush_due = False
         self._gathering: asyncio.TimerHandle | None = None
@@ -65,11 +66,16 @@ class Reporter:
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
-        while self._pieces:
-            self._control.send(frames.frame_output(self._pieces.popleft()), droppable=True)
-        if self._packed:
-            packed, self._packed = self._packed, []
-            self._control.send(frames.frame_results(packed))
+        self.deliver()
+
+    def deliver(self) -> None:
+        """Send what was gathered, from any thread: what has ended does not wait for a loop that the next one blocks."""
+        with self._delivery:  # so that no result overtakes the pieces before it
+            packed = [self._packed.popleft() for _ in range(len(self._packed))]
+            while self._pieces:
+                self._control.send(frames.frame_output(self._pieces.popleft()), droppable=True)
+            if packed:
+                self._control.send(frames.frame_results(packed))
 
     def _flush_soon(self) -> None:
         if not self._is_flush_due:

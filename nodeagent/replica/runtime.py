@@ -87,6 +87,10 @@ class Runtime:
     def cancel(self, tokens: Sequence[int]) -> None:
         self._loop.call_soon_threadsafe(self._cancel, tokens)
 
+    def deliver(self) -> None:
+        """Send what has ended, in case the loop does not turn."""
+        self._reporter.deliver()
+
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopped.set)
 
