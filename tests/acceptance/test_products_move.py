@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from benchmarks.farm import Farm
-from nodeagent.questdb.runtime import MarketDataUnavailable, obtain_runtime
 from tests.acceptance.farms import FARMCTL, farmctl
+from tests.questdb import questdb_runtime
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -81,10 +81,7 @@ def ask(farm: Farm, agent: str, product: str) -> dict[str, Any]:
 
 
 def test_products_follow_the_nodes_that_live(tmp_path: Path) -> None:
-    try:
-        asyncio.run(obtain_runtime(offline=True))
-    except MarketDataUnavailable as missing:
-        pytest.skip(f"no QuestDB on this machine: {missing}")
+    asyncio.run(questdb_runtime(offline=True))
     with (
         exchange() as feed,
         Farm(nodes=2, node={"market": {"products": [], "takes_products": True, "feed": feed}}) as farm,

@@ -16,11 +16,12 @@ import pytest_asyncio
 
 from nodeagent.questdb.endpoint import Endpoint
 from nodeagent.questdb.migrate import migrate
-from nodeagent.questdb.runtime import MarketDataUnavailable, Runtime, obtain_runtime
+from nodeagent.questdb.runtime import Runtime
 from nodeagent.questdb.server import QuestDBServer
 from nodeagent.questdb.settings import QuestDBSettings
 from nodeagent.questdb.sql import query
 from tests.integration.market.feeds import FeedProcess, is_up, until
+from tests.questdb import questdb_runtime
 
 TABLES = (
     "trades",
@@ -39,10 +40,7 @@ VIEWS = ("candles_1h", "candles_5m", "candles_1m")
 @pytest.fixture(scope="session")
 def runtime() -> Runtime:
     """Java and the jar."""
-    try:
-        return asyncio.run(obtain_runtime())
-    except MarketDataUnavailable as absent:
-        pytest.skip(f"no QuestDB here: {absent}")
+    return asyncio.run(questdb_runtime())
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

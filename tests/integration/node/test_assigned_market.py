@@ -13,10 +13,10 @@ import pytest
 
 from agentfarm.exchange import ExchangeServer
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.questdb.runtime import MarketDataUnavailable, obtain_runtime
 from tests.integration.node.conftest import Node
 from tests.integration.node.controller import ScriptedController, wanted
 from tests.integration.node.waiting import until
+from tests.questdb import questdb_runtime
 
 GOOD_DEADLINE_S = 90.0
 ECHO = "async def main(input):\n    return input\n"
@@ -24,10 +24,7 @@ ECHO = "async def main(input):\n    return input\n"
 
 @pytest.fixture
 async def exchange() -> AsyncIterator[ExchangeServer]:
-    try:
-        await obtain_runtime(offline=True)
-    except MarketDataUnavailable as missing:
-        pytest.skip(f"no QuestDB on this machine: {missing}")
+    await questdb_runtime(offline=True)
     async with ExchangeServer("advanced", products=("BTC-USD", "ETH-USD", "SOL-USD")) as server:
         yield server
 

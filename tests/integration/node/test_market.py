@@ -14,20 +14,17 @@ import pytest
 
 from agentfarm.exchange import ExchangeServer
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.questdb.runtime import MarketDataUnavailable, obtain_runtime
 from tests.integration.node.conftest import Node
 from tests.integration.node.controller import ScriptedController, task, wanted
 from tests.integration.node.waiting import until
+from tests.questdb import questdb_runtime
 
 ROWS_DEADLINE_S = 60.0
 
 
 @pytest.fixture
 async def exchange() -> AsyncIterator[dict[str, Any]]:
-    try:
-        await obtain_runtime(offline=True)
-    except MarketDataUnavailable as missing:
-        pytest.skip(f"no QuestDB on this machine: {missing}")
+    await questdb_runtime(offline=True)
     command = [sys.executable, "-m", "agentfarm.exchange", "--port", "0", "--seed", "1", "--products", "BTC-USD"]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
@@ -68,10 +65,7 @@ async def test_rows_are_stored_told_and_both_processes_outlive_the_daemon(
 
 
 async def test_a_node_is_set_to_binance_by_its_settings_file(node: Node, controller: ScriptedController) -> None:
-    try:
-        await obtain_runtime(offline=True)
-    except MarketDataUnavailable as missing:
-        pytest.skip(f"no QuestDB on this machine: {missing}")
+    await questdb_runtime(offline=True)
     async with ExchangeServer("binance") as exchange:
         feed = {"source": "binance", "ws_url": exchange.ws_url, "rest_url": exchange.rest_url}
         await node.start(market={"products": ["BTCUSDT", "ETHUSDT"], "feed": feed}, stop_replicas_on_exit=True)

@@ -15,13 +15,13 @@ import pytest
 
 from agentfarm.exchange import ExchangeServer, GeneratedContent
 from nodeagent.questdb.endpoint import Endpoint
-from nodeagent.questdb.runtime import MarketDataUnavailable, obtain_runtime
 from nodeagent.questdb.sql import query
 from tests.integration.market.feeds import until as until_asked
 from tests.integration.market.feeds import until_all_stored
 from tests.integration.node.conftest import Node
 from tests.integration.node.controller import ScriptedController
 from tests.integration.node.waiting import until
+from tests.questdb import questdb_runtime
 
 MIB = 2**20
 DISK_MIB = 1600
@@ -51,10 +51,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 async def exchange() -> AsyncIterator[ExchangeServer]:
-    try:
-        await obtain_runtime(offline=True)
-    except MarketDataUnavailable as missing:
-        pytest.skip(f"no QuestDB on this machine: {missing}")
+    await questdb_runtime(offline=True)
     content = GeneratedContent(PRODUCTS, 61, time.time_ns(), trades_per_s=30, changes_per_s=200)
     async with ExchangeServer("advanced", content=content, seed=61) as server:
         yield server

@@ -14,10 +14,10 @@ import pytest
 
 from agentfarm.exchange import ExchangeServer, GeneratedContent
 from nodeagent.questdb.endpoint import Endpoint
-from nodeagent.questdb.runtime import MarketDataUnavailable, obtain_runtime
 from tests.integration.market.feeds import SOURCES, until_all_stored
 from tests.integration.node.conftest import Node
 from tests.integration.node.waiting import until
+from tests.questdb import questdb_runtime
 
 PRODUCTS = ("BTC-USD", "ETH-USD", "SOL-USD")
 FEED, QUESTDB, DAEMON = "nodeagent.feed.service", "io.questdb", "daemon"
@@ -44,10 +44,7 @@ async def test_twenty_kills_of_anything_lose_nothing(node: Node, protocol: str) 
 
 async def _kill_at_random(node: Node, protocol: str, victims: list[tuple[str, ...]], *, seed: int) -> None:
     """Kill at moments chosen by `seed`, also while what was killed before comes back; then compare."""
-    try:
-        await obtain_runtime(offline=True)
-    except MarketDataUnavailable as missing:
-        pytest.skip(f"no QuestDB on this machine: {missing}")
+    await questdb_runtime(offline=True)
     chance = random.Random(seed)
     content = GeneratedContent(PRODUCTS, seed, time.time_ns(), trades_per_s=TRADES_PER_S, changes_per_s=100)
     async with ExchangeServer(protocol, content=content, seed=seed) as exchange:

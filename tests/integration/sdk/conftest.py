@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from nodeagent.questdb.endpoint import Endpoint
-from nodeagent.questdb.runtime import MarketDataUnavailable, obtain_runtime
 from nodeagent.questdb.server import QuestDBServer
 from nodeagent.questdb.settings import QuestDBSettings
 from nodeagent.questdb.sql import query
+from tests.questdb import questdb_runtime
 
 TRADES = [
     ("2026-01-01T00:00:00.000001Z", 1, "100.10", "0.50000001", "buy"),
@@ -25,11 +25,7 @@ TRADES = [
 @pytest.fixture(scope="module")
 def questdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """A server of our own, with `TRADES` of BTC-USD."""
-    try:
-        runtime = asyncio.run(obtain_runtime())
-    except MarketDataUnavailable as absent:
-        pytest.skip(f"no QuestDB here: {absent}")
-    yield from _served(runtime, tmp_path_factory.mktemp("questdb"))
+    yield from _served(asyncio.run(questdb_runtime()), tmp_path_factory.mktemp("questdb"))
 
 
 def _served(runtime: object, folder: Path) -> Iterator[Endpoint]:
