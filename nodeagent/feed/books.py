@@ -14,6 +14,7 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from enum import Enum
 from itertools import islice
+from operator import eq
 from typing import Final
 
 import msgspec
@@ -96,6 +97,11 @@ class Book:
             return [(price, self.bids[price]) for price in islice(reversed(self._bid_keys), depth)]
         return [(-key, self.asks[-key]) for key in islice(reversed(self._ask_keys), depth)]
 
+    def reaching(self, side: int, worst: int) -> int:
+        """How many levels of a side are at a price or better."""
+        keys, key = (self._bid_keys, worst) if side == BID else (self._ask_keys, -worst)
+        return len(keys) - bisect_left(keys, key)
+
     def take_absent_removals(self) -> int:
         """The count since the last call."""
         count, self.absent_removals = self.absent_removals, 0
@@ -128,25 +134,17 @@ def compare(book: Book, answer: BookSnapshot) -> BookComparison:
     levels = 0
     differing = 0
     for side in (BID, ASK):
-        theirs = answer.bids if side == BID else answer.asks
-        ours = _reached_by(theirs, book, side)
-        prices = ours.keys() | theirs.keys()
-        levels += len(prices)
-        differing += sum(ours.get(price) != theirs.get(price) for price in prices)
+        ours, theirs = (book.bids, answer.bids) if side == BID else (book.asks, answer.asks)
+        reached = len(ours)
+        if theirs:
+            reached = book.reaching(side, min(theirs) if side == BID else max(theirs))
+        sizes = list(map(ours.get, theirs))
+        in_either = reached + sizes.count(None)
+        levels += in_either
+        differing += in_either - sum(map(eq, sizes, theirs.values()))
     return BookComparison(levels, differing)
 
 
 def is_mismatch(comparison: BookComparison) -> bool:
     """Whether the difference is more than the two moments explain."""
     return comparison.differing > MISMATCH_LEVELS_MIN and comparison.differing_share > MISMATCH_SHARE_MAX
-
-
-def _reached_by(theirs: dict[int, int], book: Book, side: int) -> dict[int, int]:
-    """Our levels within the price range of the answer."""
-    if not theirs:
-        return book.bids if side == BID else book.asks
-    if side == BID:
-        worst = min(theirs)
-        return {price: size for price, size in book.bids.items() if price >= worst}
-    worst = max(theirs)
-    return {price: size for price, size in book.asks.items() if price <= worst}

@@ -5,7 +5,9 @@ Owns the one place where text becomes a number. Never rounds: what does not fit 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Context, Decimal, DecimalException
+from itertools import repeat
 from typing import Final
 
 from nodeagent.feed.events import SCALE_DIGITS, RejectReason
@@ -40,6 +42,19 @@ def read_scaled(text: str) -> int:
     if digits.isdigit() and digits.isascii() and len(fraction) <= SCALE_DIGITS and len(digits) < TEXT_MAX:
         return int(digits) * _POWERS[len(fraction)]
     return _scaled_slowly(text)
+
+
+def read_many(texts: Sequence[str]) -> list[int]:
+    """`read_scaled` of each, faster: what can be asked of all of them together is. Raises BadNumber for the first that
+    cannot be read."""
+    together = "".join(texts)
+    if together.isascii() and together.replace(".", "").isdigit() and max(map(len, texts)) < TEXT_MAX:
+        parts = map(str.partition, texts, repeat("."))
+        try:
+            return [int(whole + fraction) * _POWERS[len(fraction)] for whole, _, fraction in parts]
+        except (ValueError, IndexError):  # no digit, a second point, or more than 12 decimals
+            pass
+    return [read_scaled(text) for text in texts]
 
 
 class _Memory(dict[str, int]):

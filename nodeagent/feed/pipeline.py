@@ -11,11 +11,11 @@ no row.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
-from agentfarm.errors import InvalidRequest
 
+from agentfarm.errors import InvalidRequest
 from nodeagent.feed import handlers, trust
 from nodeagent.feed.connection import Connection
 from nodeagent.feed.events import (
@@ -26,6 +26,7 @@ from nodeagent.feed.events import (
     GapKind,
     Heartbeat,
     Instrument,
+    OrderBook,
     OrderEvent,
     Parsed,
     Reject,
@@ -38,7 +39,8 @@ from nodeagent.feed.ledger import Seen
 from nodeagent.feed.quality import NOW_EVERY_S, followed, now_row
 from nodeagent.feed.questions import Questions
 from nodeagent.feed.records import Connected, Record, RecordKind, RestAnswer
-from nodeagent.feed.source import Purpose, Source
+from nodeagent.feed.slices import SLICE_BYTES, Steps, whole
+from nodeagent.feed.source import Purpose, RestRequest, Source, TradePage, parse_book_in_slices, parse_in_slices
 from nodeagent.feed.state import Action, FeedState, Known, Output, PipelineSettings
 from nodeagent.feed.times import MINUTE_NS, NS
 
@@ -46,6 +48,7 @@ BACK_STEP_S: Final = 5
 """Receipt times further back than this are a new clock, not jitter."""
 HTTP_OK: Final = 200
 _CONNECTED: Final = msgspec.json.Decoder(Connected)
+_Answer: TypeAlias = tuple[RestRequest, BookSnapshot | OrderBook | TradePage | tuple[Instrument, ...]] | Reject | None
 _TIMED: Final = (BookDelta, BookSnapshot, Heartbeat, OrderEvent)
 
 
@@ -69,12 +72,26 @@ class Pipeline:
 
     def feed(self, record: Record) -> Output:
         """Take the next record. Never raises for what a venue may send or a damaged file may contain."""
+        payload = record.payload
+        if len(payload) > SLICE_BYTES:
+            return whole(self.steps(record))
+        if record.kind is RecordKind.RECEIVED:
+            return self._frame(record, self.state.source.parse(payload, record.received_at_ns))
+        return self._fact(record, whole(self._answer(record)))
+
+    def steps(self, record: Record) -> Steps[Output]:
+        """`feed` in slices. What is long about a record is to read it: until then nothing changes, and whoever asks the
+        pipeline in between is answered as before the record."""
+        if record.kind is RecordKind.RECEIVED:
+            source = self.state.source
+            return self._frame(record, (yield from parse_in_slices(source, record.payload, record.received_at_ns)))
+        return self._fact(record, (yield from self._answer(record)))
+
+    def _fact(self, record: Record, answer: _Answer) -> Output:
+        """Take a record that is no frame."""
         out = Output()
         self.state.position = record.position
         kind = record.kind
-        if kind is RecordKind.RECEIVED:
-            self._frame(record, out)
-            return out
         if record.received_at_ns:
             self._advance(record.received_at_ns, out)
         if kind is RecordKind.CONNECT:
@@ -82,7 +99,7 @@ class Pipeline:
         elif kind is RecordKind.DISCONNECT:
             trust.close_connection(self.state, record.connection_id)
         elif kind is RecordKind.REST:
-            self._rest(record, out)
+            self._take_answer(answer, out)
         elif kind is RecordKind.PRODUCTS:
             follow(self.state, record.payload, out)
         elif kind is RecordKind.KEPT:
@@ -101,9 +118,10 @@ class Pipeline:
             self._close_minute(out)
         return out
 
-    def _frame(self, record: Record, out: Output) -> None:
+    def _frame(self, record: Record, parsed: Parsed) -> Output:
+        out = Output()
         feed = self.state
-        parsed = feed.source.parse(record.payload, record.received_at_ns)
+        feed.position = record.position
         venue_ns = parsed.sent_at_ns or _time_of(parsed)
         now_ns = record.received_at_ns or max(feed.now_ns, _latest_time(parsed))
         if now_ns // NS == self._second:
@@ -140,6 +158,7 @@ class Pipeline:
             trust.reject(feed, refusal, connection, out)
         if parsed.unknown_type:
             feed.count_unknown(parsed.unknown_type)
+        return out
 
     def _out_of_turn(self, connection: Connection, sequence: int, events: list[Event], out: Output) -> list[Event]:
         """A frame that is not the next one: after a loss, late, or a second time. Returns what of it still counts."""
@@ -175,34 +194,50 @@ class Pipeline:
         left_out = (feed.rules.products or frozenset()) - set(opened.products)  # refused on the connection before
         connection.subscriptions.asked(sorted(left_out), feed.now_ns)
 
-    def _rest(self, record: Record, out: Output) -> None:
+    def _answer(self, record: Record) -> Steps[_Answer]:
+        """What a REST record says: the request and its answer, read; a refusal; None where there is nothing to do."""
+        if record.kind is not RecordKind.REST:
+            return None
+        feed = self.state
         try:
             answer = RestAnswer.decode(record.payload)
-            if answer.status == HTTP_OK:
-                self._take_answer(answer, out)
+            request, purpose, body = answer.request, answer.request.purpose, answer.body
+            if answer.status != HTTP_OK or request.product in feed.left:
+                return None
+            if purpose is Purpose.INSTRUMENTS:
+                return request, feed.source.parse_instruments(body)
+            if purpose is Purpose.TRADES:
+                return request, feed.source.parse_trades(request, body)
+            if request.connection_id not in feed.connections:
+                return None
+            if purpose is Purpose.ORDERS:
+                return request, feed.source.parse_orders(request, body)
+            return request, (yield from parse_book_in_slices(feed.source, request, body))
         except InvalidRequest as error:
-            out.rejects.append(Reject(RejectReason.MALFORMED, "", error.problem))
+            return Reject(RejectReason.MALFORMED, "", error.problem)
 
-    def _take_answer(self, answer: RestAnswer, out: Output) -> None:
+    def _take_answer(self, answer: _Answer, out: Output) -> None:
         feed = self.state
-        request = answer.request
-        connection = feed.connections.get(request.connection_id)
-        if request.product in feed.left:
+        if answer is None:
             return
-        if request.purpose is Purpose.INSTRUMENTS:
-            handlers.learn(feed, feed.source.parse_instruments(answer.body))
-            feed.has_instruments = feed.rules.is_listing_known = True
-        elif request.purpose is Purpose.TRADES:
-            for trade in feed.source.parse_trades(request, answer.body).trades:
+        if isinstance(answer, Reject):
+            out.rejects.append(answer)
+            return
+        request, said = answer
+        if isinstance(said, TradePage):
+            for trade in said.trades:
                 handlers.on_trade(feed, trade, None, out)
-        elif connection is None:
-            return
-        elif request.purpose is Purpose.ORDERS:
-            handlers.on_orders_book(feed, feed.source.parse_orders(request, answer.body), connection, out)
-        elif request.purpose is Purpose.BOOK_REPAIR:
-            handlers.on_snapshot(feed, feed.source.parse_book(request, answer.body), connection, out)
+        elif isinstance(said, tuple):
+            handlers.learn(feed, said)
+            feed.has_instruments = feed.rules.is_listing_known = True
         else:
-            handlers.check_book(feed, feed.source.parse_book(request, answer.body), connection, out)
+            connection = feed.connections[request.connection_id]
+            if isinstance(said, OrderBook):
+                handlers.on_orders_book(feed, said, connection, out)
+            elif request.purpose is Purpose.BOOK_REPAIR:
+                handlers.on_snapshot(feed, said, connection, out)
+            else:
+                handlers.check_book(feed, said, connection, out)
 
     def _advance(self, now_ns: int, out: Output) -> None:
         """Move the feed's time to the record's, closing seconds and minutes that are over before it is looked at."""

@@ -17,6 +17,7 @@ import msgspec
 
 from agentfarm.errors import InvalidRequest
 from nodeagent.feed.events import BookSnapshot, Instrument, OrderBook, Parsed, Trade
+from nodeagent.feed.slices import Steps
 
 ENTRY_POINT_GROUP: Final = "agentfarm.feed_sources"
 
@@ -165,6 +166,25 @@ class Source(Protocol):
 
     def parse_orders(self, request: RestRequest, body: bytes) -> OrderBook:
         """Read a level 3 book. Raises InvalidRequest when it is not what the venue documents."""
+
+
+def parse_in_slices(source: Source, frame: bytes, received_at_ns: int) -> Steps[Parsed]:
+    """`Source.parse` for a long frame: by the source's `parse_long`, of the same arguments and result, where it has
+    one."""
+    parse_long = getattr(source, "parse_long", None)
+    if parse_long is None:
+        return source.parse(frame, received_at_ns)
+    parsed: Parsed = yield from parse_long(frame, received_at_ns)
+    return parsed
+
+
+def parse_book_in_slices(source: Source, request: RestRequest, body: bytes) -> Steps[BookSnapshot]:
+    """`Source.parse_book` likewise, by the source's `parse_book_long`. Raises InvalidRequest."""
+    parse_long = getattr(source, "parse_book_long", None)
+    if parse_long is None:
+        return source.parse_book(request, body)
+    book: BookSnapshot = yield from parse_long(request, body)
+    return book
 
 
 BUILT_IN: Final = {

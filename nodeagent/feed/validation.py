@@ -9,6 +9,7 @@ rest off-grid.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import gcd
 from typing import Final
 
 from nodeagent.feed.decimals import to_text
@@ -93,6 +94,8 @@ def check_snapshot(snapshot: BookSnapshot, rules: Rules) -> tuple[BookSnapshot |
     tick = rules.tick(product) or 1
     rejects = []
     for levels in (snapshot.bids, snapshot.asks):
+        if min(levels, default=1) > 0 and gcd(tick, *levels) == tick:
+            continue  # all of them, told in a fifth of the time that asking each one takes
         for price in [price for price in levels if price <= 0 or price % tick]:
             del levels[price]
             reason = RejectReason.OFF_TICK if price > 0 else RejectReason.PRICE_NOT_POSITIVE

@@ -7,11 +7,11 @@ is the maker's. Source: docs.cdp.coinbase.com/coinbase-app/advanced-trade-apis/w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from agentfarm.errors import InvalidRequest
-from nodeagent.feed.decimals import read_scaled, scaled
+from nodeagent.feed.decimals import read_many, scaled
 from nodeagent.feed.events import (
     ASK,
     BID,
@@ -32,16 +32,19 @@ from nodeagent.feed.events import (
     Trade,
     VenueError,
 )
+from nodeagent.feed.slices import Steps
 from nodeagent.feed.source import Channel, Purpose, RestBudget, RestRequest, Signer, TradeHole, TradePage
 from nodeagent.feed.sources import coinbase_advanced_wire as wire
 from nodeagent.feed.sources.reading import (
     DECODE_ERRORS,
     READ_ERRORS,
     UnknownSide,
+    in_slices,
     optional_number,
     read_answer,
     read_instruments,
     read_pairs,
+    read_pairs_in_slices,
     reject_of,
     taker_of,
     to_json,
@@ -134,6 +137,20 @@ class CoinbaseAdvanced:
             _read_rest_of(message, sent_at_ns, events, rejects)
         return Parsed(events, rejects, message.sequence_num, sent_at_ns)
 
+    def parse_long(self, frame: bytes, received_at_ns: int) -> Steps[Parsed]:
+        """`parse` in slices. Only a book's frame is long; what is none, or damaged, is read as a whole."""
+        try:
+            if not frame.isascii():
+                frame.decode()
+            message = wire.LONG_BOOK.decode(frame)
+            sent_at_ns = parse_time_ns(message.timestamp)
+            events: list[Event] = []
+            for entry in message.events:
+                events.append((yield from _read_long_book(entry, sent_at_ns)))
+            return Parsed(events, [], message.sequence_num, sent_at_ns)
+        except (*DECODE_ERRORS, *READ_ERRORS):
+            return self.parse(frame, received_at_ns)
+
     def rest_cost(self, request: RestRequest) -> float:
         """Each question counts once."""
         return 1.0
@@ -190,11 +207,20 @@ class CoinbaseAdvanced:
     def parse_book(self, request: RestRequest, body: bytes) -> BookSnapshot:
         def decode(body: bytes) -> BookSnapshot:
             book = wire.BOOK_ANSWER.decode(body).pricebook
-            bids = read_pairs((level.price, level.size) for level in book.bids)
-            asks = read_pairs((level.price, level.size) for level in book.asks)
+            bids, asks = read_pairs(_pairs(book.bids)), read_pairs(_pairs(book.asks))
             return BookSnapshot(request.product, bids, asks, parse_time_ns(book.time) if book.time else UNKNOWN_TIME_NS)
 
         return read_answer(decode, body, "a product book")
+
+    def parse_book_long(self, request: RestRequest, body: bytes) -> Steps[BookSnapshot]:
+        """`parse_book` in slices."""
+        try:
+            book = wire.LONG_BOOK_ANSWER.decode(body).pricebook
+            bids = yield from read_pairs_in_slices(map(_pairs, in_slices(book.bids, wire.PRICES)))
+            asks = yield from read_pairs_in_slices(map(_pairs, in_slices(book.asks, wire.PRICES)))
+            return BookSnapshot(request.product, bids, asks, parse_time_ns(book.time) if book.time else UNKNOWN_TIME_NS)
+        except (*DECODE_ERRORS, *READ_ERRORS):
+            return self.parse_book(request, body)
 
     def parse_orders(self, request: RestRequest, body: bytes) -> OrderBook:
         raise InvalidRequest("Advanced Trade publishes no level 3 book")
@@ -217,12 +243,17 @@ def _read_book(entry: wire.BookEvent, sent_at_ns: int, events: list[Event], reje
     """An event of `l2_data`. One unreadable level refuses the whole event: half a delta makes a wrong book."""
     product = entry.product_id
     updates = entry.updates
-    number = read_scaled if entry.type == "snapshot" else scaled
+    is_snapshot = entry.type == "snapshot"
+    bids: dict[int, int] = {}
+    asks: dict[int, int] = {}
     changes: list[Change] = []
-    add, sides = changes.append, _SIDES
+    add, sides, number = changes.append, _SIDES, scaled
     try:
-        for update in updates:
-            add((sides[update.side], number(update.price_level), number(update.new_quantity)))
+        if is_snapshot:
+            _add_levels(updates, bids, asks)
+        else:
+            for update in updates:
+                add((sides[update.side], number(update.price_level), number(update.new_quantity)))
         time_ns = parse_time_ns(updates[-1].event_time) if updates else sent_at_ns
     except KeyError as error:
         unknown = UnknownSide(f"unknown side {str(error)[:20]}")
@@ -231,12 +262,49 @@ def _read_book(entry: wire.BookEvent, sent_at_ns: int, events: list[Event], reje
     except READ_ERRORS as error:
         rejects.append(reject_of(error, product, breaks_book=True))
         return
-    if entry.type == "snapshot":
-        bids = {price: size for side, price, size in changes if size and side == BID}
-        asks = {price: size for side, price, size in changes if size and side == ASK}
+    if is_snapshot:
         events.append(BookSnapshot(product, bids, asks, time_ns))
     else:
         events.append(BookDelta(product, changes, time_ns))
+
+
+def _read_long_book(entry: wire.LongBookEvent, sent_at_ns: int) -> Steps[Event]:
+    """The same in slices. Raises DECODE_ERRORS, READ_ERRORS."""
+    bids: dict[int, int] = {}
+    asks: dict[int, int] = {}
+    changes: list[Change] = []
+    updates: list[wire.LevelEntry] = []
+    for updates in in_slices(entry.updates, wire.LEVELS):
+        if entry.type == "snapshot":
+            _add_levels(updates, bids, asks)
+        else:
+            changes += _numbers(updates)
+        yield
+    time_ns = parse_time_ns(updates[-1].event_time) if updates else sent_at_ns
+    if entry.type == "snapshot":
+        return BookSnapshot(entry.product_id, bids, asks, time_ns)
+    return BookDelta(entry.product_id, changes, time_ns)
+
+
+def _add_levels(levels: Sequence[wire.LevelEntry], bids: dict[int, int], asks: dict[int, int]) -> None:
+    """Put a snapshot's levels into their sides. Raises BadNumber, UnknownSide."""
+    for side, price, size in _numbers(levels):
+        if size:
+            (asks if side else bids)[price] = size
+
+
+def _numbers(levels: Sequence[wire.LevelEntry]) -> Iterator[Change]:
+    """Levels as numbers: cheaper by the slice than one by one. Raises BadNumber, UnknownSide."""
+    try:
+        sides = [_SIDES[level.side] for level in levels]
+    except KeyError as error:
+        raise UnknownSide(f"unknown side {str(error)[:20]}") from error
+    prices = read_many([level.price_level for level in levels])
+    return zip(sides, prices, read_many([level.new_quantity for level in levels]), strict=True)
+
+
+def _pairs(entries: Sequence[wire.PriceEntry]) -> list[tuple[str, str]]:
+    return [(entry.price, entry.size) for entry in entries]
 
 
 def _read_trades(entries: list[wire.TradeEntry], is_history: bool, events: list[Event], rejects: list[Reject]) -> None:

@@ -26,6 +26,14 @@ class BookEvent(msgspec.Struct, gc=False):
     updates: list[LevelEntry]
 
 
+class LongBookEvent(msgspec.Struct, gc=False):
+    """The same, its levels as they came."""
+
+    type: str
+    product_id: str
+    updates: msgspec.Raw
+
+
 class TradeEntry(msgspec.Struct, gc=False):
     product_id: str
     trade_id: Id
@@ -89,6 +97,10 @@ class _Frame(msgspec.Struct, tag_field="channel", gc=False):
 
 class BookFrame(_Frame, tag="l2_data", gc=False):
     events: list[BookEvent]
+
+
+class LongBookFrame(_Frame, tag="l2_data", gc=False):
+    events: list[LongBookEvent]
 
 
 class TradesFrame(_Frame, tag="market_trades", gc=False):
@@ -160,6 +172,18 @@ class BookAnswer(msgspec.Struct):
     pricebook: PriceBook
 
 
+class LongPriceBook(msgspec.Struct):
+    """The same, its sides as they came."""
+
+    bids: msgspec.Raw
+    asks: msgspec.Raw
+    time: str = ""
+
+
+class LongBookAnswer(msgspec.Struct):
+    pricebook: LongPriceBook
+
+
 FRAME: Final = msgspec.json.Decoder(
     BookFrame
     | TradesFrame
@@ -178,3 +202,7 @@ ENVELOPE: Final = msgspec.json.Decoder(Envelope)
 PRODUCTS: Final = msgspec.json.Decoder(ProductsAnswer)
 TRADES_PAGE: Final = msgspec.json.Decoder(TradesAnswer, strict=False)
 BOOK_ANSWER: Final = msgspec.json.Decoder(BookAnswer)
+LONG_BOOK: Final = msgspec.json.Decoder(LongBookFrame, strict=False)
+LONG_BOOK_ANSWER: Final = msgspec.json.Decoder(LongBookAnswer)
+LEVELS: Final = msgspec.json.Decoder(list[LevelEntry], strict=False)
+PRICES: Final = msgspec.json.Decoder(list[PriceEntry])

@@ -30,6 +30,7 @@ from nodeagent.feed.events import (
     Trade,
     VenueError,
 )
+from nodeagent.feed.slices import Steps
 from nodeagent.feed.source import Channel, Purpose, RestBudget, RestRequest, Signer, TradeHole, TradePage
 from nodeagent.feed.sources import coinbase_exchange_wire as wire
 from nodeagent.feed.sources.reading import (
@@ -37,10 +38,12 @@ from nodeagent.feed.sources.reading import (
     READ_ERRORS,
     UnknownSide,
     decode_frame,
+    in_slices,
     optional_number,
     read_answer,
     read_instruments,
     read_pairs,
+    read_pairs_in_slices,
     reject_of,
     taker_of,
     to_json,
@@ -109,6 +112,17 @@ class CoinbaseExchange:
             return Parsed([], [reject_of(error, product, breaks_book=is_book)])
         return Parsed([event], [], -1, UNKNOWN_TIME_NS)
 
+    def parse_long(self, frame: bytes, received_at_ns: int) -> Steps[Parsed]:
+        """`parse` in slices. Only a snapshot is long; what is none, or damaged, is read as a whole."""
+        try:
+            message = decode_frame(wire.LONG_SNAPSHOT, frame)
+            bids = yield from read_pairs_in_slices(in_slices(message.bids, wire.PAIRS))
+            asks = yield from read_pairs_in_slices(in_slices(message.asks, wire.PAIRS))
+            snapshot = BookSnapshot(message.product_id, bids, asks, _time_or_unknown(message.time))
+            return Parsed([snapshot], [], -1, UNKNOWN_TIME_NS)
+        except (*DECODE_ERRORS, *READ_ERRORS):
+            return self.parse(frame, received_at_ns)
+
     def rest_cost(self, request: RestRequest) -> float:
         """Each question counts once."""
         return 1.0
@@ -153,12 +167,21 @@ class CoinbaseExchange:
     def parse_book(self, request: RestRequest, body: bytes) -> BookSnapshot:
         def decode(body: bytes) -> BookSnapshot:
             book = wire.BOOK.decode(body)
-            bids = read_pairs((price, size) for price, size, _ in book.bids)
-            asks = read_pairs((price, size) for price, size, _ in book.asks)
+            bids, asks = read_pairs(book.bids), read_pairs(book.asks)
             time_ns = parse_time_ns(book.time) if book.time else UNKNOWN_TIME_NS
             return BookSnapshot(request.product, bids, asks, time_ns, book.sequence)
 
         return read_answer(decode, body, "a level 2 book")
+
+    def parse_book_long(self, request: RestRequest, body: bytes) -> Steps[BookSnapshot]:
+        """`parse_book` in slices."""
+        try:
+            book = wire.LONG_BOOK.decode(body)
+            bids = yield from read_pairs_in_slices(in_slices(book.bids, wire.REST_LEVELS))
+            asks = yield from read_pairs_in_slices(in_slices(book.asks, wire.REST_LEVELS))
+            return BookSnapshot(request.product, bids, asks, _time_or_unknown(book.time), book.sequence)
+        except (*DECODE_ERRORS, *READ_ERRORS):
+            return self.parse_book(request, body)
 
     def parse_orders(self, request: RestRequest, body: bytes) -> OrderBook:
         def decode(body: bytes) -> OrderBook:

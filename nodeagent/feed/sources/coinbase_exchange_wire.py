@@ -23,6 +23,15 @@ class SnapshotMessage(_Message, tag="snapshot", gc=False):
     time: str = ""
 
 
+class LongSnapshotMessage(_Message, tag="snapshot", gc=False):
+    """The same, its sides as they came."""
+
+    product_id: str
+    bids: msgspec.Raw
+    asks: msgspec.Raw
+    time: str = ""
+
+
 class UpdateMessage(_Message, tag="l2update", gc=False):
     product_id: str
     changes: list[tuple[str, str, str]]
@@ -146,6 +155,15 @@ class BookAnswer(msgspec.Struct):
     time: str = ""
 
 
+class LongBookAnswer(msgspec.Struct):
+    """The same, its sides as they came."""
+
+    sequence: Id
+    bids: msgspec.Raw
+    asks: msgspec.Raw
+    time: str = ""
+
+
 class OrdersAnswer(msgspec.Struct):
     sequence: Id
     bids: list[RestOrder]
@@ -180,3 +198,7 @@ PRODUCTS: Final = msgspec.json.Decoder(list[ProductEntry])
 TRADES: Final = msgspec.json.Decoder(list[TradeEntry])
 BOOK: Final = msgspec.json.Decoder(BookAnswer)
 ORDERS: Final = msgspec.json.Decoder(OrdersAnswer)
+LONG_SNAPSHOT: Final = msgspec.json.Decoder(LongSnapshotMessage)
+LONG_BOOK: Final = msgspec.json.Decoder(LongBookAnswer)
+PAIRS: Final = msgspec.json.Decoder(list[Pair])
+REST_LEVELS: Final = msgspec.json.Decoder(list[RestLevel])

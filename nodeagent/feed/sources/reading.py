@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from agentfarm.errors import InvalidRequest
-from nodeagent.feed.decimals import BadNumber, read_scaled, scaled
+from nodeagent.feed.decimals import BadNumber, read_many, scaled
 from nodeagent.feed.events import Instrument, Parsed, Reject, RejectReason, Side
+from nodeagent.feed.slices import SLICE_BYTES, Steps
 from nodeagent.feed.times import BadTime
 
 DETAIL_MAX: Final = 200
@@ -17,6 +19,8 @@ DECODE_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError
 """What msgspec raises for hostile bytes: malformed, of wrong type, badly encoded, or nested without end."""
 
 _Answer = TypeVar("_Answer")
+_Entry = TypeVar("_Entry")
+_BETWEEN_ENTRIES: Final = re.compile(rb"[\]}]\s*,\s*[\[{]")
 
 
 class UnknownSide(ValueError):
@@ -72,12 +76,43 @@ def taker_of(maker_side: str) -> Side:
     raise UnknownSide(f"unknown side {maker_side[:20]!r}")
 
 
-def read_pairs(pairs: Iterable[tuple[str, str]]) -> dict[int, int]:
-    """[[price, size], ...] as a side of a book; levels of size 0 are left out. Raises BadNumber."""
-    side = {read_scaled(price): read_scaled(size) for price, size in pairs}
-    if 0 in side.values():
-        side = {price: size for price, size in side.items() if size}
-    return side
+def in_slices(array: msgspec.Raw, decoder: msgspec.json.Decoder[list[_Entry]]) -> Iterator[list[_Entry]]:
+    """The entries of a JSON array of arrays or objects, as many at a time as SLICE_BYTES hold.
+
+    It is cut at what looks like the border of two entries. A cut anywhere else, in a string or deeper inside, leaves
+    something unclosed before it, and raises one of DECODE_ERRORS: then the array must be read whole.
+    """
+    data = memoryview(array)
+    if bytes(data[:1]) != b"[":
+        yield decoder.decode(array)  # raises: it is no array
+        return
+    start, end = 1, len(data) - 1
+    while (border := _BETWEEN_ENTRIES.search(data, start + SLICE_BYTES, end)) is not None:
+        yield decoder.decode(b"".join((b"[", data[start : border.start() + 1], b"]")))
+        start = border.end() - 1
+    yield decoder.decode(b"".join((b"[", data[start:end], b"]")))
+
+
+def read_pairs(pairs: Sequence[tuple[Any, ...]]) -> dict[int, int]:
+    """[[price, size, ...], ...] as a side of a book; levels of size 0 are left out. Raises BadNumber."""
+    return _without_zeros(dict(_numbers(pairs)))
+
+
+def read_pairs_in_slices(slices: Iterable[Sequence[tuple[Any, ...]]]) -> Steps[dict[int, int]]:
+    """The same of pairs that come in slices."""
+    side: dict[int, int] = {}
+    for pairs in slices:
+        side.update(_numbers(pairs))
+        yield
+    return _without_zeros(side)
+
+
+def _numbers(pairs: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, int]]:
+    return zip(read_many([pair[0] for pair in pairs]), read_many([pair[1] for pair in pairs]), strict=True)
+
+
+def _without_zeros(side: dict[int, int]) -> dict[int, int]:
+    return {price: size for price, size in side.items() if size} if 0 in side.values() else side
 
 
 def read_instruments(entries: Iterable[tuple[str, str, str, bool]]) -> tuple[Instrument, ...]:
