@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,8 @@ from nodeagent.feed.times import NS
 
 STRETCH_BYTES: Final = 8 * 1024 * 1024
 """A zstd stream restarts after so many raw bytes: the most that damage can cost."""
+PACK_BYTES: Final = 256 * 1024
+"""Packed in one go, and at most as much again; 6 ms on a slow machine."""
 HOUR_NS: Final = 3600 * NS
 
 
@@ -62,7 +65,8 @@ class CaptureWriter:
         self._unwritten = b""
         self._records = 0
         self._packed_records = 0
-        self._pending: list[bytes] = []
+        self._pending: deque[memoryview] = deque()
+        """Records, or what is left of the first, that wait to be packed."""
         self._pending_bytes = 0
         self._stream: _Stream = _Stream(self._settings.compression_level)
         self.raw_bytes = 0
@@ -71,50 +75,78 @@ class CaptureWriter:
     def append(self, record: Record) -> Position:
         """Take a record. Raises OSError when the disk refuses; then the record was not taken, and all else stands."""
         hour = record.received_at_ns // HOUR_NS
-        if hour != self._hour or self._written_bytes >= self._settings.segment_max_bytes:
-            self._rotate(record.received_at_ns, hour)
-        if self._pending_bytes >= self._settings.flush_bytes:
-            # Not when the last record came: packing a snapshot of 5 MB takes as long as reading it, and whoever appends
-            # has other things to do between two records.
+        if self.is_flush_due:
+            # A slice at a time: packing a snapshot of 5 MB takes as long as reading it.
             with suppress(OSError):  # the record at hand may still be taken; the next flush says what is wrong
-                self.flush()
+                self.flush_slice()
+        is_over = hour != self._hour or self._written_bytes >= self._settings.segment_max_bytes
+        if is_over and (self._file < 0 or not self.is_flush_due):
+            self._rotate(record.received_at_ns, hour)
         encoder = self._stream.encoder
         data = encoder.encode(record)
         _append(self._tail, data, self._tail_bytes)
         encoder.wrote(record)
         self._tail_bytes += len(data)
-        self._pending.append(data)
+        self._pending.append(memoryview(data))
         self._pending_bytes += len(data)
         self.raw_bytes += len(record.payload)
         position = position_of(self._segment, self._records)
         self._records += 1
         return position
 
+    @property
+    def is_flush_due(self) -> bool:
+        """Whether so much was gathered that a slice of it should be flushed."""
+        return self._pending_bytes >= self._settings.flush_bytes
+
     def flush(self) -> None:
         """Move what was appended from the tail file into the segment, compressed.
 
         Raises OSError when the disk refuses; the chunk is kept, and written first at the next call.
         """
+        while self.flush_slice():
+            pass
+
+    def flush_slice(self) -> bool:
+        """A part of `flush` that takes some milliseconds; whether more is left. Raises OSError likewise.
+
+        The tail file is emptied with the last part. Until then it also holds what the segment has, or has the beginning
+        of: a reader leaves that out by its number.
+        """
         if self._pending:
-            stream = self._stream
-            is_restart = not stream.raw_bytes
-            body = stream.compress(b"".join(self._pending))
-            count = self._records - self._packed_records
-            self._unwritten += form.encode_chunk(
-                body, is_restart=is_restart, first_record=self._packed_records, records=count
-            )
-            self._packed_records = self._records
-            self._pending.clear()
-            self._pending_bytes = 0
+            is_restart, first_record = not self._stream.raw_bytes, self._packed_records
+            body = self._stream.compress(self._next_slice())
+            count = self._packed_records - first_record
+            self._unwritten += form.encode_chunk(body, is_restart=is_restart, first_record=first_record, records=count)
         if not self._unwritten:
-            return
+            return False
         _append(self._file, self._unwritten, self._written_bytes)
         self._written_bytes += len(self._unwritten)
         self.stored_bytes += len(self._unwritten)
         self._unwritten = b""
+        if self._pending:
+            return True
         if self._stream.raw_bytes >= STRETCH_BYTES:
             self._stream = _Stream(self._settings.compression_level)
         self._start_tail()
+        return False
+
+    def _next_slice(self) -> bytes:
+        """Records to be packed together, or a part of one that is longer than a slice."""
+        taken: list[memoryview] = []
+        size = 0
+        while self._pending and size < PACK_BYTES:
+            data = self._pending[0]
+            if len(data) > PACK_BYTES:
+                if not taken:
+                    taken, size = [data[:PACK_BYTES]], PACK_BYTES
+                    self._pending[0] = data[PACK_BYTES:]
+                break
+            taken.append(self._pending.popleft())
+            size += len(data)
+            self._packed_records += 1
+        self._pending_bytes -= size
+        return b"".join(taken)
 
     def sync(self) -> None:
         """Make everything flushed so far survive a power cut. Blocks for as long as the disk needs."""

@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import random
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -204,17 +205,43 @@ def test_a_full_disk_takes_no_record_and_harms_none(tmp_path: Path, monkeypatch:
     assert content(list(read_capture(tmp_path))) == content(made)
 
 
-def test_a_long_record_is_packed_with_the_next_one(tmp_path: Path) -> None:
-    """Reading a snapshot of 5 MB and packing it are two stretches of the event loop, not one."""
-    writer = CaptureWriter(tmp_path)
-    first, *rest = records(3)
-    long = msgspec.structs.replace(first, payload=b"x" * 2**20)
-    writer.append(long)
-    before_bytes = writer.stored_bytes
-    assert content(list(read_capture(tmp_path))) == content([long]), "it survives the process nevertheless"
-    writer.append(rest[0])
-    assert writer.stored_bytes > before_bytes
-    assert content(list(read_capture(tmp_path))) == content([long, rest[0]])
+def test_a_long_record_is_packed_in_slices_and_survives_a_kill_between_any_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packing a snapshot of 5 MB at once would hold up the event loop for as long as reading it."""
+    packed: list[int] = []
+    real = capture._Stream.compress
+
+    def compress(stream: capture._Stream, data: bytes) -> bytes:
+        packed.append(len(data))
+        return real(stream, data)
+
+    monkeypatch.setattr(capture._Stream, "compress", compress)
+    writer = CaptureWriter(tmp_path / "live")
+    made = records(40)
+    made[10] = msgspec.structs.replace(made[10], payload=random.Random(1).randbytes(5 * 2**20 + 17))
+    more = iter(made[20:])
+    for record in made[:20]:
+        writer.append(record)
+    taken, has_more = made[:20], True
+    slices: list[int] = []
+    while has_more:
+        has_more = writer.flush_slice()
+        for record in (next(more, None), next(more, None)):  # the venue does not wait
+            if record is not None:
+                writer.append(record)
+                taken.append(record)
+        slices += packed
+        assert content(list(read_capture(tmp_path / "live"))) == content(taken)
+        killed = tmp_path / f"killed-{len(slices)}"
+        shutil.copytree(tmp_path / "live", killed)
+        CaptureWriter(killed).close()
+        assert content(list(read_capture(killed))) == content(taken)
+        packed.clear()
+    assert len(slices) > 20
+    assert max(slices) <= 2 * capture.PACK_BYTES
+    writer.close()
+    assert content(list(read_capture(tmp_path / "live"))) == content(taken)
 
 
 class _Disk:
