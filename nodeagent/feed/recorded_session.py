@@ -15,13 +15,13 @@ import msgspec
 from agentfarm.errors import InvalidRequest
 from nodeagent.feed.records import Connected, Record, RecordKind, RestAnswer
 from nodeagent.feed.session import Sink
+from nodeagent.feed.slices import SLICE_BYTES, Portion
 from nodeagent.feed.source import Channel
 from nodeagent.feed.sources.capture import Capture
 
 SILENCE_MAX_S: Final = 5.0
 LAST_SECOND_S: Final = 2.5
 """Before the end is told: the feed closes its running second within two, and stores the books as they stand."""
-YIELD_EVERY: Final = 50
 OVER: Final = "the recording is over"
 SPOKEN: Final = frozenset({RecordKind.RECEIVED, RecordKind.SENT})
 """Other kinds are facts of the feed that recorded, and not of the venue."""
@@ -59,7 +59,7 @@ class RecordedSession:
     async def run(self) -> None:
         """Play it once, then wait to be cancelled."""
         self.problem = ""
-        before_ns, count = 0, 0
+        before_ns, count, portion = 0, 0, Portion()
         try:
             for record in self._source.records():
                 at_ns = record.received_at_ns or self._time_of(record)
@@ -67,8 +67,9 @@ class RecordedSession:
                 before_ns = at_ns or before_ns
                 self._play(record)
                 count += 1
-                if count % YIELD_EVERY == 0:
+                if portion.is_full_with(record.payload):
                     await asyncio.sleep(0)
+                    await self._sink.settled()
             await asyncio.sleep(LAST_SECOND_S)
         finally:
             self.is_over = True
@@ -139,8 +140,8 @@ class RecordedSession:
         self._sink.take(RecordKind.REST, max(0, number), RestAnswer(request, answer.status, answer.body).encode())
 
     def _time_of(self, record: Record) -> int:
-        """When a frame was sent, in recordings that kept no time of receipt; 0 where it does not say."""
-        if record.kind is not RecordKind.RECEIVED or self._speed <= 0:
+        """When a frame was sent, in recordings that kept no time of receipt; 0 where it does not say, or is long."""
+        if record.kind is not RecordKind.RECEIVED or self._speed <= 0 or len(record.payload) > SLICE_BYTES:
             return 0
         parsed = self._source.parse(record.payload, 0)
         return parsed.sent_at_ns or max((getattr(event, "time_ns", 0) for event in parsed.events), default=0)

@@ -23,6 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from nodeagent.feed.pace import Pace, is_local
 from nodeagent.feed.records import Connected, RecordKind
+from nodeagent.feed.slices import SLICE_BYTES, Portion
 from nodeagent.feed.source import Channel, Signer, Source
 
 FRAME_QUEUE_MAX: Final = 1024
@@ -31,8 +32,6 @@ CONNECT_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 1.0
 STEADY_AFTER_S: Final = 10.0
 """A connection that lived so long was a good one: the next wait begins small again."""
-LONG_FRAME_BYTES: Final = 256 * 1024
-"""A snapshot. Reading the largest takes 60 ms, in which nothing else runs."""
 
 
 class Sink(Protocol):
@@ -40,6 +39,9 @@ class Sink(Protocol):
 
     def take(self, kind: RecordKind, connection_id: int, payload: bytes) -> None:
         """Take one fact. Does not block and does not raise."""
+
+    async def settled(self) -> None:
+        """Return when nothing that was taken waits in memory any more. To be awaited after something long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,13 +200,27 @@ class FeedSession:
         return tuple(sorted(self._products - self._refused or self._products))
 
     async def _receive(self, socket: ClientConnection, connection_id: int) -> None:
-        take = self._sink.take
+        take, portion = self._sink.take, Portion()
         while True:
             frame = await socket.recv(decode=False)
             self._frame_at_s = time.monotonic()
             take(RecordKind.RECEIVED, connection_id, frame)
-            if len(frame) >= LONG_FRAME_BYTES:
-                await asyncio.sleep(0)  # frames that wait already would follow in the same turn of the loop
+            if len(frame) > SLICE_BYTES:
+                await self._settle(socket)
+            elif portion.is_full_with(frame):
+                await asyncio.sleep(0)  # frames that wait already are received without a turn of the loop between them
+
+    async def _settle(self, socket: ClientConnection) -> None:
+        """Wait until a long frame has been worked off. Meanwhile the socket is not read: more of them would gather."""
+        is_reading = socket.transport.is_reading()  # false where too many frames wait: then it is for others to resume
+        if is_reading:
+            socket.transport.pause_reading()
+        try:
+            await self._sink.settled()
+        finally:
+            self._frame_at_s = time.monotonic()
+            if is_reading:
+                socket.transport.resume_reading()
 
     async def _watch(self, socket: ClientConnection) -> None:
         """Cut a connection that has gone silent."""

@@ -253,7 +253,7 @@ class Feed:
 
     async def _sync(self) -> None:
         try:
-            self._capture.flush()
+            await self._intake.flush()
             await asyncio.to_thread(self._capture.sync)
         except OSError as error:
             self._intake.problem = f"the capture cannot be written: {error}"

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,11 +30,18 @@ from nodeagent.feed.records import START, Position, Record, RecordKind
 from nodeagent.feed.rows import GapRow
 from nodeagent.feed.service.progress import State, is_near
 from nodeagent.feed.service.quarantine import Quarantine
+from nodeagent.feed.slices import SLICE_BYTES, Portion
 from nodeagent.feed.state import Known, Output
 from nodeagent.feed.writer import Mark, RowWriter
 
-YIELD_EVERY: Final = 100
-"""Records read back between two looks at the world."""
+WAITING_MAX_BYTES: Final = 32 * 1024 * 1024
+"""Of records that wait in memory for their turn behind a long one; with more, the intake falls behind."""
+JOIN_MAX_BYTES: Final = 1024 * 1024
+"""Of records that came while the capture was read to its end. Up to so many wait in memory, and the intake is live
+again; with more, it reads on."""
+READ_RECORDS: Final = 1000
+READ_BYTES: Final = 1024 * 1024
+"""Read back from the capture at once, by another thread: a disk may be slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +93,17 @@ class Intake:
         """Receipt time of the newest record."""
         self.era = 0
         """How often the rows were begun anew."""
-        self._behind = asyncio.Event()
-        self._behind.set()
+        self._is_behind = True
+        self._is_joining = False
+        self._called = asyncio.Event()
+        """There is something to work off."""
+        self._called.set()
+        self._waiting: deque[Record] = deque()
+        """A long record that is being read, and what came since."""
+        self._waiting_bytes = 0
+        self._settled = asyncio.Event()
+        self._course = 0
+        """Changes when what waits is to be read from the capture instead."""
         self._capture = capture
         self._capture_dir = capture_dir
         self._pipeline = pipeline
@@ -118,9 +136,11 @@ class Intake:
         self.problem = ""
         self._last = position
         if self.is_live and self._writer.has_room:
-            self._process(msgspec.structs.replace(record, position=position))
+            self._accept(msgspec.structs.replace(record, position=position))
+        elif self._is_behind:
+            self._wait_to_join(msgspec.structs.replace(record, position=position))
         else:
-            self._behind.set()
+            self._fall_behind()
 
     def begin_anew(self, pipeline: Pipeline, start: State) -> None:
         """Make every row again from there on; what comes meanwhile waits in the capture."""
@@ -131,19 +151,40 @@ class Intake:
         self._read_after = start.replay_after()
         self._anchors.clear()
         self._kept_from.clear()
-        self._behind.set()
+        self._is_behind = False
+        self._fall_behind()
 
     @property
     def is_live(self) -> bool:
         """Each record becomes rows as it comes; else they are read back from the capture."""
-        return not self._behind.is_set()
+        return not self._is_behind
+
+    async def settled(self) -> None:
+        """Return when nothing waits in memory any more, neither to become rows nor to be packed."""
+        while self._waiting and self.is_live:
+            self._settled.clear()
+            await self._settled.wait()
+        with suppress(OSError):  # the next flush says what is wrong
+            while self._capture.is_flush_due:
+                self._capture.flush_slice()
+                await asyncio.sleep(0)
+
+    async def flush(self) -> None:
+        """Move all that was captured into the segment; others have their turn after each slice. Raises OSError."""
+        while self._capture.flush_slice():  # noqa: ASYNC110 - a turn of the loop, not a wait
+            await asyncio.sleep(0)
 
     async def keep_up(self) -> None:
-        """Read back what could not become rows when it came; for ever."""
+        """Work off what could not become rows when it came; for ever."""
         while True:
-            await self._behind.wait()
-            await self._writer.room()
-            await self._read_back()
+            await self._called.wait()
+            if self.is_live:
+                await self._work_off()
+            else:
+                await self._writer.room()
+                await self._read_back()
+            if self.is_live and not self._waiting:
+                self._called.clear()
 
     def state(self) -> State:
         """What a restart needs, as of the last record that became rows."""
@@ -168,40 +209,128 @@ class Intake:
         """Write the trusted books into the capture, if what they are is the end of it. One at a time: a big one takes
         some milliseconds."""
         for connection_id, connection in list(self._pipeline.state.connections.items()):
-            for payload in kept.keep(connection):
+            books = kept.keep(connection)
+            while True:
+                await self.settled()
                 if not self.is_live or connection_id not in self._pipeline.state.connections:
                     return  # the round stays unfinished, and counts for nothing
+                payload = next(books, None)
+                if payload is None:
+                    break
                 self.take(RecordKind.KEPT, connection_id, payload)
                 await asyncio.sleep(0)
 
     def finish(self) -> None:
         """The clean end: close the running second and minute. Only after everything else has stopped."""
-        if self.is_live:
+        if self.is_live and not self._waiting:
             self._put(self._pipeline.finish(), None)
 
     async def _read_back(self) -> None:
         """One pass over the capture, up to what is in it now. Live when nothing came meanwhile."""
         try:
-            self._capture.flush()
+            await self.flush()
         except OSError as error:
             self.problem = f"the capture cannot be written: {error}"
             await asyncio.sleep(1.0)
             return
-        until, era = self._last, self.era
-        for seen, record in enumerate(read_capture(self._capture_dir, self._read_after, self._on_damage), 1):
-            if until != START and record.position > until:
-                break  # it came during this pass, and may still move between the files
-            self._process(record)
-            if seen % YIELD_EVERY == 0:
-                await asyncio.sleep(0)
-                await self._writer.room()
-                if self.era != era:
+        until, course, portion = self._last, self._course, Portion()
+        self._forget_waiting()
+        self._is_joining = True
+        records = read_capture(self._capture_dir, self._read_after, self._on_damage)
+        while batch := await asyncio.to_thread(_next_records, records, until):
+            for record in batch:
+                if self._course != course:
                     return
-        if self._last == until and self._writer.has_room:
-            self._behind.clear()
+                out = await self._in_turns(record)
+                if out is None:
+                    return
+                self._took(record, out)
+                if portion.is_full_with(record.payload):
+                    await asyncio.sleep(0)
+                    await self._writer.room()
+            if batch[-1].position == until:
+                break
+        if self._course == course and self._is_joining and self._writer.has_room:
+            self._is_behind = False
 
-    def _process(self, record: Record) -> None:
-        out = self._pipeline.feed(record)
+    async def _work_off(self) -> None:
+        """What waits in memory, in order."""
+        portion = Portion()
+        while self._waiting:
+            if not self._writer.has_room:
+                self._fall_behind()
+                return
+            record = self._waiting[0]
+            out = await self._in_turns(record)
+            if out is None:
+                return
+            self._waiting.popleft()
+            self._waiting_bytes -= len(record.payload)
+            self._took(record, out)
+            if portion.is_full_with(record.payload):
+                await asyncio.sleep(0)
+        self._settled.set()
+
+    async def _in_turns(self, record: Record) -> Output | None:
+        """What a record leads to; others have their turn after each slice of a long one. None: it was given up
+        meanwhile, and the pipeline knows nothing of it."""
+        if len(record.payload) <= SLICE_BYTES:
+            return self._pipeline.feed(record)
+        course, steps = self._course, self._pipeline.steps(record)
+        while self._course == course:
+            try:
+                next(steps)
+            except StopIteration as end:
+                out: Output = end.value
+                return out
+            await asyncio.sleep(0)
+        return None
+
+    def _accept(self, record: Record) -> None:
+        """Make a record's rows, at once if it is a short one and none waits."""
+        if not self._waiting and len(record.payload) <= SLICE_BYTES:
+            self._took(record, self._pipeline.feed(record))
+            return
+        self._wait(record)
+        if self._waiting_bytes > WAITING_MAX_BYTES and len(self._waiting) > 1:
+            self._fall_behind()
+        else:
+            self._called.set()
+
+    def _wait_to_join(self, record: Record) -> None:
+        """It came while the capture is read; what waits follows on the capture's end."""
+        if self._is_joining:
+            self._wait(record)
+            if self._waiting_bytes > JOIN_MAX_BYTES:
+                self._is_joining = False
+                self._forget_waiting()
+
+    def _wait(self, record: Record) -> None:
+        self._waiting.append(record)
+        self._waiting_bytes += len(record.payload)
+
+    def _forget_waiting(self) -> None:
+        """The capture has it, apart from what the disk did not take."""
+        self.counts.lost_behind += sum(record.position == START for record in self._waiting)
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._settled.set()
+
+    def _fall_behind(self) -> None:
+        """From here on the rows are made from the capture, also those of what waits in memory."""
+        if self._is_behind:
+            return
+        self._is_behind = True
+        self._is_joining = False
+        self._course += 1
+        self._forget_waiting()
+        self._called.set()
+
+    def _took(self, record: Record, out: Output) -> None:
+        """Go on after a record and its rows."""
+        if record.position == START:  # the capture does not have it
+            self._put(out, record)
+            return
         if record.kind is RecordKind.CONNECT:
             self._anchors[record.connection_id] = self._here(record)
         elif record.kind is RecordKind.DISCONNECT:
@@ -233,7 +362,7 @@ class Intake:
         self.problem = f"the capture cannot be written: {error}"
         self.counts.uncaptured += 1
         if self.is_live and self._writer.has_room:
-            self._put(self._pipeline.feed(record), record)
+            self._accept(record)
         else:
             self.counts.lost_behind += 1
 
@@ -255,3 +384,17 @@ class Intake:
         if self._done != self._marked:
             self._marked = self._done
             self._writer.mark(Mark(self._done, self.state(), self.era))
+
+
+def _next_records(records: Iterator[Record], until: Position) -> list[Record]:
+    """The next of them, up to that position (START: to the end): what came later may still move between the files."""
+    batch: list[Record] = []
+    size = 0
+    for record in records:
+        if START < until < record.position:
+            break
+        batch.append(record)
+        size += len(record.payload)
+        if record.position == until or len(batch) >= READ_RECORDS or size >= READ_BYTES:
+            break
+    return batch

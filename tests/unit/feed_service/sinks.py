@@ -22,6 +22,9 @@ class KeptSink:
         self.taken.append((kind, connection_id, payload))
         self._more.set()
 
+    async def settled(self) -> None:
+        """Nothing ever waits here."""
+
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait for it."""
         async with asyncio.timeout(WITHIN_S):

@@ -15,12 +15,14 @@ from nodeagent.feed.capture import CaptureWriter
 from nodeagent.feed.capture_reader import read_capture
 from nodeagent.feed.pipeline import Pipeline
 from nodeagent.feed.records import Connected, Position, Record, RecordKind
-from nodeagent.feed.rows import TradeRow
+from nodeagent.feed.rows import BookRow, TradeRow
 from nodeagent.feed.service.intake import Intake
 from nodeagent.feed.service.progress import State
 from nodeagent.feed.service.quarantine import Quarantine
+from nodeagent.feed.slices import SLICE_BYTES
 from nodeagent.feed.source import load_source
 from nodeagent.feed.writer import AnyRow, Mark
+from tests.unit.feed.test_slices import snapshot_frame
 
 CONNECTED = msgspec.json.encode(Connected("coinbase-exchange", "ws://x", ("A-USD",), ("trades",)))
 
@@ -68,9 +70,11 @@ class _FullDisk(CaptureWriter):
         return super().append(record)
 
 
-def _intake(folder: Path, writer: _Writer, start: State | None = None) -> tuple[Intake, _FullDisk]:
+def _intake(
+    folder: Path, writer: _Writer, start: State | None = None, products: Sequence[str] = ("A-USD",)
+) -> tuple[Intake, _FullDisk]:
     capture, start = _FullDisk(folder), start or State()
-    pipeline = Pipeline(load_source("coinbase-exchange"), ["A-USD"], known=start.known)
+    pipeline = Pipeline(load_source("coinbase-exchange"), products, known=start.known)
     intake = Intake(
         capture,
         pipeline,
@@ -137,6 +141,7 @@ async def test_without_room_nothing_is_kept_in_memory_and_all_is_made_later(tmp_
         while not intake.is_live:
             intake.take(RecordKind.RECEIVED, 1, _trade(intake.counts.frames))  # the world does not wait
             await asyncio.sleep(0)
+        await intake.settled()
     assert writer.trade_ids() == list(range(intake.counts.frames))
     task.cancel()
 
@@ -209,6 +214,80 @@ async def test_a_restart_begins_where_all_books_of_the_connection_were_kept(tmp_
     (kept,) = [record for record in read_capture(tmp_path) if record.kind is RecordKind.KEPT]
     assert kept.position == intake.state().anchor
     assert intake.state().replay_after() == kept.position - 1
+    task.cancel()
+
+
+def _book_rows(folder: Path) -> list[AnyRow]:
+    """What the capture leads to, in one go."""
+    pipeline = Pipeline(load_source("coinbase-exchange"), ["A-USD", "B-USD"])
+    return [row for record in read_capture(folder) for row in pipeline.feed(record).rows]
+
+
+async def test_others_have_their_turn_while_long_snapshots_are_taken(tmp_path: Path) -> None:
+    """Many at once, as after a reconnect; what comes meanwhile follows in order, and all is as a replay has it."""
+    writer = _Writer()
+    intake, _ = _intake(tmp_path, writer, products=("A-USD", "B-USD"))
+    task = await _live(intake)
+    intake.take(RecordKind.CONNECT, 1, CONNECTED)
+    frames = [snapshot_frame(load_source("coinbase-exchange"), 20_000, product) for product in ("A-USD", "B-USD")]
+    for trade_id, frame in enumerate(frames):
+        intake.take(RecordKind.RECEIVED, 1, frame)
+        intake.take(RecordKind.RECEIVED, 1, _trade(trade_id))
+    assert intake.is_live
+    assert writer.trade_ids() == []
+    settled, turns = asyncio.create_task(intake.settled()), 0
+    while not settled.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns > sum(map(len, frames)) // SLICE_BYTES
+    assert writer.trade_ids() == [0, 1]
+    intake.finish()
+    assert [row for row in writer.rows if isinstance(row, TradeRow)] == [
+        row for row in _book_rows(tmp_path) if isinstance(row, TradeRow)
+    ]
+    books = [row for row in writer.rows if isinstance(row, BookRow)]
+    assert {row.product: row.bid_levels + row.ask_levels for row in books} == {"A-USD": 20_000, "B-USD": 20_000}
+    task.cancel()
+
+
+async def test_a_long_snapshot_given_up_in_its_middle_is_taken_from_the_capture(tmp_path: Path) -> None:
+    writer = _Writer()
+    intake, _ = _intake(tmp_path, writer)
+    task = await _live(intake)
+    intake.take(RecordKind.CONNECT, 1, CONNECTED)
+    intake.take(RecordKind.RECEIVED, 1, snapshot_frame(load_source("coinbase-exchange"), 20_000, "A-USD"))
+    intake.take(RecordKind.RECEIVED, 1, _trade(0))
+    await asyncio.sleep(0)
+    writer.fill()
+    intake.take(RecordKind.RECEIVED, 1, _trade(1))
+    assert not intake.is_live
+    assert writer.rows == []
+    intake.mark()
+    writer.drain()
+    async with asyncio.timeout(10):
+        while not intake.is_live:  # noqa: ASYNC110 - one turn of the loop, not a wait
+            await asyncio.sleep(0)
+        await intake.settled()
+    assert writer.trade_ids() == [0, 1]
+    intake.finish()
+    (book,) = [row for row in writer.rows if isinstance(row, BookRow)]
+    assert book.bid_levels + book.ask_levels == 20_000
+    task.cancel()
+
+
+async def test_what_was_not_captured_behind_a_long_snapshot_becomes_rows_all_the_same(tmp_path: Path) -> None:
+    writer = _Writer()
+    intake, capture = _intake(tmp_path, writer)
+    task = await _live(intake)
+    intake.take(RecordKind.CONNECT, 1, CONNECTED)
+    intake.take(RecordKind.RECEIVED, 1, snapshot_frame(load_source("coinbase-exchange"), 20_000, "A-USD"))
+    capture.is_full = True
+    intake.take(RecordKind.RECEIVED, 1, _trade(0))
+    capture.is_full = False
+    intake.take(RecordKind.RECEIVED, 1, _trade(1))
+    await intake.settled()
+    assert writer.trade_ids() == [0, 1]
+    assert (intake.counts.uncaptured, intake.counts.lost_behind) == (1, 0)
     task.cancel()
 
 

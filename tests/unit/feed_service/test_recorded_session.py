@@ -38,6 +38,9 @@ class Taken:
     def __init__(self) -> None:
         self.facts: list[tuple[RecordKind, int, bytes]] = []
 
+    async def settled(self) -> None:
+        """Nothing ever waits here."""
+
     def take(self, kind: RecordKind, connection_id: int, payload: bytes) -> None:
         self.facts.append((kind, connection_id, payload))
 
