@@ -54,7 +54,7 @@ async def test_forty_books_at_once_are_not_refused() -> None:
         source, sink = _source(exchange), KeptSink()
         client = RestClient(source, sink)
         asking = [asyncio.create_task(client.ask(_book(source, product))) for product in products]
-        await sink.until(lambda: len(sink.of(RecordKind.REST)) == 10)  # as many as the budget has at once
+        await sink.until(lambda: len(sink.of(RecordKind.REST)) >= 10)  # as many as the budget has at once
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
