@@ -17,10 +17,8 @@ from nodeagent.questdb.sql import query
 from tests.integration.market.feeds import FeedProcess, feed_for, until, until_all_stored
 from tests.integration.market.test_products import change, state
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 
-LOST = {"advanced": ("market_trades", 4), "exchange": ("match", 40)}
-"""What to lose: frames of a channel, so many that either product has a hole."""
 Row = tuple[str, str, str, int, int, str | None]
 
 
@@ -31,18 +29,29 @@ async def _gaps(server: QuestDBServer, where: str = "true") -> list[Row]:
 
 
 async def _lose_trades(exchange: ExchangeServer, feed: FeedProcess, server: QuestDBServer) -> list[Row]:
-    """Until trades are missing that REST does not bring, and the capture has a place after that to go on from."""
+    """Until trades of both products are missing that REST does not bring, and the capture has a place after that to go
+    on from."""
     exchange.inject(Fault(FaultKind.TOO_MANY_REQUESTS, rate=1.0))
-    channel, count = LOST[exchange.protocol]
-    exchange.inject(Fault(FaultKind.DROP, count=count, channel=channel))
+    exchange.inject(Fault(FaultKind.DROP, count=40, channel="match"))
 
     async def is_told() -> bool:
         progress = json.loads((feed.folder / "capture" / "progress.json").read_text())["state"]
         holes = await _gaps(server, "kind = 'trade_id' AND repaired_at IS NULL")
         is_later = progress["anchor_ns"] > max(time_ns(row[0]) for row in holes) + NS if holes else False
-        return exchange.plan.happened[FaultKind.DROP] == count and len({row[1] for row in holes}) == 2 and is_later
+        return exchange.plan.happened[FaultKind.DROP] == 40 and len({row[1] for row in holes}) == 2 and is_later
 
-    await until("there are holes, and a later place to go on from", is_told, 60)
+    await until("there are holes, and a later place to go on from", is_told, 120)
+    return await _gaps(server)
+
+
+async def _lose_books(exchange: ExchangeServer, server: QuestDBServer) -> list[Row]:
+    """Until frames of unknown content are missing, and no snapshot comes."""
+    exchange.inject(Fault(FaultKind.DROP, rate=1.0, channel="l2_data"))
+
+    async def is_told() -> bool:
+        return bool(await _gaps(server, "kind = 'connection_sequence' AND repaired_at IS NULL"))
+
+    await until("frames are missing", is_told, 120)
     return await _gaps(server)
 
 
@@ -69,8 +78,11 @@ async def test_gaps_open_at_a_kill_are_closed_under_their_own_rows(
         feed = feed_for(tmp_path, exchange, server, keep_books_interval_s=0.2)
         feeds.append(feed)
         await feed.start()
-        await until("both are good", lambda: state(feed, "BTC-USD") == state(feed, "ETH-USD") == "good", 60)
-        before = await _lose_trades(exchange, feed, server)
+        await until("both are good", lambda: state(feed, "BTC-USD") == state(feed, "ETH-USD") == "good", 120)
+        if protocol == "exchange":
+            before = await _lose_trades(exchange, feed, server)
+        else:
+            before = await _lose_books(exchange, server)
         await feed.kill()
         exchange.heal()
         await feed.start()
@@ -87,7 +99,7 @@ async def test_gaps_of_a_product_that_left_are_closed_under_their_own_rows_when_
         feed = feed_for(tmp_path, exchange, server, keep_books_interval_s=0.2)
         feeds.append(feed)
         await feed.start()
-        await until("both are good", lambda: state(feed, "BTC-USD") == state(feed, "ETH-USD") == "good", 60)
+        await until("both are good", lambda: state(feed, "BTC-USD") == state(feed, "ETH-USD") == "good", 120)
         before = await _lose_trades(exchange, feed, server)
         assert {row[1] for row in before} == {"BTC-USD", "ETH-USD"}
         change(feed, "BTC-USD")
