@@ -6,6 +6,8 @@ JOBS   ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Tests start hundreds of interpreters, and each would compile all it imports where nothing may be kept.
+TESTING := env -u PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup farm test test-long lint bench wire lock clean
@@ -36,10 +38,10 @@ lint: setup ## ruff, mypy --strict
 	$(BIN)/mypy
 
 test: lint ## every test but the long ones
-	$(BIN)/python -m pytest -m "not long" -n $(JOBS) --dist loadfile $(ARGS)
+	$(TESTING) $(BIN)/python -m pytest -m "not long" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-long: setup ## chaos, soak, simulation hours
-	$(BIN)/python -m pytest -m long $(ARGS)
+	$(TESTING) $(BIN)/python -m pytest -m long $(ARGS)
 
 bench: setup ## every figure of docs/performance.md
 	$(BIN)/python -m benchmarks

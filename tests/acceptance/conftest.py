@@ -9,7 +9,7 @@ import pytest
 from tests.acceptance.farms import Farm, processes_of
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """Three nodes, no market data. Its end is tested too: it must leave nothing."""
     made = Farm(tmp_path_factory.mktemp("farm"), "--market", "off")
