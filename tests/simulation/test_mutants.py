@@ -18,7 +18,7 @@ FIRST_SEED = {  # where to begin to look; these need a rare history
     "exclusive_attempts_are_left_to_the_daemon": 93,
     "nobody_looks_after_a_replica_that_does_not_look": 93,
     "orders_are_obeyed_after_the_lease_is_over": 1_580,
-    "exclusive_replicas_outlive_their_zygotes": 1_880,
+    "exclusive_replicas_outlive_their_zygotes": 1_910,
     "silent_exclusive_work_goes_on_beside_hello": 360,
     "new_daemon_trusts_a_lease_it_never_saw": 23_200,
 }
