@@ -4,7 +4,8 @@ Replays the recorded Coinbase Advanced Trade session through the real path, pars
 core, and says frames and book levels a second (updates only, both books full), the time of the 5 MB snapshot, and the
 size of our capture of it. With `--peer`, cryptofeed and ccxt handle the same frames in the same run, in an
 environment that `uv` makes for them; both build the books and neither stores or validates anything. CPU time, the
-median of all repetitions. Then a real feed process stores a live market into a real QuestDB, where one can be had.
+median of all repetitions. Then a real feed process stores a live market into a real QuestDB, where one can be had, and
+another keeps twenty of the largest books: how long was its event loop held up at most (`ingest_blocked`)?
 The last line is one JSON object.
 """
 
@@ -173,6 +174,11 @@ def _print(figures: Figures, peers: list[PeerResult], live: LiveFigures) -> None
             f"{live.visible_p50_ms:.0f} ms, p99 {live.visible_p99_ms:.0f} ms; feed {live.core_pct:.1f} % of a core, "
             f"{live.rss_mib:.0f} MiB; QuestDB {live.questdb_core_pct:.0f} %"
         )
+        print(
+            f"live, 20 books of 46,000 levels, all at once and one a second: the loop was held up for at most "
+            f"{live.loop_blocked_max_ms:.0f} ms ({live.loop_blocked_cpu_ms:.0f} ms of processor time); a snapshot was "
+            f"done after at most {live.snapshot_max_ms:.0f} ms"
+        )
     result: dict[str, object] = {
         "frames_per_s": round(frames_per_s),
         "levels_per_s": round(levels_per_s),
@@ -186,6 +192,9 @@ def _print(figures: Figures, peers: list[PeerResult], live: LiveFigures) -> None
             "core_pct": round(live.core_pct, 1),
             "rss_mib": round(live.rss_mib, 1),
             "live_frames_per_s": round(live.frames_per_s),
+            "loop_blocked_max_ms": round(live.loop_blocked_max_ms, 1),
+            "loop_blocked_cpu_ms": round(live.loop_blocked_cpu_ms, 1),
+            "snapshot_max_ms": round(live.snapshot_max_ms, 1),
         }
     for peer in peers:
         if not peer.problem:

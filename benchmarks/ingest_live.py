@@ -15,12 +15,13 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
+from benchmarks.ingest_blocked import FIGURES_FILE
 from nodeagent.feed.service.settings import FeedSettings
 from nodeagent.questdb.runtime import MarketDataUnavailable, obtain_runtime
 from nodeagent.questdb.server import QuestDBServer
@@ -48,6 +49,12 @@ class LiveFigures:
     rss_mib: float = 0.0
     questdb_core_pct: float = 0.0
     trades: int = 0
+    loop_blocked_max_ms: float = 0.0
+    """Beside twenty books of 46,000 levels (`ingest_blocked`)."""
+    loop_blocked_cpu_ms: float = 0.0
+    """The longest piece by its own processor time."""
+    snapshot_max_ms: float = 0.0
+    """From the receipt of such a snapshot until it was applied and packed."""
     problem: str = ""
 
 
@@ -81,9 +88,39 @@ async def _measure(runtime: Any, folder: Path, seconds: float) -> LiveFigures:
             async with _Child("-m", "nodeagent.feed.service", "--config", str(config)) as feed:
                 await _until_live(settings.status_file)
                 await asyncio.sleep(WARM_UP_S)
-                return await _watch(server, feed, settings.status_file, seconds)
+                figures = await _watch(server, feed, settings.status_file, seconds)
+        blocked = await measure_blocked(server.endpoint_file, folder / "blocked", seconds)
+        return replace(
+            figures,
+            loop_blocked_max_ms=blocked["wall_ms"],
+            loop_blocked_cpu_ms=blocked["cpu_ms"],
+            snapshot_max_ms=blocked["settled_ms"],
+        )
     finally:
         await server.stop()
+
+
+async def measure_blocked(endpoint_file: Path, folder: Path, seconds: float) -> dict[str, float]:
+    """How long the loop of a feed with the largest books was held up: the figures of `ingest_blocked`."""
+    folder.mkdir()
+    program = ("-m", "benchmarks.ingest_blocked")
+    async with _Child(*program, "venue", ",".join(PRODUCTS)) as venue:
+        settings = FeedSettings(
+            source="coinbase-advanced",
+            products=PRODUCTS,
+            capture_dir=folder / "capture",
+            endpoint_file=endpoint_file,
+            status_file=folder / "status.json",
+            ws_url=(await venue.first_line()).strip(),
+            rest_url="http://127.0.0.1:9",
+        )
+        config = folder / "feed.json"
+        config.write_text(settings.to_json())
+        async with _Child(*program, "feed", str(config)):
+            await _until_live(settings.status_file)
+            await asyncio.sleep(seconds)
+    figures: dict[str, float] = json.loads((folder / FIGURES_FILE).read_text())
+    return figures
 
 
 async def _watch(server: QuestDBServer, feed: _Child, status_file: Path, seconds: float) -> LiveFigures:
