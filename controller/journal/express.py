@@ -20,6 +20,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - as above
 
 from controller.core.transition import Changes
+from controller.journal.commit import COPY_FROM
 from controller.journal.connection import CONNECT_TIMEOUT_S, options
 from controller.journal.statements import PREPARED, SESSION_SETTINGS
 
@@ -28,7 +29,9 @@ BYTES_MAX: Final = 64 * 1024  # of payloads in one small turn
 
 
 def is_small(changes: Changes) -> bool:
-    """Whether making the statements of these changes holds up the loop for a moment only."""
+    """Whether making the statements of these changes holds up the loop for a moment only, and needs no COPY."""
+    if len(changes.inserted_tasks) >= COPY_FROM:
+        return False
     rows = sum([len(getattr(changes, name)) for name in Changes.__slots__])
     rows += sum([len(batch.tasks) for batch in changes.lease_batches])
     return rows <= ROWS_MAX and sum(_sizes(changes)) <= BYTES_MAX

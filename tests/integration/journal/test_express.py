@@ -14,6 +14,7 @@ from agentfarm.errors import Unavailable
 from controller.core.lives import TaskState
 from controller.core.model import Limits
 from controller.core.transition import Changes, FinishedTask
+from controller.journal.commit import COPY_FROM
 from controller.journal.errors import LostLead
 from controller.journal.express import BYTES_MAX, ROWS_MAX
 from controller.journal.journal import Journal
@@ -91,6 +92,16 @@ async def test_what_is_large_is_left_to_the_thread(journal: Journal) -> None:
     many = [new_task(number) for number in range(1, ROWS_MAX + 2)]
     assert journal.commit_here(Changes(inserted_tasks=many), 1) is None
     assert journal.commit_here(Changes(inserted_tasks=[new_task(1, b"x" * (BYTES_MAX + 1))]), 1) is None
+
+
+@pytest.mark.parametrize("number", [1, COPY_FROM - 1, COPY_FROM, ROWS_MAX, ROWS_MAX + 1])
+async def test_any_number_of_tasks_is_stored_by_one_of_the_two_ways(
+    journal: Journal, database_url: str, number: int
+) -> None:
+    changes = Changes(inserted_tasks=[new_task(each) for each in range(1, number + 1)])
+    small = journal.commit_here(changes, 1)
+    await (asyncio.to_thread(journal.commit, changes, 1) if small is None else small)
+    assert query(database_url, "SELECT count(*) FROM task") == number
 
 
 async def test_a_large_message_is_sent_whole(journal: Journal, database_url: str) -> None:
