@@ -40,9 +40,25 @@ def folder() -> Iterator[Path]:
         yield Path(name) / "postgres"
 
 
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    """A cluster as initdb leaves it. Making one costs more than most tests, so those about other things copy it."""
+    with tempfile.TemporaryDirectory(prefix="agentfarm-test-embedded-") as name:
+        Path(name).chmod(0o755)
+        yield on_disk.prepare(Path(name) / "postgres", FAST, lambda _: None).data
+
+
 @pytest.fixture
-async def server(folder: Path) -> AsyncIterator[EmbeddedPostgres]:
-    server = EmbeddedPostgres(folder, settings=FAST)
+def filled(folder: Path, made: Path) -> Path:
+    """`folder` with a cluster in it, as an earlier start left it."""
+    folder.mkdir(mode=0o700)
+    subprocess.run(["cp", "-a", made, folder / "data"], check=True)  # with its owner
+    return folder
+
+
+@pytest.fixture
+async def server(filled: Path) -> AsyncIterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(filled, settings=FAST)
     await server.start()
     yield server
     await server.stop()
@@ -89,8 +105,8 @@ async def test_data_survives_stop_and_start_and_no_process_does(folder: Path) ->
     await again.stop()
 
 
-async def test_stopping_twice_and_unstarted_is_safe(folder: Path) -> None:
-    server = EmbeddedPostgres(folder, settings=FAST)
+async def test_stopping_twice_and_unstarted_is_safe(filled: Path) -> None:
+    server = EmbeddedPostgres(filled, settings=FAST)
     await server.stop()
     await server.start()
     await server.start()
@@ -106,8 +122,8 @@ async def test_only_a_private_unix_socket_listens(server: EmbeddedPostgres) -> N
     assert psutil.Process(server.pid).net_connections("inet") == []
 
 
-async def test_commits_are_durable_by_default(folder: Path) -> None:
-    server = EmbeddedPostgres(folder)
+async def test_commits_are_durable_by_default(filled: Path) -> None:
+    server = EmbeddedPostgres(filled)
     await server.start()
     try:
         durable = "SELECT current_setting('fsync'), current_setting('synchronous_commit'), current_setting('jit')"
@@ -116,8 +132,8 @@ async def test_commits_are_durable_by_default(folder: Path) -> None:
         await server.stop()
 
 
-async def test_stop_does_not_wait_for_open_sessions(folder: Path) -> None:
-    server = EmbeddedPostgres(folder, settings=FAST)
+async def test_stop_does_not_wait_for_open_sessions(filled: Path) -> None:
+    server = EmbeddedPostgres(filled, settings=FAST)
     await server.start()
     with closing(psycopg2.connect(server.dsn)) as session, session.cursor() as cursor:
         cursor.execute("SELECT 1")
@@ -126,8 +142,8 @@ async def test_stop_does_not_wait_for_open_sessions(folder: Path) -> None:
     assert alive_on(server) == []
 
 
-async def test_server_that_hangs_is_ended_at_the_deadline(folder: Path) -> None:
-    server = EmbeddedPostgres(folder, settings=FAST)
+async def test_server_that_hangs_is_ended_at_the_deadline(filled: Path) -> None:
+    server = EmbeddedPostgres(filled, settings=FAST)
     await server.start()
     assert server.pid is not None
     os.kill(server.pid, signal.SIGSTOP)
@@ -203,8 +219,8 @@ async def test_server_killed_again_and_again_comes_back(server: EmbeddedPostgres
     assert server.restarts == 3
 
 
-async def test_stopping_in_the_middle_of_a_restart_leaves_nothing(folder: Path) -> None:
-    server = EmbeddedPostgres(folder, settings=FAST)
+async def test_stopping_in_the_middle_of_a_restart_leaves_nothing(filled: Path) -> None:
+    server = EmbeddedPostgres(filled, settings=FAST)
     await server.start()
     await kill(server)
     await server.stop()
@@ -233,10 +249,10 @@ def left_running(folder: Path) -> int:
     return int(done.stdout.split()[-1])
 
 
-async def test_server_of_a_killed_controller_is_adopted_healed_and_stopped(folder: Path) -> None:
-    pid = await asyncio.to_thread(left_running, folder)
+async def test_server_of_a_killed_controller_is_adopted_healed_and_stopped(filled: Path) -> None:
+    pid = await asyncio.to_thread(left_running, filled)
     assert psutil.pid_exists(pid)
-    server = EmbeddedPostgres(folder, settings=FAST)
+    server = EmbeddedPostgres(filled, settings=FAST)
     await server.start()
     assert server.pid == pid
     assert ask(server.dsn, "SELECT 1") == [(1,)]
@@ -247,14 +263,14 @@ async def test_server_of_a_killed_controller_is_adopted_healed_and_stopped(folde
     assert alive_on(server) == []
 
 
-async def test_stale_pid_file_of_a_foreign_process_does_not_hinder_the_start(folder: Path) -> None:
+async def test_stale_pid_file_of_a_foreign_process_does_not_hinder_the_start(filled: Path) -> None:
     """After a power cut the pid in the file may be anyone's: here it is ours."""
-    server = EmbeddedPostgres(folder, settings=FAST)
+    server = EmbeddedPostgres(filled, settings=FAST)
     await server.start()
-    whole = (folder / "data" / "postmaster.pid").read_text().splitlines()
+    whole = (filled / "data" / "postmaster.pid").read_text().splitlines()
     await server.stop()
     whole[0] = str(os.getpid())
-    (folder / "data" / "postmaster.pid").write_text("\n".join(whole) + "\n")
+    (filled / "data" / "postmaster.pid").write_text("\n".join(whole) + "\n")
     await server.start()
     assert ask(server.dsn, "SELECT 1") == [(1,)]
     await server.stop()
@@ -288,12 +304,12 @@ async def test_data_of_another_version_is_refused_and_untouched(folder: Path) ->
     assert (folder / "data" / "PG_VERSION").read_text() == "16\n"
 
 
-async def test_server_that_cannot_start_says_why(folder: Path) -> None:
-    server = EmbeddedPostgres(folder, settings={**FAST, "shared_buffers": "-5"})
+async def test_server_that_cannot_start_says_why(filled: Path) -> None:
+    server = EmbeddedPostgres(filled, settings={**FAST, "shared_buffers": "-5"})
     with pytest.raises(Unavailable, match="shared_buffers"):
         await server.start()
     assert alive_on(server) == []
-    fixed = EmbeddedPostgres(folder, settings=FAST)
+    fixed = EmbeddedPostgres(filled, settings=FAST)
     await fixed.start()
     await fixed.stop()
 
