@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,7 +41,13 @@ ONE_DOOR = {
 def modules(*parts: str) -> Iterator[tuple[Path, ast.Module]]:
     for part in parts:
         for path in sorted((ROOT / part).rglob("*.py")):
-            yield path.relative_to(ROOT), ast.parse(path.read_text(encoding="utf-8"))
+            yield path.relative_to(ROOT), parsed(path)
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """Read once for all rules."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
