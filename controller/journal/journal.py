@@ -106,8 +106,8 @@ class Journal:
                 connection = self._connected()
                 self._make_days(connection, now.wall)
                 state = load_state(connection, limits, now, self._epoch)
-                if self._express is None or self._express.closed:
-                    self._express = open_express(self._dsn)
+                self._express = _closed(self._express)  # of the old one nobody knows whether it still lives
+                self._express = open_express(self._dsn)
         except FarmError:
             self._give_up()
             raise

@@ -131,6 +131,15 @@ async def test_a_lost_connection_is_unavailable_and_the_next_lead_heals(
     assert query(database_url, "SELECT id FROM task") == 1
 
 
+async def test_loading_finds_a_line_that_was_lost_unnoticed(journal: Journal, database_url: str, clock: Clock) -> None:
+    """Where another call noticed that PostgreSQL had died, the first turn after it must not fail once more."""
+    query(database_url, END_EXPRESS)
+    epoch = journal.take_lead()
+    journal.load(Limits(), clock())
+    await here(journal, Changes(inserted_tasks=[new_task(1)]), epoch)
+    assert query(database_url, "SELECT id FROM task") == 1
+
+
 async def test_closing_ends_a_turn_that_gets_no_answer(journal: Journal, database_url: str) -> None:
     """As of a server that stands still: a controller that stops must not wait for it."""
     with closing(psycopg2.connect(database_url)) as other, other.cursor() as cursor:
