@@ -179,6 +179,6 @@ def _number(query: Query, name: str, default: int) -> int:
 
 
 def _refusal(status: int, seconds: float) -> RestAnswer:
-    wait_s = max(1, math.ceil(seconds))
+    wait_s = max(1, math.ceil(seconds - 1e-6))  # a difference of two moments may be a hair above what was meant
     message = f"Too much request weight; wait {wait_s} s." if status == 429 else f"Banned for {wait_s} s."
     return RestAnswer(status, {"code": TOO_MANY, "msg": message}, {"Retry-After": str(wait_s)})

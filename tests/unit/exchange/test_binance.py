@@ -10,11 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from agentfarm.exchange import ExchangeServer, FaultKind, GeneratedContent
 from agentfarm.exchange.binance import STREAMS_MAX, BinanceSession
+from agentfarm.exchange.binance_rest import WeightAllowance
 from agentfarm.exchange.events import BookBatch, Opening, Product, TradeBatch, VenueTrade
 from agentfarm.exchange.venue import Venue
 from tests.unit.exchange.clients import WITHIN_S, client_of
@@ -169,6 +172,13 @@ async def test_more_than_six_thousand_of_weight_is_429_and_who_goes_on_is_banned
         assert 1 <= int(answers[24].headers["Retry-After"]) <= 60
         assert int(answers[-1].headers["Retry-After"]) == 120
         assert exchange.refused == {429: 6, 418: 2}
+
+
+@example(now_s=6.579449976551466, seconds=60)  # + 60 - the same is 60.00000000000001
+@given(now_s=st.floats(0, 1e9), seconds=st.integers(1, 120))
+def test_whoever_is_refused_for_so_long_is_told_just_that(now_s: float, seconds: int) -> None:
+    refusal = WeightAllowance().refuse(seconds, now_s)
+    assert refusal.headers["Retry-After"] == str(seconds)
 
 
 async def test_connection_is_closed_after_its_day_and_there_is_no_stream_elsewhere() -> None:
