@@ -1,10 +1,8 @@
 """The one way in: capture first, then rows.
 
 `take` appends each fact to the capture and, while the writer has room, turns it into rows at once. When QuestDB is away
-and
-the writer is full, nothing more is kept in memory: the intake falls *behind*, and the capture is read from where the
-rows
-stopped as soon as there is room again, until the end of the capture is met. A start is the same, from the
+and the writer is full, nothing more is kept in memory: the intake falls *behind*, and the capture is read from where
+the rows stopped as soon as there is room again, until the end of the capture is met. A start is the same, from the
 acknowledged position. So there is one order of records and one pipeline, and memory does not grow with an outage.
 """
 
@@ -12,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,10 +25,12 @@ from nodeagent.feed.events import VenueError
 from nodeagent.feed.pipeline import Pipeline
 from nodeagent.feed.records import START, Position, Record, RecordKind
 from nodeagent.feed.rows import GapRow
-from nodeagent.feed.service.progress import State, is_near
+from nodeagent.feed.service.anchors import Anchors
+from nodeagent.feed.service.progress import State
 from nodeagent.feed.service.quarantine import Quarantine
+from nodeagent.feed.service.waiting import Waiting
 from nodeagent.feed.slices import SLICE_BYTES, Portion
-from nodeagent.feed.state import Known, Output
+from nodeagent.feed.state import Output
 from nodeagent.feed.writer import Mark, RowWriter
 
 WAITING_MAX_BYTES: Final = 32 * 1024 * 1024
@@ -42,15 +41,6 @@ again; with more, it reads on."""
 READ_RECORDS: Final = 1000
 READ_BYTES: Final = 1024 * 1024
 """Read back from the capture at once, by another thread: a disk may be slow."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Anchor:
-    """Where a replay that is to know an open connection must begin, and what it must be told."""
-
-    position: Position
-    at_ns: int
-    known: Known
 
 
 @dataclass(slots=True)
@@ -98,9 +88,8 @@ class Intake:
         self._called = asyncio.Event()
         """There is something to work off."""
         self._called.set()
-        self._waiting: deque[Record] = deque()
+        self._waiting = Waiting()
         """A long record that is being read, and what came since."""
-        self._waiting_bytes = 0
         self._settled = asyncio.Event()
         self._course = 0
         """Changes when what waits is to be read from the capture instead."""
@@ -115,8 +104,7 @@ class Intake:
         self._done_ns = start.at_ns
         self._marked = start.position
         self._last: Position = START
-        self._anchors: dict[int, _Anchor] = {}
-        self._kept_from: dict[int, _Anchor] = {}
+        self._anchors = Anchors()
         self._on_damage = on_damage
         self._on_venue_error = on_venue_error
 
@@ -149,8 +137,7 @@ class Intake:
         self._stored_until = self._done = self._marked = start.position
         self._done_ns = start.at_ns
         self._read_after = start.replay_after()
-        self._anchors.clear()
-        self._kept_from.clear()
+        self._anchors.forget()
         self._is_behind = False
         self._fall_behind()
 
@@ -188,17 +175,7 @@ class Intake:
 
     def state(self) -> State:
         """What a restart needs, as of the last record that became rows."""
-        anchor = min(self._anchors.values(), default=None, key=lambda anchor: anchor.position)
-        if anchor is None or not is_near(anchor.position, anchor.at_ns, self._done_ns):
-            anchor = _Anchor(START, 0, self._pipeline.state.known_now())
-        return State(
-            position=self._done,
-            at_ns=self._done_ns,
-            anchor=anchor.position,
-            anchor_ns=anchor.at_ns,
-            first_open_connection=min(self._anchors, default=0),
-            known=anchor.known,
-        )
+        return self._anchors.state(self._done, self._done_ns, self._pipeline.state.known_now)
 
     @property
     def behind_s(self) -> float:
@@ -260,12 +237,11 @@ class Intake:
             if not self._writer.has_room:
                 self._fall_behind()
                 return
-            record = self._waiting[0]
+            record = self._waiting.first
             out = await self._in_turns(record)
             if out is None:
                 return
-            self._waiting.popleft()
-            self._waiting_bytes -= len(record.payload)
+            self._waiting.take_first()
             self._took(record, out)
             if portion.is_full_with(record.payload):
                 await asyncio.sleep(0)
@@ -291,8 +267,8 @@ class Intake:
         if not self._waiting and len(record.payload) <= SLICE_BYTES:
             self._took(record, self._pipeline.feed(record))
             return
-        self._wait(record)
-        if self._waiting_bytes > WAITING_MAX_BYTES and len(self._waiting) > 1:
+        self._waiting.add(record)
+        if self._waiting.bytes > WAITING_MAX_BYTES and len(self._waiting) > 1:
             self._fall_behind()
         else:
             self._called.set()
@@ -300,20 +276,14 @@ class Intake:
     def _wait_to_join(self, record: Record) -> None:
         """It came while the capture is read; what waits follows on the capture's end."""
         if self._is_joining:
-            self._wait(record)
-            if self._waiting_bytes > JOIN_MAX_BYTES:
+            self._waiting.add(record)
+            if self._waiting.bytes > JOIN_MAX_BYTES:
                 self._is_joining = False
                 self._forget_waiting()
 
-    def _wait(self, record: Record) -> None:
-        self._waiting.append(record)
-        self._waiting_bytes += len(record.payload)
-
     def _forget_waiting(self) -> None:
         """The capture has it, apart from what the disk did not take."""
-        self.counts.lost_behind += sum(record.position == START for record in self._waiting)
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        self.counts.lost_behind += self._waiting.forget()
         self._settled.set()
 
     def _fall_behind(self) -> None:
@@ -331,31 +301,12 @@ class Intake:
         if record.position == START:  # the capture does not have it
             self._put(out, record)
             return
-        if record.kind is RecordKind.CONNECT:
-            self._anchors[record.connection_id] = self._here(record)
-        elif record.kind is RecordKind.DISCONNECT:
-            self._anchors.pop(record.connection_id, None)
-        elif record.kind is RecordKind.KEPT:
-            self._move_anchor(record)
+        self._anchors.take(record, self._pipeline.state.known_now)
         self._read_after = record.position
         if record.position > self._stored_until:
             self._done = record.position
             self._done_ns = record.received_at_ns
             self._put(out, record)
-
-    def _move_anchor(self, record: Record) -> None:
-        """Once all of a connection's books were kept, a replay may begin at the first of them."""
-        found = kept.read(record.payload)
-        if found is None:
-            return
-        if found.is_first:
-            self._kept_from[record.connection_id] = self._here(record)
-            self._anchors.setdefault(record.connection_id, self._kept_from[record.connection_id])
-        if found.is_last and (start := self._kept_from.pop(record.connection_id, None)) is not None:
-            self._anchors[record.connection_id] = start
-
-    def _here(self, record: Record) -> _Anchor:
-        return _Anchor(record.position, record.received_at_ns, self._pipeline.state.known_now())
 
     def _without_capture(self, record: Record, error: OSError) -> None:
         """The disk does not take it. Its rows may still find a way."""
