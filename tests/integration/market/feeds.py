@@ -18,7 +18,7 @@ from agentfarm.exchange import ExchangeServer
 from nodeagent.feed.service.settings import FeedSettings
 from nodeagent.questdb.endpoint import Endpoint
 from nodeagent.questdb.server import QuestDBServer, ServerState
-from nodeagent.questdb.sql import query
+from nodeagent.questdb.sql import SqlRefused, query
 
 SOURCES = {"advanced": "coinbase-advanced", "exchange": "coinbase-exchange", "binance": "binance"}
 
@@ -154,7 +154,10 @@ async def until_all_stored(exchange: ExchangeServer, endpoint: Endpoint, within_
 
     async def are_equal() -> bool:
         sent = sent_trades(exchange)
-        count = await query(endpoint, "SELECT count() FROM trades")  # a hundred thousand ids are read when it agrees
+        try:
+            count = await query(endpoint, "SELECT count() FROM trades")  # all ids are read when it agrees
+        except SqlRefused:  # the table was dropped, and is not made again yet
+            return False
         return count.rows[0][0] == sum(map(len, sent.values())) and await stored_trades(endpoint) == sent
 
     try:
