@@ -2,7 +2,7 @@
 # Everything they need is installed into .venv from requirements.lock; nothing outside this folder is touched.
 
 PYTHON ?= python3
-JOBS   ?= 2
+JOBS   ?= 3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
