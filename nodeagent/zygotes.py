@@ -53,6 +53,7 @@ class ZygoteClient(asyncio.Protocol):
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._transport: asyncio.Transport | None = None
+        self._lost = asyncio.Event()
 
     @classmethod
     async def connect(cls, folder: Path, on_exit: ExitNews) -> ZygoteClient:
@@ -84,6 +85,16 @@ class ZygoteClient(asyncio.Protocol):
         if self._transport is not None and not self.is_gone and not self._transport.get_write_buffer_size():
             self._transport.write(encode({"op": op, **facts}))
 
+    async def stop(self, timeout_s: float) -> None:
+        """End it. It answers first; it has ended when the system closes its side. Raises ZygoteGone after that time."""
+        with suppress(ZygoteGone):
+            await self.ask("stop", timeout_s=timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._lost.wait()
+        except TimeoutError:
+            raise ZygoteGone(f"{self.name} had not ended after {timeout_s:g} s") from None
+
     def close(self) -> None:
         """Let go of the connection; the zygote lives on."""
         if self._transport is not None:
@@ -104,6 +115,7 @@ class ZygoteClient(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_gone = True
+        self._lost.set()
         for future in self._asked.values():
             if not future.done():
                 future.set_exception(ZygoteGone(self.name))
@@ -204,8 +216,10 @@ class Zygotes:
     async def _end(self, name: str) -> None:
         client = self._clients.pop(name)
         self._agents.pop(name, None)
-        with suppress(ZygoteGone):
-            await client.ask("stop", timeout_s=STOP_TIMEOUT_S)
+        try:
+            await client.stop(STOP_TIMEOUT_S)
+        except ZygoteGone as problem:
+            log.warning("zygote.lingers", problem=str(problem))
         client.close()
 
     # -------------------------------------------------------------- making them

@@ -40,7 +40,10 @@ def main() -> None:
         _preload("nodeagent.zygote.warmup", call="run_graph")
     gc.collect()
     gc.freeze()
-    EnvironmentZygote(options.folder).serve()
+    zygote = EnvironmentZygote(options.folder)
+    zygote.serve()
+    sys.stderr.flush()
+    os._exit(0)  # nothing is left to finalize, and whoever told it to stop waits until it is gone
 
 
 def _preload(name: str, call: str = "") -> None:
