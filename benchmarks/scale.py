@@ -35,10 +35,9 @@ def main() -> None:
         farm.http.post("/v1/tasks/batch", content=line * options.replicas).raise_for_status()
         farm.wait_for(lambda: all(r["served"] for r in _replicas(farm, agent)), "every replica to answer")
         seconds = time.monotonic() - started
-        mib = sum(r["private_mib"] for r in _replicas(farm, agent)) / options.replicas
     progress("")
     print(f"0 -> {options.replicas} replicas on one node, {machine()}: all running after {running:.2f} s,")
-    print(f"each had answered a task after {seconds:.2f} s; {mib:.1f} MiB private each")
+    print(f"each had answered a task after {seconds:.2f} s")
     print(json.dumps({"seconds": round(seconds, 3)}))
 
 
