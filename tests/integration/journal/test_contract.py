@@ -24,17 +24,7 @@ class TestMemoryJournal(JournalContract):
 class TestPostgresJournal(JournalContract):
     @pytest.fixture
     def open_journal(self, database_url: str, clock: Clock) -> Iterator[OpenJournal]:
-        opened: list[Journal] = []
-
-        def open_one() -> Journal:
-            for earlier in opened:
-                earlier.close()
-            opened.append(Journal(database_url, clock=clock))
-            return opened[-1]
-
-        yield open_one
-        for journal in opened:
-            journal.close()
+        yield from _opening(Journal, database_url, clock)
 
 
 class _Express(Journal):
@@ -55,14 +45,19 @@ async def _done(small: Awaitable[None]) -> None:
 class TestExpressJournal(JournalContract):
     @pytest.fixture
     def open_journal(self, database_url: str, clock: Clock) -> Iterator[OpenJournal]:
-        opened: list[Journal] = []
+        yield from _opening(_Express, database_url, clock)
 
-        def open_one() -> Journal:
-            for earlier in opened:
-                earlier.close()
-            opened.append(_Express(database_url, clock=clock))
-            return opened[-1]
 
-        yield open_one
-        for journal in opened:
-            journal.close()
+def _opening(kind: type[Journal], database_url: str, clock: Clock) -> Iterator[OpenJournal]:
+    """Opens one after the other: the one before is closed first, as a controller that ended."""
+    opened: list[Journal] = []
+
+    def open_one() -> Journal:
+        for earlier in opened:
+            earlier.close()
+        opened.append(kind(database_url, clock=clock))
+        return opened[-1]
+
+    yield open_one
+    for journal in opened:
+        journal.close()
