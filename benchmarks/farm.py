@@ -23,8 +23,8 @@ import httpx
 import psutil
 import yaml
 
-from agentfarm.bundle import pack
-from agentfarm.sources import find_agents
+from agentfarm.agents.bundle import pack
+from agentfarm.agents.sources import find_agents
 
 READY_DEADLINE_S: Final = 120.0
 STOP_DEADLINE_S: Final = 20.0

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import psutil
 
 from benchmarks.farm import EXAMPLES, Farm, machine, progress
-from nodeagent.measure import process_use
+from nodeagent.machine.measure import process_use
 
 SETTLE_S = 5.0
 MIB = 2**20

@@ -24,15 +24,15 @@ from pathlib import Path
 
 from benchmarks.ingest_live import LiveFigures, measure_live
 from benchmarks.ingest_peers import PEERS, PeerResult, measure_peer
-from nodeagent.feed.capture import CaptureWriter
-from nodeagent.feed.capture_reader import segments
-from nodeagent.feed.decimals import forget
-from nodeagent.feed.formats import open_recording
-from nodeagent.feed.pipeline import Pipeline
-from nodeagent.feed.records import Record, RecordKind
-from nodeagent.feed.rows import TradeRow
-from nodeagent.feed.source import load_source
-from nodeagent.feed.times import NS
+from nodeagent.market.capture.formats import open_recording
+from nodeagent.market.capture.reader import segments
+from nodeagent.market.capture.writer import CaptureWriter
+from nodeagent.market.model.decimals import forget
+from nodeagent.market.model.records import Record, RecordKind
+from nodeagent.market.model.rows import TradeRow
+from nodeagent.market.model.source import load_source
+from nodeagent.market.model.times import NS
+from nodeagent.market.pipeline.pipeline import Pipeline
 
 RECORDING = (
     Path(__file__).resolve().parents[2] / "shared" / "data" / "coinbase" / "advtrade_2026-08-09_btc-eth_part1.jsonl.gz"

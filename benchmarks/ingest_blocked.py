@@ -20,9 +20,9 @@ from typing import Any, Final
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from nodeagent.feed.service.__main__ import main as feed_main
-from nodeagent.feed.session import FeedSession
-from nodeagent.feed.times import to_iso
+from nodeagent.market.feed.__main__ import main as feed_main
+from nodeagent.market.model.times import to_iso
+from nodeagent.market.session.websocket import FeedSession
 
 LEVELS: Final = 46_000
 UPDATES_PER_S: Final = 500

@@ -22,11 +22,11 @@ from typing import Any, Final
 import psutil
 
 from benchmarks.ingest_blocked import FIGURES_FILE
-from nodeagent.feed.service.settings import FeedSettings
-from nodeagent.questdb.runtime import MarketDataUnavailable, obtain_runtime
-from nodeagent.questdb.server import QuestDBServer
-from nodeagent.questdb.settings import QuestDBSettings
-from nodeagent.questdb.sql import query_now
+from nodeagent.market.feed.settings import FeedSettings
+from nodeagent.market.store.runtime import MarketDataUnavailable, obtain_runtime
+from nodeagent.market.store.server import QuestDBServer
+from nodeagent.market.store.settings import QuestDBSettings
+from nodeagent.market.store.sql import query_now
 
 PRODUCTS: Final = tuple(f"{name}-USD" for name in (
     "BTC", "ETH", "SOL", "LTC", "XRP", "ADA", "DOT", "LINK", "AVAX", "UNI",
@@ -72,7 +72,7 @@ async def _measure(runtime: Any, folder: Path, seconds: float) -> LiveFigures:
     server = QuestDBServer(runtime, QuestDBSettings(folder / "questdb"))
     await server.start()
     try:
-        async with _Child("-m", "agentfarm.exchange", "--products", ",".join(PRODUCTS)) as exchange:
+        async with _Child("-m", "nodeagent.market.exchange", "--products", ",".join(PRODUCTS)) as exchange:
             addresses = json.loads(await exchange.first_line())
             settings = FeedSettings(
                 source="coinbase-advanced",
@@ -85,7 +85,7 @@ async def _measure(runtime: Any, folder: Path, seconds: float) -> LiveFigures:
             )
             config = folder / "feed.json"
             config.write_text(settings.to_json())
-            async with _Child("-m", "nodeagent.feed.service", "--config", str(config)) as feed:
+            async with _Child("-m", "nodeagent.market.feed", "--config", str(config)) as feed:
                 await _until_live(settings.status_file)
                 await asyncio.sleep(WARM_UP_S)
                 figures = await _watch(server, feed, settings.status_file, seconds)

@@ -37,7 +37,7 @@ from controller.core.model import (
 )
 from controller.core.transition import Changes, FinishedTask, LeaseBatch
 from controller.journal.journal import Journal
-from controller.journal.migrate import migrate
+from controller.journal.migrations.migrate import migrate
 from controller.postgres import EmbeddedPostgres
 
 BRIEF = DeploymentName("market-brief")

@@ -12,8 +12,8 @@ import statistics
 import sys
 import time
 
+from controller.core.agents.placement import Offer, Wish, place
 from controller.core.model import DeploymentName, NodeName, Policy, ReplicaId, Resources
-from controller.core.placement import Offer, Wish, place
 
 SIZES = (100, 300, 1_000, 3_000, 10_000)
 SHAPES = (

@@ -23,10 +23,10 @@ from agentfarm.errors import FarmError, Unavailable
 from controller.core.commands import Command, SubmitTasks, Tick
 from controller.core.decide import decide
 from controller.core.model import FarmState, Instant, Limits, TaskId, Token
-from controller.core.tasks import GIVEN_BACK
+from controller.core.tasks.life import GIVEN_BACK
 from controller.core.transition import Assign, Changes, Effect, Event, Transition
-from controller.following import EventBus
-from controller.watching import StateChange, TaskWatch, Watchers
+from controller.followers import EventBus
+from controller.watchers import StateChange, TaskWatch, Watchers
 
 log = structlog.get_logger("controller.engine")
 T = TypeVar("T")

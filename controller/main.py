@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from controller.settings import ControllerSettings
-    from controller.starting import StartTimes
+    from controller.start_times import StartTimes
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     from agentfarm.errors import FarmError  # noqa: PLC0415
     from agentfarm.settings import read_settings  # noqa: PLC0415
     from controller.settings import ControllerSettings  # noqa: PLC0415
-    from controller.starting import StartTimes  # noqa: PLC0415
+    from controller.start_times import StartTimes  # noqa: PLC0415
 
     try:
         settings = read_settings(ControllerSettings, arguments.config, "AGENTFARM_CONTROLLER")

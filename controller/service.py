@@ -24,17 +24,17 @@ from agentfarm.errors import FarmError, Unavailable
 from controller.authority import Authority
 from controller.engine import Engine
 from controller.journal.journal import Journal
-from controller.journal.migrate import migrate
-from controller.late import Late
+from controller.journal.migrations.migrate import migrate
+from controller.lazy import Late
 from controller.link.server import LinkPorts, LinkServer, LinkSettings
 from controller.postgres import EmbeddedPostgres, ExternalPostgres
 from controller.settings import ControllerSettings
-from controller.starting import StartTimes
+from controller.start_times import StartTimes
 
 if TYPE_CHECKING:
     from controller.gateway.server import GatewayServer
-    from controller.journal.reader import Reader
-    from controller.journal.store import Store
+    from controller.journal.queries.reader import Reader
+    from controller.journal.queries.store import Store
 
 log = structlog.get_logger("controller.main")
 
@@ -198,13 +198,13 @@ async def _forget_old(dsn: str, retention_days: int) -> None:
 
 
 def _reader(dsn: str) -> Reader:
-    from controller.journal.reader import Reader  # noqa: PLC0415 - SQLAlchemy, when somebody asks for history
+    from controller.journal.queries.reader import Reader  # noqa: PLC0415 - SQLAlchemy, when somebody asks for history
 
     return Reader(dsn)
 
 
 def _store(dsn: str) -> Store:
-    from controller.journal.store import Store  # noqa: PLC0415 - SQLAlchemy
+    from controller.journal.queries.store import Store  # noqa: PLC0415 - SQLAlchemy
 
     return Store(dsn)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentfarm.errors import InvalidRequest, Unavailable
+from farmctl.api.session import Session
 from farmctl.exit_codes import Exit, joined
-from farmctl.session import Session
 
 LINES_A_REQUEST: Final = 20_000
 TRIES: Final = 5

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from agentfarm.errors import FarmError
-from farmctl.client import FarmClient
-from farmctl.connection import find_connection
+from farmctl.api.client import FarmClient
+from farmctl.api.connection import find_connection
 
 DEADLINE_S: Final = 0.8
 

@@ -12,9 +12,10 @@ from typer.core import TyperGroup
 from agentfarm.errors import FarmError, InvalidRequest
 from agentfarm.names import suggestion
 from farmctl.dev.command import dev
+from farmctl.display.console import Output
 from farmctl.exit_codes import HELP, Exit
-from farmctl.output import Output
-from farmctl.verbs import deployments, drain, feed, feed_checks, logs, looking, nodes, products, tasks
+from farmctl.verbs import deployments, drain, feed, feed_checks, logs, nodes, products, tasks
+from farmctl.verbs import status as looking
 
 USAGE = """Run an agent farm: deploy agents, submit tasks, look after nodes.
 

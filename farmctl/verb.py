@@ -14,11 +14,11 @@ from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
+from agentfarm.agents.units import duration_s
 from agentfarm.errors import FarmError, InvalidRequest
-from agentfarm.units import duration_s
+from farmctl.api.session import Session
+from farmctl.display.console import Output
 from farmctl.exit_codes import HELP, Exit, exit_of
-from farmctl.output import Output
-from farmctl.session import Session
 
 F = TypeVar("F", bound=Callable[..., Exit | None])
 PANEL: Final = "Connection and output"

@@ -16,25 +16,25 @@ import grpc
 from agentfarm.errors import Conflict, InvalidRequest
 from agentfarm.identity import Identity, write_private
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.bundles import Bundles
-from nodeagent.calls import Calls
-from nodeagent.environments import Environments
-from nodeagent.feed_questions import FeedQuestions
-from nodeagent.link import Link, Peer
-from nodeagent.log import log
-from nodeagent.log_streams import LogStreams
-from nodeagent.market import CAPABILITY, Market
-from nodeagent.market_report import MarketReports
-from nodeagent.measure import LoadMeter, machine
+from nodeagent.link.calls import Calls
+from nodeagent.link.outbox import Outbox
+from nodeagent.link.outgoing import Outgoing
+from nodeagent.link.renewal import Renewal
+from nodeagent.link.stream import Link, Peer
+from nodeagent.machine.logging import log
+from nodeagent.machine.measure import LoadMeter, machine
+from nodeagent.machine.programs import RuntimeFolder
 from nodeagent.metrics import MetricsServer
-from nodeagent.outbox import Outbox
-from nodeagent.outgoing import Outgoing
-from nodeagent.programs import RuntimeFolder
-from nodeagent.relay import Relay
-from nodeagent.renewal import Renewal
+from nodeagent.replicas.bundles import Bundles
+from nodeagent.replicas.environments import Environments
+from nodeagent.replicas.log_requests import LogStreams
+from nodeagent.replicas.relay import Relay
+from nodeagent.replicas.supervisor import Supervisor
+from nodeagent.replicas.zygotes import Zygotes
+from nodeagent.services.market.programs import CAPABILITY, Market
+from nodeagent.services.market.questions import FeedQuestions
+from nodeagent.services.market.report import MarketReports
 from nodeagent.settings import NodeSettings
-from nodeagent.supervisor import Supervisor
-from nodeagent.zygotes import Zygotes
 
 NODE_FILE: Final = "node.json"
 JOINED_FILE: Final = "joined.json"
@@ -144,7 +144,7 @@ class Daemon:
     # -------------------------------------------------------------- what the link needs of us
 
     def hello(self) -> wire.Hello:
-        """See `nodeagent.link.Node`."""
+        """See `nodeagent.link.stream.Node`."""
         settings, here = self._settings, machine()
         memory = settings.memory_mib or max(0, here.memory_mib - settings.reserve_memory_mib)
         return wire.Hello(
@@ -173,7 +173,7 @@ class Daemon:
         return f"{reachable}:{self.metrics.port}"
 
     def measured(self) -> wire.Measured:
-        """See `nodeagent.link.Node`."""
+        """See `nodeagent.link.stream.Node`."""
         load, market = self._meter.measure(), self.market.status()
         return wire.Measured(
             memory_available_mib=load.memory_available_mib,
@@ -185,17 +185,17 @@ class Daemon:
         )
 
     def waiting_results(self) -> list[wire.AttemptResult]:
-        """See `nodeagent.link.Node`."""
+        """See `nodeagent.link.stream.Node`."""
         return self.outbox.results
 
     def welcomed(self, welcome: wire.Welcome) -> None:
-        """See `nodeagent.link.Node`."""
+        """See `nodeagent.link.stream.Node`."""
         del welcome
         self.supervisor.new_stream()
         self.market_reports.welcomed()
 
     def obey(self, message: wire.ControllerMessage) -> None:
-        """See `nodeagent.link.Node`. Orders we do not know are left alone."""
+        """See `nodeagent.link.stream.Node`. Orders we do not know are left alone."""
         kind = message.WhichOneof("body")
         if kind == "assign":
             self.workload.assign(message.assign.assignments)
@@ -217,11 +217,11 @@ class Daemon:
             self.questions.begin(message.feed_request)
 
     def stop_exclusive(self, within_s: float) -> None:
-        """See `nodeagent.link.Node`."""
+        """See `nodeagent.link.stream.Node`."""
         self.workload.stop_exclusive(within_s)
 
     def lease_renewed(self, until_s: float) -> None:
-        """See `nodeagent.link.Node`."""
+        """See `nodeagent.link.stream.Node`."""
         self.supervisor.lease_renewed(until_s)
 
     # -------------------------------------------------------------- small connections between parts

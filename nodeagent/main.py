@@ -52,7 +52,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _join(options: argparse.Namespace) -> int:
-    from nodeagent.joining import join  # noqa: PLC0415 - brings an HTTP client and cryptography
+    from nodeagent.join import join  # noqa: PLC0415 - brings an HTTP client and cryptography
 
     word = options.token
     token = sys.stdin.read() if word == STANDARD_INPUT else word

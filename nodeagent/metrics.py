@@ -18,8 +18,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.log import log
-from nodeagent.measure import process_use
+from nodeagent.machine.logging import log
+from nodeagent.machine.measure import process_use
 
 if TYPE_CHECKING:
     from nodeagent.daemon import Daemon

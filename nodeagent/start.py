@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from agentfarm.errors import FarmError
-from nodeagent.log import log
+from nodeagent.machine.logging import log
 from nodeagent.settings import ENV_PREFIX, NodeSettings
 
 EXIT_PRECONDITION: Final = 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodeagent.questdb.runtime import MarketDataUnavailable, Runtime, obtain_runtime
+from nodeagent.market.store.runtime import MarketDataUnavailable, Runtime, obtain_runtime
 
 
 async def questdb_runtime(*, offline: bool = False) -> Runtime:

@@ -18,8 +18,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentfarm.sdk.call import Call, CheckpointChannel, CheckpointRecord, CheckpointWrite, LeaseLost
-from agentfarm.sdk.loading import AgentImportError, LoadedAgent, load_agent
-from agentfarm.sdk.running import Context, Reject, context, emit
+from agentfarm.sdk.loader import AgentImportError, LoadedAgent, load_agent
+from agentfarm.sdk.run import Context, Reject, context, emit
 
 if TYPE_CHECKING:
     from agentfarm.sdk.checkpoints import FarmCheckpointer

@@ -31,7 +31,7 @@ from langgraph.checkpoint.base import id as checkpoint_ids
 
 from agentfarm.errors import InvalidRequest
 from agentfarm.sdk.call import CheckpointChannel, CheckpointRecord, CheckpointWrite
-from agentfarm.sdk.running import current_run
+from agentfarm.sdk.run import current_run
 
 COMPRESS_FROM_BYTES: Final = 4096
 LIST_PAGE: Final = 20

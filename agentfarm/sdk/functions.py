@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from agentfarm.sdk.call import Call
 from agentfarm.sdk.jsonable import to_json
-from agentfarm.sdk.running import Run, run_of
+from agentfarm.sdk.run import Run, run_of
 from agentfarm.sdk.signatures import schema_of, signature_of
 
 

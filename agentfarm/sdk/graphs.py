@@ -27,7 +27,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from agentfarm.sdk.call import Call
 from agentfarm.sdk.jsonable import message_json, to_json
-from agentfarm.sdk.running import Reject, Run, run_of
+from agentfarm.sdk.run import Reject, Run, run_of
 from agentfarm.sdk.signatures import schema_of
 
 TASK_KEY: Final = "agentfarm_task"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agentfarm.sdk.running import Context, Reject
+from agentfarm.sdk.run import Context, Reject
 
 WHOLE_NAMES: Final = frozenset({"input", "_input", "payload"})
 _JSON_TYPES: Final[dict[Any, str]] = {

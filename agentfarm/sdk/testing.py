@@ -16,7 +16,7 @@ from typing import Any
 
 from agentfarm.errors import InvalidRequest
 from agentfarm.sdk.call import Call, CheckpointRecord
-from agentfarm.sdk.loading import LoadedAgent, load_agent
+from agentfarm.sdk.loader import LoadedAgent, load_agent
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ def load(path: str | Path, entry: str | None = None) -> LoadedAgent:
     """The agent at a path, as a replica would load it; without `entry`, the one its spec names."""
     place = Path(path)
     if entry is None:
-        from agentfarm.sources import find_agents  # noqa: PLC0415 - reads specs, which replicas never do
+        from agentfarm.agents.sources import find_agents  # noqa: PLC0415 - reads specs, which replicas never do
 
         found = find_agents(place)
         if len(found) != 1:

@@ -11,7 +11,9 @@ import heapq
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from controller.core import deployments, feeding, nodes, rollouts, tasks
+from controller.core.agents import deployments, rollouts
+from controller.core.agents.room import make_room
+from controller.core.agents.seats import place_pending, send_desired
 from controller.core.commands import (
     AddNode,
     AddProducts,
@@ -37,11 +39,12 @@ from controller.core.commands import (
     Tick,
     Uncordon,
 )
-from controller.core.dispatch import dispatch
+from controller.core.market import feeders as feeding
 from controller.core.model import FarmState, Instant
-from controller.core.recall import recall_parked
-from controller.core.room import make_room
-from controller.core.seating import place_pending, send_desired
+from controller.core.nodes import life as nodes
+from controller.core.tasks import life as tasks
+from controller.core.tasks.dispatch import dispatch
+from controller.core.tasks.recall import recall_parked
 from controller.core.transition import Transition
 from controller.core.turn import Turn
 

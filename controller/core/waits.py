@@ -6,8 +6,8 @@ late: a backoff of a second must not become a day. Only what is left is bounded;
 
 from __future__ import annotations
 
+from controller.core.agents.rollouts import SEAT_BACKOFF_MAX_S
 from controller.core.model import FarmState, Instant
-from controller.core.rollouts import SEAT_BACKOFF_MAX_S
 
 
 def bound_waits(state: FarmState, now: Instant) -> None:

@@ -15,26 +15,23 @@ from starlette.responses import Response
 
 from agentfarm.errors import FarmError, InvalidRequest, NotFound
 from agentfarm.names import suggestion
-from controller.gateway.bodies import DESCRIBED
-from controller.gateway.border import OPEN_PATHS, Border
-from controller.gateway.express import Express
-from controller.gateway.farm import Farm
-from controller.gateway.invalid import invalid_request
-from controller.gateway.limits import ENVELOPE_MAX_BYTES
-from controller.gateway.models.problems import ProblemView
-from controller.gateway.problems import MEDIA_TYPE, problem_response
-from controller.gateway.routes import (
-    bundles,
-    deployments,
-    explain,
-    farm,
-    feed_questions,
-    market,
-    nodes,
-    replicas,
-    tasks,
-)
-from controller.gateway.views.status import VERSION
+from controller.gateway.agents import bundles, replicas
+from controller.gateway.agents import routes as deployments
+from controller.gateway.farm import explain
+from controller.gateway.farm import routes as farm
+from controller.gateway.farm.views import VERSION
+from controller.gateway.http.bodies import DESCRIBED
+from controller.gateway.http.border import OPEN_PATHS, Border
+from controller.gateway.http.invalid import invalid_request
+from controller.gateway.http.limits import ENVELOPE_MAX_BYTES
+from controller.gateway.http.problem_model import ProblemView
+from controller.gateway.http.problems import MEDIA_TYPE, problem_response
+from controller.gateway.market import questions as feed_questions
+from controller.gateway.market import routes as market
+from controller.gateway.nodes import routes as nodes
+from controller.gateway.scope import Farm
+from controller.gateway.tasks import routes as tasks
+from controller.gateway.tasks.express import Express
 
 SUMMARY: Final = "Submit tasks, follow them, and run the farm."
 DESCRIPTION: Final = """Every call takes the operator's token as `Authorization: Bearer …` unless it says otherwise.

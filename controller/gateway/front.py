@@ -10,10 +10,10 @@ import asyncio
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from controller.gateway.border import Border
-from controller.gateway.express import Express
-from controller.gateway.farm import Farm
-from controller.gateway.limits import ENVELOPE_MAX_BYTES
+from controller.gateway.http.border import Border
+from controller.gateway.http.limits import ENVELOPE_MAX_BYTES
+from controller.gateway.scope import Farm
+from controller.gateway.tasks.express import Express
 
 
 class Front:

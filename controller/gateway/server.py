@@ -10,16 +10,16 @@ from starlette.types import ASGIApp
 
 from controller.authority import Authority
 from controller.core.commands import Tick
-from controller.gateway.farm import EngineLike, Farm, FeedSource, LogSource
 from controller.gateway.front import Front
-from controller.gateway.http_server import HttpServer
-from controller.gateway.joining import AuthorityJoining
-from controller.gateway.journal_history import JournalHistory
+from controller.gateway.http.server import HttpServer
+from controller.gateway.nodes.invitations import AuthorityJoining
+from controller.gateway.scope import EngineLike, Farm, FeedSource, LogSource
 from controller.gateway.settings import GatewaySettings
+from controller.gateway.stored import JournalHistory
 
 if TYPE_CHECKING:
-    from controller.journal.reader import Reader
-    from controller.journal.store import Store
+    from controller.journal.queries.reader import Reader
+    from controller.journal.queries.store import Store
 
 
 class GatewayServer(HttpServer):

@@ -29,7 +29,7 @@ from controller.core.model import (
     TaskId,
     Version,
 )
-from controller.core.tasks import queue_timeout_s
+from controller.core.tasks.life import queue_timeout_s
 from controller.core.waits import bound_waits
 from controller.journal.encode import Clock, options_of, policy_of
 

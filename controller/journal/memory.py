@@ -36,7 +36,7 @@ from controller.core.model import (
     TaskId,
     TaskOptions,
 )
-from controller.core.tasks import queue_timeout_s
+from controller.core.tasks.life import queue_timeout_s
 from controller.core.transition import Changes, CheckpointRow, EndedAttempt, Event, FinishedTask, LeaseBatch
 from controller.core.waits import bound_waits
 from controller.journal.encode import Clock

@@ -23,7 +23,7 @@ from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire import link_pb2_grpc
 from controller.core.commands import AttemptsEnded, AttemptsStarted, NodeStreamEnded, ReplicasReported
 from controller.core.model import Limits, NodeName, TaskId, Token
-from controller.core.tasks import thread_id
+from controller.core.tasks.life import thread_id
 from controller.core.transition import AckResults, CheckpointRow, CloseSession, Effect
 from controller.engine import Engine
 from controller.link import translate

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from agentfarm.bundle import Bundle, pack
-from agentfarm.sources import AgentSource, find_agents
-from farmctl.client import FarmClient
+from agentfarm.agents.bundle import Bundle, pack
+from agentfarm.agents.sources import AgentSource, find_agents
+from farmctl.api.client import FarmClient
 from farmctl.dev.folder import read_json, write_json
 
 ROLLED_OUT_WITHIN_S: Final = 120.0

@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentfarm.errors import FarmError, Unavailable
-from farmctl.client import FarmClient
-from farmctl.connection import Connection
-from farmctl.dev import records
-from farmctl.dev.feeding import Feeding
+from farmctl.api.client import FarmClient
+from farmctl.api.connection import Connection
 from farmctl.dev.folder import FarmFolder, read_json, write_json
-from farmctl.dev.joining import has_joined, join_nodes
-from farmctl.dev.keeping import Keeper
-from farmctl.dev.market import Market
-from farmctl.dev.ports import DEFAULT_PORT, LOOPBACK, choose_port, remembered_port
-from farmctl.dev.programs import CONTROLLER, EXCHANGE, Ports, controller_program, node_program
+from farmctl.dev.market.choice import Market
+from farmctl.dev.market.supply import Feeding
+from farmctl.dev.nodes import has_joined, join_nodes
+from farmctl.dev.processes import records
+from farmctl.dev.processes.keeper import Keeper
+from farmctl.dev.processes.ports import DEFAULT_PORT, LOOPBACK, choose_port, remembered_port
+from farmctl.dev.processes.programs import CONTROLLER, EXCHANGE, Ports, controller_program, node_program
 from farmctl.dev.settings import DevSettings
-from farmctl.dev.stopping import StopWish
-from farmctl.dev.watching import Glimpse, glimpse
+from farmctl.dev.snapshot import Glimpse, glimpse
+from farmctl.dev.stop import StopWish
 
 NODES_READY_S: Final = 60.0
 PORT_TRIES: Final = 5

@@ -12,17 +12,17 @@ from agentfarm.errors import FarmError
 from farmctl.dev.agents import ROLLED_OUT_WITHIN_S, Example, Examples
 from farmctl.dev.farm import DevFarm
 from farmctl.dev.folder import forget, open_folder
-from farmctl.dev.market import MarketKind
-from farmctl.dev.once import Report, work_through
-from farmctl.dev.records import end_leftovers
-from farmctl.dev.report import print_report
-from farmctl.dev.running import addresses, stay_up
+from farmctl.dev.market.choice import MarketKind
+from farmctl.dev.once.report import print_report
+from farmctl.dev.once.run import Report, work_through
+from farmctl.dev.processes.records import end_leftovers
+from farmctl.dev.run import addresses, stay_up
 from farmctl.dev.screen import LineScreen, LiveScreen
 from farmctl.dev.settings import DevSettings
-from farmctl.dev.stopping import Interrupted, StopWish
-from farmctl.dev.watching import Glimpse
+from farmctl.dev.snapshot import Glimpse
+from farmctl.dev.stop import Interrupted, StopWish
+from farmctl.display.console import Output
 from farmctl.exit_codes import Exit, exit_of
-from farmctl.output import Output
 
 
 def run(options: dict[str, Any]) -> Exit:

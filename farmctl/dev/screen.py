@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from farmctl.dev.watching import Glimpse
+from farmctl.dev.snapshot import Glimpse
 
 LINE_EVERY_S: Final = 10.0
 BRIEF_CHARS: Final = 400

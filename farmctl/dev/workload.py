@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agentfarm.errors import FarmError
-from farmctl.client import FarmClient
+from farmctl.api.client import FarmClient
 
 QUESTION_AGENT: Final = "question-answering"
 BRIEF_AGENT: Final = "market-brief"

@@ -12,14 +12,14 @@ import typer
 
 from agentfarm.errors import CannotPlace
 from farmctl import completion
+from farmctl.api.session import Session
+from farmctl.display.rollouts import watch_rollouts
 from farmctl.exit_codes import Exit
-from farmctl.rollouts import watch_rollouts
-from farmctl.session import Session
 from farmctl.verb import duration, verb
 
 if TYPE_CHECKING:
-    from agentfarm.bundle import Bundle
-    from agentfarm.sources import AgentSource
+    from agentfarm.agents.bundle import Bundle
+    from agentfarm.agents.sources import AgentSource
 
 UPLOAD_CHUNK: Final = 64 * 1024
 STEPS_SHOWN: Final = 20
@@ -147,8 +147,8 @@ def remove(session: Session, name: Name, wait: Wait = True, timeout: Timeout = R
 
 def pack_agents(paths: list[Path]) -> list[Packed]:
     """Every agent under the paths, archived. Raises InvalidRequest that says what is wrong with which file."""
-    from agentfarm.bundle import pack  # noqa: PLC0415 - pydantic and YAML, which other verbs need not wait for
-    from agentfarm.sources import find_agents  # noqa: PLC0415 - as above
+    from agentfarm.agents.bundle import pack  # noqa: PLC0415 - pydantic and YAML, which other verbs need not wait for
+    from agentfarm.agents.sources import find_agents  # noqa: PLC0415 - as above
 
     return [Packed(source, pack(source)) for path in paths for source in find_agents(path)]
 
@@ -192,7 +192,7 @@ def _say_plan(session: Session, made: Mapping[str, Any]) -> None:
     session.out.event("plan", agent=made["agent"], plan=made)
     if not session.out.is_for_people:
         return
-    from farmctl.tables import reasons_table, table  # noqa: PLC0415 - rich, for people only
+    from farmctl.display.tables import reasons_table, table  # noqa: PLC0415 - rich, for people only
 
     out, name = session.out, made["agent"]
     after = made.get("version_after")

@@ -9,8 +9,8 @@ import typer
 
 from agentfarm.errors import CannotPlace, InvalidRequest, Unavailable
 from farmctl import completion
+from farmctl.api.session import Session
 from farmctl.exit_codes import Exit, joined
-from farmctl.session import Session
 from farmctl.verb import duration, verb
 
 LOOK_EVERY_S: Final = 0.25
@@ -122,7 +122,7 @@ def _verdict(view: Mapping[str, Any]) -> Exit:
 def _say_plan(session: Session, made: Mapping[str, Any]) -> None:
     if not session.out.is_for_people:
         return
-    from farmctl.tables import table  # noqa: PLC0415 - rich, for people only
+    from farmctl.display.tables import table  # noqa: PLC0415 - rich, for people only
 
     if not made["replicas"] and not made["products"]:
         session.out.say(f"Nothing runs on {', '.join(made['nodes'])}.")
@@ -148,7 +148,7 @@ def _say_why(session: Session, made: Mapping[str, Any]) -> None:
     """For each agent that finds no place: every node with every reason."""
     if not session.out.is_for_people:
         return
-    from farmctl.tables import reasons_table  # noqa: PLC0415 - rich, for people only
+    from farmctl.display.tables import reasons_table  # noqa: PLC0415 - rich, for people only
 
     for agent in sorted({row["agent"] for row in made["replicas"] if _is_stuck(row)})[:AGENTS_EXPLAINED_MAX]:
         nodes = session.farm.get(f"/v1/explain/deployment/{agent}")["nodes"]

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from farmctl.api.session import Session
 from farmctl.exit_codes import Exit
-from farmctl.session import Session
 from farmctl.verb import verb
 from farmctl.verbs.products import say_products
 
@@ -25,7 +25,7 @@ def status(session: Session) -> Exit:
     listed = session.farm.get("/v1/market/products")["products"]
 
     def say() -> None:
-        from farmctl.tables import table  # noqa: PLC0415 - rich, for people only
+        from farmctl.display.tables import table  # noqa: PLC0415 - rich, for people only
 
         if not nodes:
             session.out.say("No node has market data. Set `market` in a node's settings: docs/market-data.md")
@@ -42,7 +42,12 @@ def status(session: Session) -> Exit:
 @verb(app, "inspect", "farmctl feed inspect capture.jsonl.gz")
 def inspect(session: Session, file: Annotated[Path, typer.Argument(help="A recording of any known format.")]) -> Exit:
     """Send a recording through the real feed and print what it holds, per product. Needs no farm."""
-    command = [sys.executable, "-m", "nodeagent.feed.inspect", str(file)]  # a program: farmctl knows no node code
+    command = [
+        sys.executable,
+        "-m",
+        "nodeagent.market.audit.inspect",
+        str(file),
+    ]  # a program: farmctl knows no node code
     done = subprocess.run(command + ["--json"] * session.out.is_json, check=False)
     return Exit.DONE if done.returncode == 0 else Exit.ERROR
 

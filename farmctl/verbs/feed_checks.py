@@ -10,9 +10,9 @@ import typer
 
 from agentfarm.errors import InvalidRequest
 from farmctl import completion
+from farmctl.api.session import Session
+from farmctl.display.market_answers import Answers, moment, read_answers, run_program, say_problems
 from farmctl.exit_codes import Exit
-from farmctl.feed_answers import Answers, moment, read_answers, run_program, say_problems
-from farmctl.session import Session
 from farmctl.verb import verb
 
 FILE_ENDINGS: Final = (".gz", ".zst", ".txt", ".jsonl", ".ndjson", ".json", ".afcap")
@@ -54,7 +54,7 @@ def gaps(
     answers = read_answers(session, session.farm.lines("/v1/market/gaps", params))
 
     def say() -> None:
-        from farmctl.tables import table  # noqa: PLC0415 - rich, for people only
+        from farmctl.display.tables import table  # noqa: PLC0415 - rich, for people only
 
         rows = [
             (
@@ -170,7 +170,7 @@ def compare(
     done = answers.done[""]
 
     def say() -> None:
-        from farmctl.tables import table  # noqa: PLC0415 - rich, for people only
+        from farmctl.display.tables import table  # noqa: PLC0415 - rich, for people only
 
         columns = ("product", ">common", ">only a", ">only b", ">differing", ">seconds", ">mid, median bp", ">max", "")
         rows = [
@@ -194,7 +194,7 @@ def compare(
 
 
 def _say_verdicts(session: Session, answers: Answers) -> None:
-    from farmctl.tables import table  # noqa: PLC0415 - rich, for people only
+    from farmctl.display.tables import table  # noqa: PLC0415 - rich, for people only
 
     columns = ("node", "product", ">captured", ">stored", ">lacking", ">differing", ">twice", ">missing", ">open", "")
     rows = [

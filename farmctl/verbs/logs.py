@@ -11,9 +11,9 @@ import typer
 
 from agentfarm.errors import FarmError, NotFound, Unavailable
 from farmctl import completion
-from farmctl.client import FarmClient, problem_of
+from farmctl.api.client import FarmClient, problem_of
+from farmctl.api.session import Session
 from farmctl.exit_codes import Exit, joined
-from farmctl.session import Session
 from farmctl.verb import verb
 
 FOLLOWED_MAX: Final = 32  # replicas read at once

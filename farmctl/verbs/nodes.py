@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from farmctl import completion
+from farmctl.api.session import Session
 from farmctl.exit_codes import Exit
-from farmctl.session import Session
 from farmctl.verb import verb
 
 app = typer.Typer(help="Nodes: look at them, invite them, take them out of service.", no_args_is_help=True)
@@ -32,7 +32,7 @@ def list_nodes(session: Session) -> None:
     answer = session.farm.get("/v1/nodes")
 
     def say() -> None:
-        from farmctl.tables import nodes_table  # noqa: PLC0415 - rich, for people only
+        from farmctl.display.tables import nodes_table  # noqa: PLC0415 - rich, for people only
 
         if answer["nodes"]:
             session.out.say(nodes_table(answer["nodes"]))
@@ -57,7 +57,7 @@ def invite(
     answer = session.farm.post("/v1/nodes/invite", {"name": name})
 
     def say() -> None:
-        from farmctl.tables import clock  # noqa: PLC0415 - rich, for people only
+        from farmctl.display.tables import clock  # noqa: PLC0415 - rich, for people only
 
         session.out.say(f"Run this on {name} before {clock(answer['expires_at'])}:")
         session.out.line(f"agentfarm-node join {answer['token']}")
@@ -95,7 +95,7 @@ def _say_marks(session: Session, views: list[Mapping[str, Any]], words: str) -> 
 
 
 def _say_node(session: Session, node: Mapping[str, Any]) -> None:
-    from farmctl.tables import count, node_state, replicas_table  # noqa: PLC0415 - rich, for people only
+    from farmctl.display.tables import count, node_state, replicas_table  # noqa: PLC0415 - rich, for people only
 
     measured = node["measured"] or {}
     labels = " ".join(f"{key}={value}" for key, value in node["labels"].items())

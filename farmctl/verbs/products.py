@@ -11,8 +11,8 @@ import typer
 from agentfarm.errors import NotFound
 from agentfarm.names import suggestion
 from farmctl import completion
+from farmctl.api.session import Session
 from farmctl.exit_codes import Exit
-from farmctl.session import Session
 from farmctl.verb import verb
 
 PATH: Final = "/v1/market/products"
@@ -84,7 +84,7 @@ def products(session: Session) -> Exit:
 
 def say_products(session: Session, listed: Iterable[Mapping[str, Any]]) -> None:
     """The table of products, one line a node."""
-    from farmctl.tables import table  # noqa: PLC0415 - rich, for people only
+    from farmctl.display.tables import table  # noqa: PLC0415 - rich, for people only
 
     session.out.say(table(PRODUCT_COLUMNS, [row for it in listed for row in _rows(it)], flexible="reason"))
 

@@ -11,11 +11,11 @@ import typer
 
 from agentfarm.errors import InvalidRequest, Unavailable
 from farmctl import completion
+from farmctl.api.session import Session
 from farmctl.batches import submit_file
+from farmctl.display.results import report, say_error, submit_and_stream
 from farmctl.exit_codes import Exit
 from farmctl.inputs import task_input
-from farmctl.session import Session
-from farmctl.streaming import report, say_error, submit_and_stream
 from farmctl.verb import duration, verb
 
 app = typer.Typer(help="Submit tasks and look after them.", no_args_is_help=True)
@@ -87,7 +87,7 @@ def list_tasks(
     page = session.farm.get("/v1/tasks", {"state": state, "agent": agent, "limit": limit, "after": after})
 
     def say() -> None:
-        from farmctl.tables import tasks_table  # noqa: PLC0415 - rich, for people only
+        from farmctl.display.tables import tasks_table  # noqa: PLC0415 - rich, for people only
 
         if not page["tasks"]:
             session.out.say("No tasks.")
@@ -169,7 +169,7 @@ def _wait_one(session: Session, task: Mapping[str, Any], limit_s: float) -> Mapp
 
 
 def _say_task(session: Session, task: Mapping[str, Any]) -> None:
-    from farmctl.tables import clock, table, took  # noqa: PLC0415 - rich, for people only
+    from farmctl.display.tables import clock, table, took  # noqa: PLC0415 - rich, for people only
 
     out = session.out
     facts = [("agent", task["agent"]), ("state", task["state"]), ("priority", task["priority"]),

@@ -35,7 +35,7 @@ async def main(product):
 @contextmanager
 def exchange() -> Iterator[dict[str, str]]:
     """An exchange of our own; the feed's settings that lead to it."""
-    command = [sys.executable, "-m", "agentfarm.exchange", "--products", ",".join(PRODUCTS), "--port", "0"]
+    command = [sys.executable, "-m", "nodeagent.market.exchange", "--products", ",".join(PRODUCTS), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         said = json.loads(process.stdout.readline())

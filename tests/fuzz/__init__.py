@@ -2,9 +2,9 @@
 
 ```
 seeds (our frames, recordings) ─▶ libFuzzer ─▶ target: frames ─▶ pipeline ─▶ rows that must be sound
-                                     ▲──────── new edges of nodeagent.feed ◀──┘
+                                     ▲──────── new edges of nodeagent.market ◀──┘
 ```
 
 Needs `atheris`, which is not locked: 129 MB, and wheels for Linux on x86-64 with CPython 3.11 to 3.13 alone. Install it
-with `.venv/bin/uv pip install atheris`. What it finds becomes a test in `tests/unit/feed/test_fuzz.py`.
+with `.venv/bin/uv pip install atheris`. What it finds becomes a test in `tests/unit/market/feed_rules/test_fuzz.py`.
 """

@@ -6,9 +6,9 @@ import json
 from itertools import islice
 from pathlib import Path
 
-from nodeagent.feed.formats import open_recording
-from nodeagent.feed.records import RecordKind
-from tests.unit.feed.frames import ADVANCED_FRAMES, BINANCE_FRAMES, EXCHANGE_FRAMES
+from nodeagent.market.capture.formats import open_recording
+from nodeagent.market.model.records import RecordKind
+from tests.unit.market.feed_rules.frames import ADVANCED_FRAMES, BINANCE_FRAMES, EXCHANGE_FRAMES
 
 INPUT_BYTES_MAX = 4096
 RECORDED_MAX = 300

@@ -16,11 +16,11 @@ from typing import Any
 
 atheris: Any = __import__("atheris") if importlib.util.find_spec("atheris") else None
 
-with atheris.instrument_imports(include=["nodeagent.feed"]) if atheris else nullcontext():
-    from nodeagent.feed.pipeline import Pipeline
-    from nodeagent.feed.records import Record, RecordKind, RestAnswer
-    from nodeagent.feed.rows import BookRow, Row, TickerRow, TradeRow
-    from nodeagent.feed.source import Purpose, RestRequest, Source, load_source
+with atheris.instrument_imports(include=["nodeagent.market"]) if atheris else nullcontext():
+    from nodeagent.market.model.records import Record, RecordKind, RestAnswer
+    from nodeagent.market.model.rows import BookRow, Row, TickerRow, TradeRow
+    from nodeagent.market.model.source import Purpose, RestRequest, Source, load_source
+    from nodeagent.market.pipeline.pipeline import Pipeline
 
 START_NS = 1_786_309_548_000_000_000
 STEP_NS = 300_000_000

@@ -23,7 +23,7 @@ import psycopg2
 import pytest
 
 from agentfarm.errors import FarmError
-from controller.journal.migrate import migrate
+from controller.journal.migrations.migrate import migrate
 from controller.postgres import cluster as on_disk
 from controller.postgres.cluster import Cluster
 

@@ -1,7 +1,7 @@
 """What simulated agents do: scripts in tasks' inputs, and replica processes that follow them.
 
 A replica process lives on when its daemon dies. It holds attempts and results until the daemon says that they are kept,
-as nodeagent/replica does, and records every execution, for the checkers' independent eye.
+as nodeagent/runner/replica does, and records every execution, for the checkers' independent eye.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from nodeagent.replica.frames import GIVEN_BACK, Outcome, Result, Run
+from nodeagent.runner.replica.frames import GIVEN_BACK, Outcome, Result, Run
 from tests.simulation.world import Process, Timer, cancel
 
 if TYPE_CHECKING:

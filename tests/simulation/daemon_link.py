@@ -1,6 +1,6 @@
 """A simulated daemon's stream to whoever leads: hello, beats, the lease, and what waits to be told.
 
-In the manner of nodeagent/link.py, lease.py and outgoing.py.
+In the manner of nodeagent/link/stream.py, lease.py and outgoing.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The simulated node daemon, with its real decisions.
 
-What it decides is the real code: the table of attempts and what is reported of each (nodeagent/attempts.py), the
-comparison of wanted and present replicas (nodeagent/desired.py), restarts (nodeagent/restarts.py). What is simulated is
-the shell around them (nodeagent/supervisor.py, workload.py, seat.py, outbox.py): sockets, processes, disk and time.
+What it decides is the real code: the table of attempts and what is reported of each (nodeagent/core/attempts.py), the
+comparison of wanted and present replicas (nodeagent/core/desired.py), restarts (nodeagent/core/restarts.py). What is
+simulated is the shell around them (supervisor, workload and seat of nodeagent/replicas, nodeagent/link/outbox.py):
+sockets, processes, disk and time.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.attempts import Attempt, Attempts, Ending, interrupted, report, report_gone
-from nodeagent.desired import Presence, plan_seats
-from nodeagent.replica.frames import Result, Run
+from nodeagent.core.attempts import Attempt, Attempts, Ending, interrupted, report, report_gone
+from nodeagent.core.desired import Presence, plan_seats
+from nodeagent.runner.replica.frames import Result, Run
 from tests.simulation.agents import ReplicaProcess
 from tests.simulation.daemon_link import copy_of
 from tests.simulation.daemon_outbox import DaemonOutbox

@@ -8,9 +8,12 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from controller.core import feeding, nodes, seating, turn
+from controller.core import turn
+from controller.core.agents import seats as seating
+from controller.core.market import feeders as feeding
+from controller.core.market.products import Feeder
 from controller.core.model import FarmState, Instant, Limits, Node
-from controller.core.products import Feeder
+from controller.core.nodes import life as nodes
 from controller.core.transition import SetDesired
 from controller.journal.memory import MemoryJournal
 

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from controller.core.dispatch import room_at
 from controller.core.lives import LIVE_REPLICA_STATES, NodeState, ReplicaState, TaskState
 from controller.core.model import Deployment, FarmState, Instant, Node, Product, Replica, Task
+from controller.core.tasks.dispatch import room_at
 from controller.journal.memory import Tables
 
 

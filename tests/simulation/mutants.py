@@ -11,13 +11,18 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from controller.core import decide, dispatch, nodes, placement, seating, tasks, turn
+from controller.core import decide, turn
+from controller.core.agents import placement
+from controller.core.agents import seats as seating
 from controller.core.commands import AttemptsEnded
 from controller.core.lives import NodeState, ReplicaState
 from controller.core.model import DeploymentName, FarmState, Instant, Limits, Node, Replica, Resources, Task
+from controller.core.nodes import life as nodes
+from controller.core.tasks import dispatch
+from controller.core.tasks import life as tasks
 from controller.core.transition import AckResults, Changes, Transition
 from controller.journal.memory import Commit, MemoryJournal
-from nodeagent.replica.frames import Run
+from nodeagent.runner.replica.frames import Run
 from tests.simulation import controllers
 from tests.simulation.agents import ReplicaProcess
 from tests.simulation.controllers import Controller

@@ -7,9 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from controller.core import decide, dispatch
+from controller.core import decide
 from controller.core.model import Deployment, FarmState, Replica
-from nodeagent.replica.frames import GIVEN_BACK, Outcome, Result
+from controller.core.tasks import dispatch
+from nodeagent.runner.replica.frames import GIVEN_BACK, Outcome, Result
 from tests.simulation.agents import ReplicaProcess
 
 PARKING_MUTANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {}

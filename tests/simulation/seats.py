@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.desired import Presence
-from nodeagent.restarts import Crashes
+from nodeagent.core.desired import Presence
+from nodeagent.core.restarts import Crashes
 from tests.simulation.agents import AgentSpec, ReplicaProcess
 from tests.simulation.world import Timer
 

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentfarm import bundle
-from agentfarm.bundle import digest_of, is_digest, is_safe_name, pack, unpack, verify
+from agentfarm.agents import bundle
+from agentfarm.agents.bundle import digest_of, is_digest, is_safe_name, pack, unpack, verify
+from agentfarm.agents.ignore import IgnoreRules
+from agentfarm.agents.sources import AgentSource, find_agents
+from agentfarm.agents.spec import AgentSpec
 from agentfarm.errors import InvalidRequest
-from agentfarm.ignore import IgnoreRules
-from agentfarm.sources import AgentSource, find_agents
-from agentfarm.spec import AgentSpec
 
 
 def source(root: Path, **options: object) -> AgentSource:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,15 +13,51 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("agentfarm", "backups", "controller", "farmctl", "nodeagent")
+PARTS = ("agentfarm", "backups", "benchmarks", "controller", "farmctl", "nodeagent", "provisioning")
+PROGRAMS_OF = ("controller", "nodeagent", "farmctl", "benchmarks", "provisioning")
 
-FORBIDDEN = {
-    "agentfarm": ("controller", "nodeagent", "farmctl"),
-    "controller": ("nodeagent", "farmctl"),
-    "nodeagent": ("controller", "farmctl"),
-    "farmctl": ("controller", "nodeagent"),
-    "backups": ("controller", "nodeagent", "farmctl"),
+MAY_IMPORT = {
+    "agentfarm": (),
+    "backups": ("agentfarm",),
+    "benchmarks": ("agentfarm", "controller", "nodeagent"),
+    "controller": ("agentfarm", "backups"),
+    "farmctl": ("agentfarm",),
+    "nodeagent": ("agentfarm", "backups"),
+    "provisioning": ("agentfarm",),
 }
+"""The other parts that each part may import. Whatever is not named here is forbidden."""
+
+ROOMS_MAY_IMPORT = {
+    "nodeagent/market": ("agentfarm", "nodeagent.market"),
+    "nodeagent/core": ("agentfarm.wire", "nodeagent.core", "nodeagent.runner.replica.frames"),
+    "nodeagent/runner": ("agentfarm.sdk", "nodeagent.runner"),
+    "controller/explain": ("agentfarm", "controller.core", "controller.explain"),
+}
+"""Modules of the farm that each room may import: a library, or a floor that must not look up."""
+
+MARKET_IS_FOR = ("nodeagent/market/", "nodeagent/services/", "benchmarks/", "farmctl/dev/market/choice.py")
+"""Who may import nodeagent.market: it is a library of the node's market service. The daemon never meets it."""
+
+STARTED_BY_NAME = {
+    "benchmarks": {
+        "benchmarks.ingest_blocked", "controller.main", "nodeagent.main", "nodeagent.market.exchange",
+        "nodeagent.market.feed",
+    },
+    "controller": set(),
+    "farmctl": {
+        "controller.main", "nodeagent.main", "nodeagent.market.audit", "nodeagent.market.audit.inspect",
+        "nodeagent.market.exchange", "nodeagent.market.store.prepare",
+    },
+    "nodeagent": {
+        "nodeagent.link.renewal", "nodeagent.market.audit", "nodeagent.market.audit.inspect", "nodeagent.market.feed",
+        "nodeagent.market.store.fetch", "nodeagent.market.venues.binance.source",
+        "nodeagent.market.venues.coinbase_advanced.source", "nodeagent.market.venues.coinbase_exchange.source",
+        "nodeagent.market.venues.recording", "nodeagent.replicas.unpack", "nodeagent.runner.replica.runtime",
+        "nodeagent.runner.zygote", "nodeagent.runner.zygote.warmup", "nodeagent.start",
+    },
+    "provisioning": set(),
+}  # fmt: skip
+"""A program or module that is started by its name is an arrow too, though no import shows it."""
 
 CORE_MAY_IMPORT = {
     "__future__", "agentfarm.errors", "collections", "collections.abc", "controller.core", "dataclasses", "decimal",
@@ -28,13 +65,13 @@ CORE_MAY_IMPORT = {
 }  # fmt: skip
 
 ONE_DOOR = {
-    "langgraph": ("agentfarm/sdk/", "nodeagent/zygote/", "examples/"),
-    "langchain_core": ("agentfarm/sdk/", "nodeagent/zygote/", "examples/"),
-    "questdb": ("nodeagent/feed/writer",),
+    "langgraph": ("agentfarm/sdk/", "nodeagent/runner/zygote/", "benchmarks/agents/"),
+    "langchain_core": ("agentfarm/sdk/", "nodeagent/runner/zygote/"),
+    "questdb": ("nodeagent/market/writer/",),
     "sqlalchemy": ("controller/journal/",),
-    "alembic": ("controller/journal/",),
+    "alembic": ("controller/journal/migrations/",),
     "fastapi": ("controller/gateway/",),
-    "grpc": ("controller/link/", "nodeagent/", "agentfarm/wire/"),
+    "grpc": ("controller/link/", "nodeagent/", "agentfarm/wire/", "benchmarks/"),
 }
 
 
@@ -50,12 +87,30 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
+def imported(tree: ast.Module, *, only_at_start: bool = False) -> Iterator[tuple[str, int]]:
+    """(module, line) of each import; with `only_at_start`, of those that run when the module is imported."""
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) or _is_for_types(function)
+        for node in ast.walk(function)
+        if only_at_start
+    }
     for node in ast.walk(tree):
+        if only_at_start and id(node) in inside:
+            continue
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module, node.lineno
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def is_within(name: str, allowed: tuple[str, ...]) -> bool:
+    return any(name == one or name.startswith(f"{one}.") for one in allowed)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -64,8 +119,42 @@ def test_no_part_imports_one_it_must_not_know(part: str) -> None:
         f"{path}:{line} imports {name}"
         for path, tree in modules(part)
         for name, line in imported(tree)
-        if name.split(".")[0] in FORBIDDEN[part]
+        if name.split(".")[0] in PARTS and not is_within(name, (part, *MAY_IMPORT[part]))
+        and not (str(path).startswith(MARKET_IS_FOR) and name.startswith("nodeagent.market."))
+    ]  # fmt: skip
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS_MAY_IMPORT))
+def test_a_room_imports_only_what_stands_below_it(room: str) -> None:
+    wrong = [
+        f"{path}:{line} imports {name}"
+        for path, tree in modules(room)
+        for name, line in imported(tree)
+        if name.split(".")[0] in PARTS and not is_within(name, ROOMS_MAY_IMPORT[room])
     ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_market_is_imported_by_its_own_service_alone() -> None:
+    wrong = [
+        f"{path}:{line} imports {name}"
+        for path, tree in modules(*PARTS)
+        for name, line in imported(tree)
+        if is_within(name, ("nodeagent.market",)) and not str(path).startswith(MARKET_IS_FOR)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_runner_needs_the_standard_library_alone() -> None:
+    """It runs in the agent's environment, which may hold no library of ours. The SDK is imported late."""
+    wrong = [
+        f"{path}:{line} imports {name}"
+        for path, tree in modules("nodeagent/runner")
+        for name, line in imported(tree, only_at_start=path.name != "warmup.py")
+        if name.split(".")[0] not in sys.stdlib_module_names and not is_within(name, ("nodeagent.runner",))
+        and not (path.name == "warmup.py" and is_within(name, ("agentfarm.sdk", "langgraph", "typing_extensions")))
+    ]  # fmt: skip
     assert not wrong, "\n".join(wrong)
 
 
@@ -77,6 +166,32 @@ def test_core_calls_nobody() -> None:
         if name not in CORE_MAY_IMPORT and not name.startswith("controller.core.")
     ]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("part", PROGRAMS_OF)
+def test_programs_started_by_name_are_listed_and_exist(part: str) -> None:
+    """A string that names a module of ours (`a.b` or `a.b:Class`) starts or loads it; names of loggers do not."""
+    names = {name for _, tree in modules(part) for name in texts(tree) if is_module(name)}
+    assert names == STARTED_BY_NAME[part]
+
+
+def texts(tree: ast.Module) -> Iterator[str]:
+    loggers = {
+        id(argument)
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("get_logger")
+        for argument in call.args
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in loggers:
+            yield node.value.partition(":")[0]
+
+
+def is_module(text: str) -> bool:
+    if not re.fullmatch(r"(controller|nodeagent|farmctl|benchmarks)(\.[a-z_0-9]+)+", text):
+        return False
+    path = ROOT / text.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
 
 
 @pytest.mark.parametrize("library", sorted(ONE_DOOR))
@@ -92,9 +207,10 @@ def test_big_dependency_stays_behind_its_door(library: str) -> None:
 
 def test_nobody_reads_the_environment_but_the_edges() -> None:
     allowed = (
-        "agentfarm/settings.py", "agentfarm/sdk/", "agentfarm/exchange/", "controller/main.py", "farmctl/",
-        "nodeagent/child.py", "nodeagent/environments", "nodeagent/feed/service/", "nodeagent/main.py",
-        "nodeagent/questdb/", "nodeagent/replica/", "nodeagent/start.py", "nodeagent/zygote/",
+        "agentfarm/settings.py", "agentfarm/sdk/", "benchmarks/", "controller/main.py", "farmctl/",
+        "nodeagent/machine/child.py", "nodeagent/main.py", "nodeagent/market/exchange/", "nodeagent/market/feed/",
+        "nodeagent/market/store/", "nodeagent/market/audit/", "nodeagent/replicas/environments.py",
+        "nodeagent/runner/", "nodeagent/start.py",
     )  # fmt: skip
     wrong = [
         f"{path}:{node.lineno} reads os.environ"

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentfarm import units
+from agentfarm.agents import units
+from agentfarm.agents.spec import AgentSpec, Placement, Resources, Retries, Timeouts
+from agentfarm.agents.view import SpecView
 from agentfarm.errors import InvalidRequest
-from agentfarm.spec import AgentSpec, Placement, Resources, Retries, Timeouts
-from agentfarm.spec_view import SpecView
 
 FULL = """\
 name: market-brief
@@ -217,7 +217,7 @@ def test_a_node_reads_specs_of_other_releases() -> None:
 
 
 def test_the_nodes_reader_needs_no_validator() -> None:
-    program = "import sys, agentfarm.spec_view, agentfarm.bundle; sys.exit('pydantic' in sys.modules)"
+    program = "import sys, agentfarm.agents.view, agentfarm.agents.bundle; sys.exit('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

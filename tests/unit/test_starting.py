@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from agentfarm.age import age_s
-from controller.late import Late
-from controller.starting import StartTimes
+from controller.lazy import Late
+from controller.start_times import StartTimes
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from agentfarm.bundle import digest_of
+from agentfarm.agents.bundle import digest_of
 from controller.authority import Authority
 from controller.core.commands import Command
 from controller.core.model import FarmState, Limits
@@ -18,9 +18,9 @@ from controller.engine import Engine
 from controller.gateway.server import GatewayServer
 from controller.gateway.settings import GatewaySettings
 from controller.journal.journal import Journal
-from controller.journal.reader import Reader
-from controller.journal.store import Store
-from controller.watching import Watchers
+from controller.journal.queries.reader import Reader
+from controller.journal.queries.store import Store
+from controller.watchers import Watchers
 from tests.unit.gateway.small_farm import TOKEN, MemoryLogs, SmallNode, spec_json
 
 BUNDLE = b"the bundle of every agent here"

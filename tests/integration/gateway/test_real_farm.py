@@ -10,8 +10,8 @@ import pytest
 
 from agentfarm import identity
 from agentfarm.errors import Forbidden
-from controller.gateway.models.farm import StatusView
-from controller.gateway.models.tasks import TaskPage, TaskView
+from controller.gateway.farm.models import StatusView
+from controller.gateway.tasks.models import TaskPage, TaskView
 from tests.integration.gateway.conftest import RealFarm
 
 

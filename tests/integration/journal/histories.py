@@ -49,7 +49,7 @@ from controller.core.model import (
     TaskId,
     TaskOptions,
 )
-from controller.core.tasks import thread_id
+from controller.core.tasks.life import thread_id
 from controller.core.transition import Changes
 from tests.simulation.laws import check_same, check_state
 

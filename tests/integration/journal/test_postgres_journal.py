@@ -17,7 +17,7 @@ from controller.core.model import Instant, Limits, Node, NodeName, TaskId
 from controller.core.transition import Changes, CheckpointRow, Event, FinishedTask
 from controller.journal.errors import JournalCorrupt, LostLead
 from controller.journal.journal import Journal
-from controller.journal.reader import Reader
+from controller.journal.queries.reader import Reader
 from tests.integration.journal.contract import lease, new_task, registered
 from tests.integration.journal.histories import ECHO, WALL_OFFSET_S, Clock
 

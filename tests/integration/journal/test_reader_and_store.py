@@ -11,15 +11,15 @@ import pytest
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 
-from agentfarm.bundle import digest_of
+from agentfarm.agents.bundle import digest_of
 from agentfarm.errors import Forbidden, InvalidRequest, NotFound, Unavailable
 from controller.core.lives import TaskState
 from controller.core.model import DeploymentName, Limits, NodeName, ReplicaId, TaskId, Token
 from controller.core.transition import Changes, EndedAttempt, Event, FinishedTask
 from controller.journal.journal import Journal
-from controller.journal.reader import Reader
+from controller.journal.queries.reader import Reader
+from controller.journal.queries.store import Store
 from controller.journal.schema import BUNDLE_CHUNK_BYTES
-from controller.journal.store import Store
 from tests.integration.journal.contract import lease, new_task, registered
 from tests.integration.journal.histories import ECHO, WALL_OFFSET_S, Clock
 

@@ -18,7 +18,7 @@ from alembic.runtime.migration import MigrationContext
 from agentfarm.errors import Conflict, Unavailable
 from controller.core.lives import FINAL_TASK_STATES, NodeState, Outcome, ReplicaState
 from controller.journal import schema
-from controller.journal.migrate import migrate, newest_revision
+from controller.journal.migrations.migrate import migrate, newest_revision
 
 PARTITIONS = re.compile(r"task_finished_(default|\d{8})$")
 
@@ -75,7 +75,8 @@ def test_migrating_twice_changes_nothing(empty_database_url: str) -> None:
 
 def test_start_on_the_newest_schema_does_without_alembic(database_url: str) -> None:
     code = (
-        "import sys; import controller.service; from controller.journal.migrate import migrate; migrate(sys.argv[1]);"
+        "import sys; import controller.service; from controller.journal.migrations.migrate import migrate;"
+        " migrate(sys.argv[1]);"
         " print([name for name in sys.modules if name.partition('.')[0] in ('alembic', 'mako', 'sqlalchemy')])"
     )
     done = subprocess.run([sys.executable, "-c", code, database_url], capture_output=True, text=True,

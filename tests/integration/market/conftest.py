@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from nodeagent.questdb.endpoint import Endpoint
-from nodeagent.questdb.migrate import migrate
-from nodeagent.questdb.runtime import Runtime
-from nodeagent.questdb.server import QuestDBServer
-from nodeagent.questdb.settings import QuestDBSettings
-from nodeagent.questdb.sql import query
+from nodeagent.market.store.endpoint import Endpoint
+from nodeagent.market.store.migrate import migrate
+from nodeagent.market.store.runtime import Runtime
+from nodeagent.market.store.server import QuestDBServer
+from nodeagent.market.store.settings import QuestDBSettings
+from nodeagent.market.store.sql import query
 from tests.integration.market.feeds import FeedProcess, is_up, until
 from tests.questdb import questdb_runtime
 

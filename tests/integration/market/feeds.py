@@ -14,17 +14,17 @@ from typing import Any
 
 import psutil
 
-from agentfarm.exchange import ExchangeServer
-from nodeagent.feed.service.settings import FeedSettings
-from nodeagent.questdb.endpoint import Endpoint
-from nodeagent.questdb.server import QuestDBServer, ServerState
-from nodeagent.questdb.sql import SqlRefused, query
+from nodeagent.market.exchange import ExchangeServer
+from nodeagent.market.feed.settings import FeedSettings
+from nodeagent.market.store.endpoint import Endpoint
+from nodeagent.market.store.server import QuestDBServer, ServerState
+from nodeagent.market.store.sql import SqlRefused, query
 
 SOURCES = {"advanced": "coinbase-advanced", "exchange": "coinbase-exchange", "binance": "binance"}
 
 
 class FeedProcess:
-    """`python -m nodeagent.feed.service`, started, killed and started again."""
+    """`python -m nodeagent.market.feed`, started, killed and started again."""
 
     def __init__(self, folder: Path, settings: FeedSettings) -> None:
         self.folder = folder
@@ -41,7 +41,7 @@ class FeedProcess:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "nodeagent.feed.service",
+                "nodeagent.market.feed",
                 "--config",
                 str(self.config),
                 stdout=log,

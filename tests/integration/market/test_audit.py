@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from agentfarm.exchange import ExchangeServer, GeneratedContent
-from nodeagent.questdb.server import QuestDBServer
-from nodeagent.questdb.sql import query
+from nodeagent.market.exchange import ExchangeServer, GeneratedContent
+from nodeagent.market.store.server import QuestDBServer
+from nodeagent.market.store.sql import query
 from tests.integration.market.feeds import FeedProcess, feed_for, stored_trades, until, until_all_stored
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
@@ -43,9 +43,9 @@ class Told:
 
 
 async def audit(*arguments: object) -> Told:
-    """`python -m nodeagent.feed.audit`, beside this loop, so that the exchange and the feed go on."""
+    """`python -m nodeagent.market.audit`, beside this loop, so that the exchange and the feed go on."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "nodeagent.feed.audit", *map(str, arguments),
+        sys.executable, "-m", "nodeagent.market.audit", *map(str, arguments),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     async with asyncio.timeout(60):

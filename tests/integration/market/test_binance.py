@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from agentfarm.exchange import ExchangeServer, Fault, FaultKind, GeneratedContent
-from nodeagent.feed.capture_reader import read_capture
-from nodeagent.feed.records import RecordKind, RestAnswer
-from nodeagent.feed.source import Purpose
-from nodeagent.feed.times import NS
-from nodeagent.questdb.endpoint import Endpoint
-from nodeagent.questdb.server import QuestDBServer
-from nodeagent.questdb.sql import query
+from nodeagent.market.capture.reader import read_capture
+from nodeagent.market.exchange import ExchangeServer, Fault, FaultKind, GeneratedContent
+from nodeagent.market.model.records import RecordKind, RestAnswer
+from nodeagent.market.model.source import Purpose
+from nodeagent.market.model.times import NS
+from nodeagent.market.store.endpoint import Endpoint
+from nodeagent.market.store.server import QuestDBServer
+from nodeagent.market.store.sql import query
 from tests.integration.market.feeds import (
     FeedProcess,
     feed_for,

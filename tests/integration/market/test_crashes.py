@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agentfarm.exchange import ExchangeServer, GeneratedContent
-from nodeagent.questdb.server import QuestDBServer
+from nodeagent.market.exchange import ExchangeServer, GeneratedContent
+from nodeagent.market.store.server import QuestDBServer
 from tests.integration.market.feeds import FeedProcess, feed_for, is_up, sent_trades, until, until_all_stored
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

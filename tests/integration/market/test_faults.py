@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agentfarm.exchange import ExchangeServer, Fault, FaultKind, GeneratedContent
-from nodeagent.questdb.server import QuestDBServer
-from nodeagent.questdb.sql import query
+from nodeagent.market.exchange import ExchangeServer, Fault, FaultKind, GeneratedContent
+from nodeagent.market.store.server import QuestDBServer
+from nodeagent.market.store.sql import query
 from tests.integration.market.feeds import FeedProcess, feed_for, sent_trades, until, until_all_stored
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

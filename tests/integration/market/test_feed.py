@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agentfarm.exchange import ExchangeServer, GeneratedContent
-from nodeagent.questdb.server import QuestDBServer
-from nodeagent.questdb.sql import query
+from nodeagent.market.exchange import ExchangeServer, GeneratedContent
+from nodeagent.market.store.server import QuestDBServer
+from nodeagent.market.store.sql import query
 from tests.integration.market.feeds import FeedProcess, feed_for, until, until_all_stored
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

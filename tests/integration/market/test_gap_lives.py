@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from agentfarm.exchange import ExchangeServer, Fault, FaultKind, GeneratedContent
-from nodeagent.feed.times import NS
-from nodeagent.feed.times import parse_time_ns as time_ns
-from nodeagent.questdb.server import QuestDBServer
-from nodeagent.questdb.sql import query
+from nodeagent.market.exchange import ExchangeServer, Fault, FaultKind, GeneratedContent
+from nodeagent.market.model.times import NS
+from nodeagent.market.model.times import parse_time_ns as time_ns
+from nodeagent.market.store.server import QuestDBServer
+from nodeagent.market.store.sql import query
 from tests.integration.market.feeds import FeedProcess, feed_for, until, until_all_stored
 from tests.integration.market.test_products import change, state
 

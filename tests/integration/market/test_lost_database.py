@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from agentfarm.exchange import ExchangeServer, GeneratedContent
-from nodeagent.questdb.runtime import Runtime
-from nodeagent.questdb.server import QuestDBServer
-from nodeagent.questdb.settings import QuestDBSettings
-from nodeagent.questdb.sql import query
+from nodeagent.market.exchange import ExchangeServer, GeneratedContent
+from nodeagent.market.store.runtime import Runtime
+from nodeagent.market.store.server import QuestDBServer
+from nodeagent.market.store.settings import QuestDBSettings
+from nodeagent.market.store.sql import query
 from tests.integration.market.feeds import FeedProcess, feed_for, sent_trades, until, until_all_stored
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agentfarm.exchange import ExchangeServer, GeneratedContent
-from nodeagent.questdb.runtime import Runtime
-from nodeagent.questdb.server import QuestDBServer
-from nodeagent.questdb.settings import QuestDBSettings
+from nodeagent.market.exchange import ExchangeServer, GeneratedContent
+from nodeagent.market.store.runtime import Runtime
+from nodeagent.market.store.server import QuestDBServer
+from nodeagent.market.store.settings import QuestDBSettings
 from tests.integration.market.feeds import FeedProcess, feed_for, until, until_all_stored
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -11,11 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agentfarm.exchange import ExchangeServer, GeneratedContent
-from nodeagent.feed.capture_reader import read_capture
-from nodeagent.feed.records import RecordKind
-from nodeagent.questdb.server import QuestDBServer
-from nodeagent.questdb.sql import query
+from nodeagent.market.capture.reader import read_capture
+from nodeagent.market.exchange import ExchangeServer, GeneratedContent
+from nodeagent.market.model.records import RecordKind
+from nodeagent.market.store.server import QuestDBServer
+from nodeagent.market.store.sql import query
 from tests.integration.market.feeds import FeedProcess, feed_for, sent_trades, stored_trades, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

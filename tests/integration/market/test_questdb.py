@@ -15,11 +15,11 @@ import pytest
 import pytest_asyncio
 
 from agentfarm.errors import Conflict, Unavailable
-from nodeagent.questdb.migrate import load_migrations, migrate
-from nodeagent.questdb.runtime import Java, Runtime
-from nodeagent.questdb.server import ExternalQuestDB, QuestDBServer, ServerState
-from nodeagent.questdb.settings import QuestDBSettings
-from nodeagent.questdb.sql import SqlRefused, get, query
+from nodeagent.market.store.migrate import load_migrations, migrate
+from nodeagent.market.store.runtime import Java, Runtime
+from nodeagent.market.store.server import ExternalQuestDB, QuestDBServer, ServerState
+from nodeagent.market.store.settings import QuestDBSettings
+from nodeagent.market.store.sql import SqlRefused, get, query
 from tests.integration.market.feeds import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -129,7 +129,7 @@ async def test_migrations_applied_twice_change_nothing(server: QuestDBServer) ->
 
 
 async def test_dedup_keys_are_those_of_the_rows(server: QuestDBServer) -> None:
-    from nodeagent.feed.rows import ROW_TYPES
+    from nodeagent.market.model.rows import ROW_TYPES
 
     for kind in ROW_TYPES:
         columns = (await query(server.endpoint, f"SHOW COLUMNS FROM {kind.table}")).dicts()

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from nodeagent.feed.service.settings import FeedSettings
-from nodeagent.questdb.server import QuestDBServer
+from nodeagent.market.feed.settings import FeedSettings
+from nodeagent.market.store.server import QuestDBServer
 from tests.integration.market.feeds import FeedProcess, until
 from tests.integration.market.recordings import BTC_ETH, TEN_PRODUCTS, read_truth
 from tests.integration.market.test_audit import audit

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agentfarm.exchange import ExchangeServer, RecordedContent
-from nodeagent.feed.service.replay import replay
-from nodeagent.questdb.endpoint import Endpoint
-from nodeagent.questdb.server import QuestDBServer
-from nodeagent.questdb.sql import query
+from nodeagent.market.audit.replay import replay
+from nodeagent.market.exchange import ExchangeServer, RecordedContent
+from nodeagent.market.store.endpoint import Endpoint
+from nodeagent.market.store.server import QuestDBServer
+from nodeagent.market.store.sql import query
 from tests.integration.market.conftest import wipe
 from tests.integration.market.feeds import FeedProcess, feed_for, until
 from tests.integration.market.recordings import BTC_ETH, TEN_PRODUCTS, TICKER, Trade, Truth, read_truth

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agentfarm.exchange import ExchangeServer
-from nodeagent.questdb.server import QuestDBServer
+from nodeagent.market.exchange import ExchangeServer
+from nodeagent.market.store.server import QuestDBServer
 from tests.integration.market.feeds import FeedProcess, feed_for, sent_trades, until, until_all_stored
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -9,13 +9,13 @@ from decimal import Decimal
 
 import pytest
 
-from nodeagent.feed.rows import BookRow, TickerRow, TradeRow
-from nodeagent.feed.times import MINUTE_NS
-from nodeagent.feed.writer import AnyRow, Mark, RowWriter, WriterSettings
-from nodeagent.feed.writer_drops import Drops
-from nodeagent.questdb.endpoint import Endpoint
-from nodeagent.questdb.server import QuestDBServer
-from nodeagent.questdb.sql import query
+from nodeagent.market.model.rows import BookRow, TickerRow, TradeRow
+from nodeagent.market.model.times import MINUTE_NS
+from nodeagent.market.store.endpoint import Endpoint
+from nodeagent.market.store.server import QuestDBServer
+from nodeagent.market.store.sql import query
+from nodeagent.market.writer.drops import Drops
+from nodeagent.market.writer.writer import AnyRow, Mark, RowWriter, WriterSettings
 from tests.integration.market.feeds import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -11,8 +11,8 @@ from typing import Any
 
 import grpc
 
-from agentfarm.bundle import digest_of
-from agentfarm.spec import AgentSpec
+from agentfarm.agents.bundle import digest_of
+from agentfarm.agents.spec import AgentSpec
 from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire import link_pb2_grpc
 from tests.integration.node.certificates import Authority

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from agentfarm.exchange import ExchangeServer
 from agentfarm.wire import link_pb2 as wire
+from nodeagent.market.exchange import ExchangeServer
 from tests.integration.node.conftest import Node
 from tests.integration.node.controller import ScriptedController, wanted
 from tests.integration.node.waiting import until
@@ -97,7 +97,7 @@ def _read(node: Node) -> dict[str, Any]:
 
 
 async def test_a_damaged_list_is_set_aside(tmp_path: Path) -> None:
-    from nodeagent.assigned import AssignedProducts
+    from nodeagent.services.market.products import AssignedProducts
 
     path = tmp_path / "assigned.json"
     assigned = AssignedProducts(path)

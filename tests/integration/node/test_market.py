@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from agentfarm.exchange import ExchangeServer
 from agentfarm.wire import link_pb2 as wire
+from nodeagent.market.exchange import ExchangeServer
 from tests.integration.node.conftest import Node
 from tests.integration.node.controller import ScriptedController, task, wanted
 from tests.integration.node.waiting import until
@@ -25,7 +25,7 @@ ROWS_DEADLINE_S = 60.0
 @pytest.fixture
 async def exchange() -> AsyncIterator[dict[str, Any]]:
     await questdb_runtime(offline=True)
-    command = [sys.executable, "-m", "agentfarm.exchange", "--port", "0", "--seed", "1", "--products", "BTC-USD"]
+    command = [sys.executable, "-m", "nodeagent.market.exchange", "--port", "0", "--seed", "1", "--products", "BTC-USD"]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     said = json.loads(await process.stdout.readline())
@@ -114,7 +114,7 @@ async def test_a_question_is_answered_by_a_program_beside_the_feed(
     await controller.until(lambda: 4 in controller.logs)
     await controller.send(log_stop=wire.LogStop(request_id=4))
     await until(lambda: node.log.count("market.answered") == 3)
-    assert not any("nodeagent.feed.audit" in command for _, command in node.processes())
+    assert not any("nodeagent.market.audit" in command for _, command in node.processes())
     await ask(controller, 5, "gaps", since="2000-01-01T00:00:00Z")
     await controller.until(lambda: 5 in controller.log_ends, ROWS_DEADLINE_S)
     assert controller.log_ends[5] == ""

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from agentfarm.exchange import ExchangeServer, GeneratedContent
-from nodeagent.questdb.endpoint import Endpoint
-from nodeagent.questdb.sql import query
+from nodeagent.market.exchange import ExchangeServer, GeneratedContent
+from nodeagent.market.store.endpoint import Endpoint
+from nodeagent.market.store.sql import query
 from tests.integration.market.feeds import until as until_asked
 from tests.integration.market.feeds import until_all_stored
 from tests.integration.node.conftest import Node

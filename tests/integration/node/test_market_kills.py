@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from agentfarm.exchange import ExchangeServer, GeneratedContent
-from nodeagent.questdb.endpoint import Endpoint
+from nodeagent.market.exchange import ExchangeServer, GeneratedContent
+from nodeagent.market.store.endpoint import Endpoint
 from tests.integration.market.feeds import SOURCES, until_all_stored
 from tests.integration.node.conftest import Node
 from tests.integration.node.waiting import until
 from tests.questdb import questdb_runtime
 
 PRODUCTS = ("BTC-USD", "ETH-USD", "SOL-USD")
-FEED, QUESTDB, DAEMON = "nodeagent.feed.service", "io.questdb", "daemon"
+FEED, QUESTDB, DAEMON = "nodeagent.market.feed", "io.questdb", "daemon"
 VICTIMS = ((FEED,), (QUESTDB,), (DAEMON,), (FEED, QUESTDB), (DAEMON, QUESTDB), (DAEMON, FEED), (DAEMON, FEED, QUESTDB))
 BACK_WITHIN_S = 150.0
 """A feed that was killed again and again is started again after a minute at most."""

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import serialization
 
 from agentfarm.identity import Identity, Invite, join_answer, new_secret
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.measure import process_use
+from nodeagent.machine.measure import process_use
 from tests.integration.node.certificates import Authority
 from tests.integration.node.conftest import Node
 from tests.integration.node.controller import ScriptedController, task, wanted

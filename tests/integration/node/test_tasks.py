@@ -62,7 +62,7 @@ async def test_what_an_agent_raises_is_told_with_its_own_traceback(node: Node, c
     result = await controller.result_of(1)
     assert (result.outcome, result.error_type, result.error_message) == (wire.OUTCOME_FAILED, "ValueError", "bad thing")
     assert "in broken" in result.error_traceback
-    assert "nodeagent/replica/runtime.py" not in result.error_traceback
+    assert "nodeagent/runner/replica/runtime.py" not in result.error_traceback
 
 
 async def test_sys_exit_ends_the_attempt_and_not_the_replica(node: Node, controller: ScriptedController) -> None:

@@ -22,7 +22,7 @@ from agentfarm.errors import Conflict, InvalidRequest, Unavailable
 from controller.core.model import Limits
 from controller.core.transition import Changes
 from controller.journal.journal import Journal
-from controller.journal.migrate import migrate
+from controller.journal.migrations.migrate import migrate
 from controller.postgres import EmbeddedPostgres, ExternalPostgres
 from controller.postgres import cluster as on_disk
 from tests.integration.journal.contract import new_task, registered

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.questdb.endpoint import Endpoint
-from nodeagent.questdb.server import QuestDBServer
-from nodeagent.questdb.settings import QuestDBSettings
-from nodeagent.questdb.sql import query
+from nodeagent.market.store.endpoint import Endpoint
+from nodeagent.market.store.server import QuestDBServer
+from nodeagent.market.store.settings import QuestDBSettings
+from nodeagent.market.store.sql import query
 from tests.questdb import questdb_runtime
 
 TRADES = [

@@ -14,8 +14,8 @@ import pytest
 from agentfarm.errors import InvalidRequest, Unavailable
 from agentfarm.sdk.market import MarketData
 from agentfarm.sdk.testing import farm_run
-from nodeagent.questdb.endpoint import Endpoint
-from nodeagent.questdb.sql import query_now
+from nodeagent.market.store.endpoint import Endpoint
+from nodeagent.market.store.sql import query_now
 
 BRIEF = Path(__file__).parents[3] / "examples" / "market_brief"
 

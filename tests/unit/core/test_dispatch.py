@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from controller.core.commands import NodeStreamEnded
-from controller.core.dispatch import window
 from controller.core.lives import Outcome, ReplicaState
 from controller.core.model import Limits, NodeName
+from controller.core.tasks.dispatch import window
 from tests.unit.core.farm import ECHO, LEASED, QUEUED, Farm
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from agentfarm.errors import NotFound
+from controller.core.agents.placement import Reason
 from controller.core.commands import CancelTask, Cordon, Scale, StartDrain
-from controller.core.explain import explain_deployment, explain_replica, explain_task, plan_drain, plan_replicas
 from controller.core.lives import Outcome, ReplicaState
 from controller.core.model import DeploymentName, NodeName, Policy, ReplicaId, TaskId
-from controller.core.placement import Reason
+from controller.explain.reasons import explain_deployment, explain_replica, explain_task, plan_drain, plan_replicas
 from tests.unit.core.farm import ECHO, Farm, big
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controller.core.agents.placement import Offer, Placements, Reason, Refusal, Wish, fits, place, refusals
 from controller.core.model import DeploymentName, NodeName, Policy, ReplicaId, Resources
-from controller.core.placement import Offer, Placements, Reason, Refusal, Wish, fits, place, refusals
 
 LABELS = st.dictionaries(st.sampled_from(["zone", "disk"]), st.sampled_from(["a", "b"]), max_size=2)
 WORDS = st.frozensets(st.sampled_from(["gpu", "questdb"]), max_size=2)

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentfarm.errors import CannotPlace, FarmError, InvalidRequest, NotFound
+from controller.core.agents.placement import Reason, Refusal
 from controller.core.commands import AddNode, AddProducts, Cordon, NewProduct, RemoveProducts, StartDrain, Uncordon
 from controller.core.lives import NodeState
+from controller.core.market.products import Assignment, Feeder, Wanted, assign, refusals
 from controller.core.model import COPIES_MAX, NodeName, ProductName
-from controller.core.placement import Reason, Refusal
-from controller.core.products import Assignment, Feeder, Wanted, assign, refusals
 from tests.unit.core.farm import Farm
 
 N1, N2, N3 = NodeName("n1"), NodeName("n2"), NodeName("n3")

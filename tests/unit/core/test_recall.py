@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from controller.core.commands import AttemptResult, AttemptsEnded, CancelTask, Remove, StartDrain
-from controller.core.dispatch import room_at
-from controller.core.explain import explain_replica, explain_task
 from controller.core.lives import Outcome, ReplicaState, TaskState
 from controller.core.model import Limits, NodeName, Replica, Task, Token
-from controller.core.tasks import GIVEN_BACK
+from controller.core.tasks.dispatch import room_at
+from controller.core.tasks.life import GIVEN_BACK
+from controller.explain.reasons import explain_replica, explain_task
 from tests.unit.core.farm import LEASED, RUNNING, Farm
 
 WAIT_S = Limits().recall_after_s + 0.5

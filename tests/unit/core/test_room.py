@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from controller.core.agents.room import MAKE_ROOM_AFTER_S
 from controller.core.commands import StartDrain
 from controller.core.lives import ReplicaState
 from controller.core.model import NodeName
-from controller.core.room import MAKE_ROOM_AFTER_S
 from tests.unit.core.farm import ECHO, LEASED, Farm, big
 
 SOON_S = MAKE_ROOM_AFTER_S + 1.5  # and the next look for room

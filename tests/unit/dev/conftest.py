@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from farmctl.dev.keeping import Keeper
-from farmctl.dev.processes import Program
-from farmctl.dev.stopping import StopWish
+from farmctl.dev.processes.keeper import Keeper
+from farmctl.dev.processes.process import Program
+from farmctl.dev.stop import StopWish
 
 DEADLINE_S = 60.0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentfarm.errors import InvalidRequest
-from farmctl.dev.market import MarketKind, choose_market, is_live_reachable
+from farmctl.dev.market.choice import MarketKind, choose_market, is_live_reachable
 
 
 def never() -> bool:

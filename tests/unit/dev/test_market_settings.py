@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from farmctl.dev.folder import FarmFolder
-from farmctl.dev.market import PRODUCTS, PROTOCOLS, choose_market
-from farmctl.dev.programs import Addresses, exchange_program, market_settings
-from nodeagent.feed.source import load_source
+from farmctl.dev.market.choice import PRODUCTS, PROTOCOLS, choose_market
+from farmctl.dev.processes.programs import Addresses, exchange_program, market_settings
+from nodeagent.market.model.source import load_source
 from nodeagent.settings import MarketSettings
 
 

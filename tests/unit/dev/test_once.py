@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from farmctl.dev.agents import should_deploy
-from farmctl.dev.checks import (
+from farmctl.dev.once.checks import (
     answers_given,
     brief_is_consistent,
     figure_problems,
     something_was_told,
     tasks_succeeded,
 )
-from farmctl.dev.running import RowRate
-from farmctl.dev.watching import Glimpse
+from farmctl.dev.run import RowRate
+from farmctl.dev.snapshot import Glimpse
 from farmctl.dev.workload import BRIEF_AGENT, BRIEF_EVERY_S, QUESTION_AGENT, QUESTION_EVERY_S, Rhythm, brief_text
 
 GOOD = {"vwap": "100.5", "low": "100", "high": "101", "volume": "2", "trades": "3", "imbalance": "-0.5",

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from agentfarm.errors import Conflict
-from farmctl.dev import ports
+from farmctl.dev.processes import ports
 
 
 def test_wanted_port_that_is_taken_is_refused() -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from agentfarm.errors import Unavailable
-from farmctl.dev.keeping import HEALTHY_AFTER_S, RESTART_FIRST_S, RESTART_MAX_S, Keeper, next_start
-from farmctl.dev.processes import Process, Program
-from farmctl.dev.stopping import Interrupted, StopWish
+from farmctl.dev.processes.keeper import HEALTHY_AFTER_S, RESTART_FIRST_S, RESTART_MAX_S, Keeper, next_start
+from farmctl.dev.processes.process import Process, Program
+from farmctl.dev.stop import Interrupted, StopWish
 from tests.unit.dev.conftest import is_gone, until
 
 Make = Callable[..., Program]
@@ -98,7 +98,7 @@ def test_stop_kills_what_ignores_it_and_the_children_of_all(program: Make, keepe
 
 def test_a_second_wish_shortens_the_deadline(program: Make, keeper: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     kept, _ = keeper
-    monkeypatch.setattr("farmctl.dev.keeping.URGENT_STOP_S", 0.1)
+    monkeypatch.setattr("farmctl.dev.processes.keeper.URGENT_STOP_S", 0.1)
     wish = StopWish()
     stubborn = kept.start(program(STUBBORN, is_ready=says("ready"), stop_within_s=3600), wish)
     wish.wish()

@@ -12,14 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from farmctl.dev.records import Record, end_descendants, end_leftovers, find, write_down
+from farmctl.dev.processes.records import Record, end_descendants, end_leftovers, find, write_down
 from tests.unit.dev.conftest import is_gone, until
 
 SLEEPER = (sys.executable, "-c", "import signal; print(1, flush=True); signal.pause()")
 
 ADOPTING = """
 import subprocess, sys
-from farmctl.dev.records import adopt_orphans, end_descendants
+from farmctl.dev.processes.records import adopt_orphans, end_descendants
 adopt_orphans()
 middle = '''
 import subprocess, sys
@@ -107,7 +107,7 @@ def test_an_orphan_comes_to_us_and_is_ended() -> None:
 
 def test_nothing_below_us_means_nothing_to_end() -> None:
     answer = subprocess.run(
-        [sys.executable, "-c", "from farmctl.dev.records import end_descendants as e; print(e(()))"],
+        [sys.executable, "-c", "from farmctl.dev.processes.records import end_descendants as e; print(e(()))"],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert answer.stdout.strip() == "[]"

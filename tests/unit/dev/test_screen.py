@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from farmctl.dev.screen import LINE_EVERY_S, LineScreen, LiveScreen, Shown, line, picture
-from farmctl.dev.watching import Glimpse
+from farmctl.dev.snapshot import Glimpse
 
 STATUS: dict[str, Any] = {
     "nodes": [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from farmctl.dev.market import Market, MarketKind
-from farmctl.dev.shelf import exchange_shelf, last_trade_ids, market_key
+from farmctl.dev.market.choice import Market, MarketKind
+from farmctl.dev.market.shelf import exchange_shelf, last_trade_ids, market_key
 
 
 def test_another_market_gets_a_store_of_its_own_and_the_first_comes_back_whole(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from controller.gateway.http_server import HttpServer
+from controller.gateway.http.server import HttpServer
+from farmctl.api.session import Session
 from farmctl.main import run
-from farmctl.session import Session
 from tests.unit.gateway.small_farm import TOKEN, SmallFarm
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ class ServedFarm:
 
 @pytest.fixture
 def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedFarm]:
-    monkeypatch.setattr("controller.gateway.http_server.DRAIN_S", 0)
+    monkeypatch.setattr("controller.gateway.http.server.DRAIN_S", 0)
     served = ServedFarm("node-1", "node-2")
     token = tmp_path / "operator.token"
     token.write_text(TOKEN + "\n")

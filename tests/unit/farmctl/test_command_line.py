@@ -130,7 +130,7 @@ def test_what_is_no_farm_is_said_to_be_none(farmctl: Farmctl, tmp_path: Path, mo
 def test_help_imports_neither_httpx_nor_pydantic() -> None:
     program = (
         "import sys; from farmctl.main import run; run(['--help']); "
-        "print([name for name in ('httpx', 'pydantic', 'yaml', 'agentfarm.spec') if name in sys.modules])"
+        "print([name for name in ('httpx', 'pydantic', 'yaml', 'agentfarm.agents.spec') if name in sys.modules])"
     )
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=dict(os.environ)

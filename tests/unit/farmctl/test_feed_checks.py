@@ -11,7 +11,7 @@ import pytest
 
 from agentfarm.errors import InvalidRequest, Unavailable
 from controller.core.model import Measured, NodeName
-from farmctl.feed_answers import moment
+from farmctl.display.market_answers import moment
 from tests.unit.farmctl.conftest import Ran, ServedFarm
 from tests.unit.gateway.test_feed_questions import Feeds
 

@@ -9,7 +9,7 @@ import pytest
 
 from controller.core.commands import ReplicaNews, ReplicasReported, Tick, Uncordon
 from controller.core.lives import ReplicaState
-from farmctl.session import Session
+from farmctl.api.session import Session
 from tests.unit.farmctl.conftest import Ran, ServedFarm
 
 Farmctl = Callable[..., Ran]

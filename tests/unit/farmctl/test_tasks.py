@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agentfarm.errors import Unavailable
-from farmctl.client import FarmClient
+from farmctl.api.client import FarmClient
 from tests.unit.farmctl.conftest import Ran, ServedFarm
 
 Farmctl = Callable[..., Ran]

@@ -15,9 +15,9 @@ from typing import Any
 
 import orjson
 
-from agentfarm.bundle import digest_of
+from agentfarm.agents.bundle import digest_of
+from agentfarm.agents.spec import AgentSpec
 from agentfarm.errors import FarmError, NotFound, Unavailable
-from agentfarm.spec import AgentSpec
 from controller.core.commands import (
     AddNode,
     AttemptResult,
@@ -48,14 +48,14 @@ from controller.core.model import (
 )
 from controller.core.transition import Assign, CancelAttempts, FinishedTask, Lease, SetDesired, Transition
 from controller.engine import EngineMetrics
-from controller.following import EventBus
+from controller.followers import EventBus
+from controller.gateway.agents.policies import policy_of
 from controller.gateway.app import app_of
-from controller.gateway.farm import Farm
-from controller.gateway.models.nodes import InviteAnswer, JoinAnswer, JoinBody
-from controller.gateway.policies import policy_of
+from controller.gateway.nodes.models import InviteAnswer, JoinAnswer, JoinBody
+from controller.gateway.scope import Farm
 from controller.gateway.settings import GatewaySettings
-from controller.gateway.views.tasks import error_view, finished_view, live_view
-from controller.watching import StateChange, TaskWatch, Watchers
+from controller.gateway.tasks.views import error_view, finished_view, live_view
+from controller.watchers import StateChange, TaskWatch, Watchers
 
 TOKEN = "operator-token-of-the-tests"
 DIGEST = digest_of(b"a bundle")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import httpx
 
-from agentfarm.bundle import digest_of
-from controller.gateway.models.deployments import DeploymentView, PlanView
-from controller.gateway.models.explain import ExplainView
+from agentfarm.agents.bundle import digest_of
+from controller.gateway.agents.models import DeploymentView, PlanView
+from controller.gateway.farm.explain_models import ExplainView
 from tests.unit.gateway.small_farm import DIGEST, SmallFarm, spec_json
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from controller.gateway import limits
+from controller.gateway.http import limits
 
 PAGE = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text(encoding="utf-8")
 

@@ -13,8 +13,8 @@ import pytest
 
 from agentfarm.errors import Conflict, FarmError, Unavailable
 from controller.core.model import Measured, NodeName
-from controller.gateway import fan_out
-from controller.gateway.fan_out import told_by_all
+from controller.gateway.market import fan_out
+from controller.gateway.market.fan_out import told_by_all
 from tests.unit.gateway.small_farm import SmallFarm
 
 DONE = b'{"event": "done", "is_good": true}\n'

@@ -8,7 +8,7 @@ from typing import Any, cast
 from controller.core.lives import TaskState
 from controller.core.model import DeploymentName, FarmState, Limits, Task, TaskId
 from controller.core.transition import FinishedTask
-from controller.gateway.journal_history import JournalHistory
+from controller.gateway.stored import JournalHistory
 
 
 class SlowJournal:

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from controller.core.lives import ProductState
-from controller.gateway.limits import FEED_PRODUCTS_MAX, TASK_PRODUCTS_MAX
-from controller.gateway.models.market import ExplainProductView, FeedAnswer, ProductList
-from controller.gateway.models.nodes import DrainPlanView, NodeView
+from controller.gateway.http.limits import FEED_PRODUCTS_MAX, TASK_PRODUCTS_MAX
+from controller.gateway.market.models import ExplainProductView, FeedAnswer, ProductList
+from controller.gateway.nodes.models import DrainPlanView, NodeView
 from tests.unit.gateway.small_farm import SmallFarm
 
 PATH = "/v1/market/products"

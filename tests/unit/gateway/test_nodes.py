@@ -8,8 +8,8 @@ import pytest
 from controller.core.commands import Command, ReplicaNews, ReplicasReported
 from controller.core.lives import ReplicaState
 from controller.core.model import NodeName, ReplicaId
-from controller.gateway.models.farm import StatusView
-from controller.gateway.models.nodes import DrainPlanView, NodeView
+from controller.gateway.farm.models import StatusView
+from controller.gateway.nodes.models import DrainPlanView, NodeView
 from tests.unit.gateway.small_farm import SmallFarm
 
 

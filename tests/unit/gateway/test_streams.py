@@ -10,8 +10,8 @@ import httpx
 import orjson
 import pytest
 
-from controller.gateway import sse
-from controller.gateway.http_server import HttpServer
+from controller.gateway.http import sse
+from controller.gateway.http.server import HttpServer
 from tests.unit.gateway.small_farm import TOKEN, SmallFarm
 
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
@@ -107,7 +107,7 @@ async def test_stream_tells_a_problem_when_the_farm_goes_away(http: httpx.AsyncC
 async def test_long_wait_ends_when_its_caller_goes(
     http: httpx.AsyncClient, small: SmallFarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("controller.gateway.waiting.SOON_S", 0.01)
+    monkeypatch.setattr("controller.gateway.tasks.wait.SOON_S", 0.01)
     task = (await http.post("/v1/tasks", json={"agent": "slow"})).json()["id"]
     with pytest.raises(httpx.ReadTimeout):
         await http.get(f"/v1/tasks/{task}/wait?timeout=60", timeout=0.2)
@@ -202,7 +202,7 @@ async def test_taken_port_is_said_by_name(small: SmallFarm) -> None:
 
 
 async def test_stop_cuts_streams(small: SmallFarm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.gateway.http_server.DRAIN_S", 0)
+    monkeypatch.setattr("controller.gateway.http.server.DRAIN_S", 0)
     server = HttpServer(small.app, "127.0.0.1", 0)
     await server.start()
     url = f"http://127.0.0.1:{server.port}"

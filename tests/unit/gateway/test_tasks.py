@@ -9,8 +9,8 @@ import httpx
 import orjson
 import pytest
 
-from controller.gateway.json_input import write_json
-from controller.gateway.models.tasks import TaskPage, TaskView
+from controller.gateway.http.json_input import write_json
+from controller.gateway.tasks.models import TaskPage, TaskView
 from tests.unit.gateway.small_farm import SmallFarm
 
 

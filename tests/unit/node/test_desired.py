@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.desired import Presence, SeatPlan, plan_seats
+from nodeagent.core.desired import Presence, SeatPlan, plan_seats
 
 ids = st.integers(1, 8)
 presents = st.dictionaries(ids, st.sampled_from(Presence))

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from agentfarm.errors import InvalidRequest
-from nodeagent.feed.audit.__main__ import _options
-from nodeagent.feed_questions import arguments_of
+from nodeagent.market.audit.__main__ import _options
+from nodeagent.services.market.questions import arguments_of
 
 
 def test_arguments_become_options_that_the_program_reads() -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodeagent.replica import frames
-from nodeagent.replica.frames import FrameReader, Kind, Output, Pong, ProtocolError, Result, Run
+from nodeagent.runner.replica import frames
+from nodeagent.runner.replica.frames import FrameReader, Kind, Output, Pong, ProtocolError, Result, Run
 
 u64 = st.integers(0, 2**64 - 1)
 u32 = st.integers(0, 2**32 - 1)

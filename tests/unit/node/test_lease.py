@@ -6,7 +6,7 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from nodeagent.lease import Lease
+from nodeagent.core.lease import Lease
 
 
 class Clock:

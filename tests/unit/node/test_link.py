@@ -7,11 +7,11 @@ import asyncio
 import grpc
 import pytest
 
-from nodeagent import knocking
-from nodeagent.calls import Calls
 from nodeagent.daemon import Daemon
-from nodeagent.link import Link, Peer
-from nodeagent.outgoing import Outgoing
+from nodeagent.link import knock as knocking
+from nodeagent.link.calls import Calls
+from nodeagent.link.outgoing import Outgoing
+from nodeagent.link.stream import Link, Peer
 
 
 def aio_error() -> grpc.aio.AioRpcError:

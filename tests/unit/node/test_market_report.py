@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.market_report import market_report
-from nodeagent.outgoing import Outgoing
+from nodeagent.link.outgoing import Outgoing
+from nodeagent.services.market.report import market_report
 
 GOOD = {"products": {"A-USD": {"state": "good", "reason": ""}}}
 OLD = {"products": {"A-USD": {"last_trade_id": 1}}}

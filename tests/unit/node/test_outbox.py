@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.outbox import Outbox
+from nodeagent.link.outbox import Outbox
 
 
 class Told:

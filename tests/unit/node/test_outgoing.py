@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.outgoing import OUTPUT_BYTES_MAX, RESULT_BYTES_PER_MESSAGE, Outgoing
+from nodeagent.link.outgoing import OUTPUT_BYTES_MAX, RESULT_BYTES_PER_MESSAGE, Outgoing
 
 
 def result(token: int, size: int = 1) -> wire.AttemptResult:

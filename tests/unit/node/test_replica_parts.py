@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from nodeagent.replica.frames import GIVEN_BACK, Outcome, Result, Run, read_results
-from nodeagent.replica.ledger import Ledger
-from nodeagent.replica.slots import Slots, read_slots
-from nodeagent.replica.threads import CURRENT_TOKEN, AttemptThreads
-from nodeagent.replica.unix_sockets import connect, listen
+from nodeagent.runner.replica.frames import GIVEN_BACK, Outcome, Result, Run, read_results
+from nodeagent.runner.replica.ledger import Ledger
+from nodeagent.runner.replica.slots import Slots, read_slots
+from nodeagent.runner.replica.threads import CURRENT_TOKEN, AttemptThreads
+from nodeagent.runner.replica.unix_sockets import connect, listen
 
 
 def run(token: int) -> Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodeagent.restarts import DEFAULT_POLICY, Crashes
+from nodeagent.core.restarts import DEFAULT_POLICY, Crashes
 
 
 def test_five_crashes_within_a_minute_are_a_loop() -> None:

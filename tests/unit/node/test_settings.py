@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agentfarm.errors import InvalidRequest
-from nodeagent.environments import GRAPH_MODULES, environment_name, modules_to_share
-from nodeagent.market import feed_settings, market_kind
+from nodeagent.replicas.environments import GRAPH_MODULES, environment_name, modules_to_share
+from nodeagent.services.market.programs import feed_settings, market_kind
 from nodeagent.settings import MarketSettings, NodeSettings
 from nodeagent.start import load_settings
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from nodeagent.replica.unix_sockets import listen
-from nodeagent.zygote.messages import SOCKET_NAME, LineReader, encode
-from nodeagent.zygotes import Zygotes
+from nodeagent.replicas.zygotes import Zygotes
+from nodeagent.runner.replica.unix_sockets import listen
+from nodeagent.runner.zygote.messages import SOCKET_NAME, LineReader, encode
 
 
 class SlowZygote:

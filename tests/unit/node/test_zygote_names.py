@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nodeagent.environments import Environment
-from nodeagent.programs import RuntimeFolder
-from nodeagent.replica.launch import Launch
-from nodeagent.zygotes import Zygotes
+from nodeagent.machine.programs import RuntimeFolder
+from nodeagent.replicas.environments import Environment
+from nodeagent.replicas.zygotes import Zygotes
+from nodeagent.runner.replica.launch import Launch
 
 
 def launch(bundle: Path, **changes: object) -> Launch:

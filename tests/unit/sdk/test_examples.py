@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentfarm.agents.sources import find_agents
 from agentfarm.errors import Unavailable
 from agentfarm.sdk import Reject
 from agentfarm.sdk.market import Trade
 from agentfarm.sdk.testing import FarmRun, MemoryCheckpoints, farm_arun, farm_run, load
-from agentfarm.sources import find_agents
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 

@@ -283,7 +283,7 @@ async def failure(folder: Path, source: str, value: object) -> BaseException:
 
 async def test_a_rejected_input_has_no_traceback_of_ours(tmp_path: Path) -> None:
     error = await failure(tmp_path, QUESTION, {})
-    assert agent_traceback(error, tmp_path).startswith("agentfarm.sdk.running.Reject: The input does not fit")
+    assert agent_traceback(error, tmp_path).startswith("agentfarm.sdk.run.Reject: The input does not fit")
 
 
 async def test_an_error_outside_the_agents_lines_shows_where_it_came_from(tmp_path: Path) -> None:

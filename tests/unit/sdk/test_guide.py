@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from agentfarm.agents.sources import find_agents
+from agentfarm.agents.spec import AgentSpec
 from agentfarm.sdk.testing import FarmRun, farm_run, load
-from agentfarm.sources import find_agents
-from agentfarm.spec import AgentSpec
 
 GUIDE = Path(__file__).parents[3] / "docs" / "writing-an-agent.md"
 

@@ -1,0 +1,144 @@
+"""Batch submit: NDJSON in, NDJSON out, as fast as one core can read it.
+
+Lines are gathered into chunks, each one command to the engine; a few chunks are in flight while the next is read, so
+that reading and committing overlap. Answers are held until the last line was read: a client that writes everything
+before it reads anything must not end up waiting for us while we wait for it. They are small, and bounded in number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+
+from agentfarm.errors import FarmError
+from controller.core.commands import KnownTask, NewTask, SubmitTasks
+from controller.gateway.history import History
+from controller.gateway.http.answers import dump
+from controller.gateway.http.limits import (
+    BATCH_CHUNK_BYTES,
+    BATCH_CHUNK_LINES,
+    BATCH_CHUNKS_IN_FLIGHT,
+    BATCH_LINES_MAX,
+    ENGINE_DEADLINE_S,
+    ENVELOPE_MAX_BYTES,
+)
+from controller.gateway.http.problems import TooLarge, problem_of
+from controller.gateway.scope import EngineLike
+from controller.gateway.tasks.submission import SubmissionReader
+from controller.gateway.tasks.submit import refuse_other_work
+
+
+async def submit_batch(
+    engine: EngineLike, history: History, reader: SubmissionReader, body: AsyncIterator[bytes], payload_max_bytes: int
+) -> bytes:
+    """Submit every line; the answer has one line of JSON for each, in order."""
+    batch = _Batch(engine, history, reader)
+    async for line in split_lines(body, payload_max_bytes + ENVELOPE_MAX_BYTES):
+        if not await batch.take(line):
+            break
+    return b"".join(
+        dump({"index": index, "problem": problem_of(answer)}) + b"\n"
+        if isinstance(answer, FarmError)
+        else b'{"index":%d,"id":%d}\n' % (index, answer)
+        for index, answer in enumerate(await batch.finish())
+    )
+
+
+class _Batch:
+    """The lines of one request on their way: answers in order, chunks in flight."""
+
+    def __init__(self, engine: EngineLike, history: History, reader: SubmissionReader) -> None:
+        self._engine = engine
+        self._history = history
+        self._reader = reader
+        self._answers: list[int | FarmError] = []
+        self._chunk: list[NewTask] = []
+        self._places: list[int] = []  # of the chunk's tasks among the answers
+        self._chunk_bytes = 0
+        self._in_flight: deque[asyncio.Task[None]] = deque()
+
+    async def take(self, line: bytes | FarmError) -> bool:
+        """One more line. False: the limit of lines is reached and no more are taken."""
+        if isinstance(line, bytes) and not line.strip():
+            return True
+        place = len(self._answers)
+        if place >= BATCH_LINES_MAX:
+            self._answers.append(_too_many())
+            return False
+        try:
+            if isinstance(line, FarmError):
+                raise line
+            task = self._reader.read_line(line)
+        except FarmError as problem:
+            self._answers.append(problem)
+            return True
+        self._answers.append(0)
+        self._chunk.append(task)
+        self._places.append(place)
+        self._chunk_bytes += len(task.input)
+        if len(self._chunk) >= BATCH_CHUNK_LINES or self._chunk_bytes >= BATCH_CHUNK_BYTES:
+            await self._send()
+        return True
+
+    async def finish(self) -> list[int | FarmError]:
+        """Wait for every chunk; the answers of all lines."""
+        if self._chunk:
+            await self._send()
+        while self._in_flight:
+            await self._in_flight.popleft()
+        return self._answers
+
+    async def _send(self) -> None:
+        while len(self._in_flight) >= BATCH_CHUNKS_IN_FLIGHT:
+            await self._in_flight.popleft()
+        self._in_flight.append(asyncio.create_task(self._submit(tuple(self._chunk), self._places)))
+        self._chunk, self._places, self._chunk_bytes = [], [], 0
+
+    async def _submit(self, tasks: tuple[NewTask, ...], places: list[int]) -> None:
+        try:
+            given = await self._engine.ask(SubmitTasks(tasks), deadline_s=ENGINE_DEADLINE_S)
+        except FarmError as problem:
+            given = [problem] * len(tasks)
+        for place, answer, task in zip(places, given, tasks, strict=True):
+            self._answers[place] = await self._checked(answer, task) if isinstance(answer, KnownTask) else answer
+
+    async def _checked(self, known: KnownTask, task: NewTask) -> int | FarmError:
+        try:
+            await refuse_other_work(self._history, known, task)
+        except FarmError as problem:
+            return problem
+        return known
+
+
+async def split_lines(body: AsyncIterator[bytes], line_max_bytes: int) -> AsyncIterator[bytes | FarmError]:
+    """The lines of a body. One that is too long is skipped to its end and given as the error it is."""
+    rest, is_skipping = b"", False
+    async for piece in body:
+        lines = (rest + piece).split(b"\n") if rest else piece.split(b"\n")
+        rest = lines.pop()
+        for line in lines:
+            if is_skipping or len(line) > line_max_bytes:
+                is_skipping = False
+                yield _line_too_long(line_max_bytes)
+            else:
+                yield line
+        if len(rest) > line_max_bytes:
+            rest, is_skipping = b"", True
+    if is_skipping:
+        yield _line_too_long(line_max_bytes)
+    elif rest:
+        yield rest
+
+
+def _line_too_long(maximum: int) -> TooLarge:
+    return TooLarge(f"The line has more than {maximum:,} bytes.", limit="LINE_MAX_BYTES", maximum=maximum)
+
+
+def _too_many() -> TooLarge:
+    return TooLarge(
+        f"A batch has at most {BATCH_LINES_MAX:,} lines; this line and those after it were not read.",
+        remedy="Send the rest as another batch.",
+        limit="BATCH_LINES_MAX",
+        maximum=BATCH_LINES_MAX,
+    )

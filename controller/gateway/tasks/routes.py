@@ -1,0 +1,170 @@
+"""Tasks over HTTP: submit, look, wait, watch, cancel, retry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from starlette.responses import Response
+
+from agentfarm.errors import Conflict, InvalidRequest, NotFound
+from controller.core.commands import CancelTask, NewTask, SubmitTasks
+from controller.core.lives import TaskState
+from controller.core.model import TaskId, TaskOptions
+from controller.gateway.http import sse
+from controller.gateway.http.answers import json_response
+from controller.gateway.http.bodies import body_of
+from controller.gateway.http.limits import ENGINE_DEADLINE_S, PAGE_DEFAULT, PAGE_MAX, WAIT_MAX_S
+from controller.gateway.http.prefixes import find_deployment
+from controller.gateway.scope import Farm
+from controller.gateway.tasks.batch import submit_batch
+from controller.gateway.tasks.models import BatchAnswer, BatchLine, CancelAnswer, SubmitBody, TaskPage, TaskView
+from controller.gateway.tasks.submission import SubmissionReader, answer_of
+from controller.gateway.tasks.submit import answer_submitted, submit_one
+from controller.gateway.tasks.views import current_attempt
+from controller.gateway.tasks.wait import look_at, no_task, task_events, wait_while_wanted
+from controller.gateway.the_farm import TheFarm
+
+router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
+
+Id = Annotated[int, Path(alias="id", ge=1, le=2**53, examples=[1042])]
+Wait = Annotated[float, Query(ge=0, le=WAIT_MAX_S, description="Seconds to wait for the result.")]
+
+
+@router.post(
+    "", response_model=TaskView, status_code=201, openapi_extra=body_of(SubmitBody), operation_id="submit_task",
+    responses={200: {"model": TaskView, "description": "This idempotency key was known: the earlier task."}},
+)  # fmt: skip
+async def submit(
+    request: Request,
+    farm: TheFarm,
+    wait: Wait = 0.0,
+    stream: Annotated[bool, Query(description="Answer with the task's events, as /events does.")] = False,
+    idempotency_key: Annotated[str | None, Header(description="Equal keys make one task.")] = None,
+) -> Response:
+    """Submit one task. It is durable when this answers; with `wait` the answer is its result, if that comes in time."""
+    if stream:
+        sse.check_room()
+    done = await submit_one(farm, await request.body(), idempotency_key)
+    if stream:
+        return sse.event_stream(task_events(farm, done.task), done.status, done.headers)
+    return await answer_submitted(farm, done, wait, request.receive)
+
+
+@router.post(
+    "/batch", response_model=BatchAnswer, openapi_extra=body_of(BatchLine, media_type="application/x-ndjson"),
+    operation_id="submit_batch",
+)  # fmt: skip
+async def batch(request: Request, farm: TheFarm) -> Response:
+    """Submit many tasks, one JSON object a line; the answer has one line for each, in order."""
+    reader = SubmissionReader(farm.state, farm.settings.payload_max_bytes)
+    answers = await submit_batch(farm.engine, farm.history, reader, request.stream(), farm.settings.payload_max_bytes)
+    return Response(answers, media_type="application/x-ndjson")
+
+
+@router.get("", response_model=TaskPage, operation_id="list_tasks")
+async def list_tasks(
+    farm: TheFarm,
+    state: Annotated[list[TaskState] | None, Query(description="Only these; may be repeated.")] = None,
+    agent: Annotated[str | None, Query(description="Only of this agent; a unique prefix will do.")] = None,
+    after: Annotated[int | None, Query(ge=1, le=2**53, description="`next_after` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT,
+) -> Response:
+    """Tasks, newest first, without their inputs and outputs."""
+    name = _agent_filter(farm, agent) if agent is not None else None
+    tasks = await farm.history.tasks([item.value for item in state or ()], name, after, limit)
+    more = tasks[-1]["id"] if len(tasks) == limit else None
+    return json_response({"tasks": tasks, "next_after": more})
+
+
+@router.get("/{id}", response_model=TaskView, operation_id="show_task")
+async def show(task_id: Id, farm: TheFarm) -> Response:
+    """One task with all its attempts."""
+    task = TaskId(task_id)
+    stored = await farm.history.task(task)
+    live = farm.state.tasks.get(task)
+    if stored is None and live is None:
+        raise no_task(task)
+    is_over = stored is not None and (live is None or stored["is_final"])
+    view: dict[str, Any] = stored if stored is not None and is_over else await look_at(farm, task)
+    if stored is not None and view["input"] is None:
+        view["input"] = stored["input"]
+    attempts = await farm.history.attempts(task)
+    now = current_attempt(live) if live is not None and not is_over else None
+    is_told = now is not None and any(each["attempt"] == now["attempt"] for each in attempts)  # it ended meanwhile
+    view["attempts"] = attempts + ([now] if now is not None and not is_told else [])
+    return json_response(view)
+
+
+@router.get("/{id}/wait", response_model=TaskView, operation_id="wait_for_task")
+async def wait_task(task_id: Id, request: Request, farm: TheFarm, timeout: Wait = 30.0) -> Response:
+    """The task once it has ended, or as it stands when the time is over (`is_final` tells)."""
+    return json_response(await wait_while_wanted(farm, TaskId(task_id), timeout, request.receive))
+
+
+@router.get("/{id}/events", operation_id="watch_task", response_class=Response,
+            responses={200: {"content": {"text/event-stream": {}}}})  # fmt: skip
+async def watch(
+    task_id: Id,
+    farm: TheFarm,
+    last_event_id: Annotated[str | None, Header(description="Resume after this piece of output.")] = None,
+) -> Response:
+    """Server-sent events: `state` when it moves, `output` for each piece, `end` with the task's view."""
+    sse.check_room()
+    await look_at(farm, TaskId(task_id))
+    return sse.event_stream(task_events(farm, TaskId(task_id), event_id(last_event_id)))
+
+
+@router.post("/{id}/cancel", response_model=CancelAnswer, operation_id="cancel_task")
+async def cancel(task_id: Id, farm: TheFarm) -> Response:
+    """Cancel: a queued task ends at once, a running one when its node says that nothing works on it any more."""
+    try:
+        state = await farm.engine.ask(CancelTask(TaskId(task_id)), deadline_s=ENGINE_DEADLINE_S)
+    except NotFound:
+        stored = await look_at(farm, TaskId(task_id))
+        if stored["state"] != TaskState.CANCELLED:
+            raise _has_ended(task_id, stored["state"]) from None
+        state = TaskState.CANCELLED
+    return json_response({"id": task_id, "state": state})
+
+
+@router.post("/{id}/retry", response_model=TaskView, status_code=201, operation_id="retry_task")
+async def retry(task_id: Id, farm: TheFarm) -> Response:
+    """A new task with the input and options of one that has ended; its `retry_of` names the old one."""
+    old = await look_at(farm, TaskId(task_id))
+    if not old["is_final"]:
+        raise Conflict(f"Task {task_id} is {old['state']}; only a task that has ended can be retried.",
+                       remedy="Wait for it, or cancel it first.", state=str(old["state"]))  # fmt: skip
+    task = as_retry(await farm.history.submission(TaskId(task_id)), task_id)
+    answers = await farm.engine.ask(SubmitTasks((task,)), deadline_s=ENGINE_DEADLINE_S)
+    new_id = answer_of(answers[0])
+    return json_response(await look_at(farm, TaskId(new_id)), 201, {"Location": f"/v1/tasks/{new_id}"})
+
+
+def event_id(text: str | None) -> int:
+    """A Last-Event-ID of ours, or 0."""
+    if text is None or not text.strip():
+        return 0
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise InvalidRequest(f"Last-Event-ID {text[:40]!r} is not one of ours.", remedy="Leave it out to start anew.")
+    return int(text)
+
+
+def as_retry(old: NewTask, task_id: int) -> NewTask:
+    """The same work as a new task: the old one's key is spent, everything else holds."""
+    options = replace(old.options or TaskOptions(), idempotency_key=None, retry_of=task_id)
+    return replace(old, options=options)
+
+
+def _agent_filter(farm: Farm, agent: str) -> str:
+    """The agent meant; one that was removed may still be asked for by its whole name."""
+    try:
+        return find_deployment(farm.state, agent)
+    except NotFound:
+        return agent
+
+
+def _has_ended(task_id: int, state: str) -> Conflict:
+    return Conflict(f"Task {task_id} is {state} already.", remedy="'farmctl task show' tells how it ended.",
+                    state=str(state))  # fmt: skip

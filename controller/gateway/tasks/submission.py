@@ -1,0 +1,130 @@
+"""From JSON to a NewTask: the same reading for one task and for a batch of a hundred thousand.
+
+The common form of a line (agent, input, key, priority) is read without pydantic; anything unusual goes through the
+model, which finds the words for what is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from agentfarm.errors import FarmError, InvalidRequest
+from controller.core.commands import NewTask
+from controller.core.model import PRIORITY_MAX, PRIORITY_MIN, DeploymentName, FarmState, TaskOptions
+from controller.gateway.http.json_input import read_json, write_json
+from controller.gateway.http.limits import KEY_MAX_CHARS
+from controller.gateway.http.prefixes import find_deployment
+from controller.gateway.http.problems import TooLarge
+
+if TYPE_CHECKING:
+    from controller.gateway.tasks.models import SubmitBody
+
+_COMMON_BODY_KEYS: Final = frozenset({"agent", "input", "priority"})
+_COMMON_KEYS: Final = _COMMON_BODY_KEYS | {"idempotency_key"}
+
+
+class SubmissionReader:
+    """Reads tasks for one request; agent names are looked up once each."""
+
+    def __init__(self, state: FarmState, payload_max_bytes: int) -> None:
+        self._state = state
+        self._payload_max_bytes = payload_max_bytes
+        self._deployments: dict[str, DeploymentName] = {}
+
+    def read_line(self, line: bytes) -> NewTask:
+        """One line of a batch. Raises InvalidRequest, NotFound or TooLarge."""
+        value = read_json(line, "The line")
+        if type(value) is dict and value.keys() <= _COMMON_KEYS and "agent" in value:
+            task = self._read_common(value, value.get("idempotency_key"))
+            if task is not None:
+                return task
+        return self._read_model(value, None, is_line=True)
+
+    def read_body(self, text: bytes, idempotency_key: str | None) -> NewTask:
+        """The body of a single submit; its key comes in a header."""
+        value = read_json(text)
+        if type(value) is dict and value.keys() <= _COMMON_BODY_KEYS and "agent" in value:
+            task = self._read_common(value, idempotency_key)
+            if task is not None:
+                return task
+        return self._read_model(value, idempotency_key)
+
+    def _read_common(self, value: dict[str, Any], key: Any) -> NewTask | None:
+        agent, priority = value["agent"], value.get("priority")
+        if type(agent) is not str or not agent:
+            return None
+        if key is not None and (type(key) is not str or not 0 < len(key) <= KEY_MAX_CHARS):
+            return None
+        if priority is not None and (type(priority) is not int or not PRIORITY_MIN <= priority <= PRIORITY_MAX):
+            return None
+        options = None if key is None else TaskOptions(idempotency_key=key)
+        return NewTask(self._deployment(agent), self._payload(value.get("input")), priority, options)
+
+    def _read_model(self, value: Any, idempotency_key: str | None, *, is_line: bool = False) -> NewTask:
+        from pydantic import ValidationError  # noqa: PLC0415 - the common form does not wait for it after a start
+
+        from controller.gateway.http.invalid import invalid_of  # noqa: PLC0415
+        from controller.gateway.tasks.models import BatchLine, SubmitBody  # noqa: PLC0415
+
+        model = BatchLine if is_line else SubmitBody
+        try:
+            body = model.model_validate(value)
+        except ValidationError as error:
+            raise invalid_of(error, model) from None
+        if isinstance(body, BatchLine):
+            idempotency_key = body.idempotency_key
+        return NewTask(
+            self._deployment(body.agent), self._payload(body.input), body.priority, _options(body, idempotency_key)
+        )
+
+    def _deployment(self, agent: str) -> DeploymentName:
+        name = self._deployments.get(agent)
+        if name is None:
+            name = self._deployments[agent] = find_deployment(self._state, agent)
+        return name
+
+    def _payload(self, value: Any) -> bytes:
+        payload = write_json(value)
+        if len(payload) > self._payload_max_bytes:
+            raise TooLarge(
+                f"The input has {len(payload):,} bytes; {self._payload_max_bytes:,} are allowed.",
+                remedy="Keep the data elsewhere and send where it is, or raise payload_max_bytes.",
+                limit="PAYLOAD_MAX_BYTES",
+                maximum=self._payload_max_bytes,
+            )
+        return payload
+
+
+def check_key(key: str | None) -> str | None:
+    """The Idempotency-Key header, if it is one."""
+    if key is None:
+        return None
+    if not 0 < len(key) <= KEY_MAX_CHARS or "\0" in key or not key.isprintable():
+        raise InvalidRequest(
+            f"An idempotency key has 1 to {KEY_MAX_CHARS} printable characters.", limit="KEY_MAX_CHARS"
+        )
+    return key
+
+
+def answer_of(answer: object) -> int:
+    """A task id out of the engine's answer for one task; raises the FarmError it may be."""
+    if isinstance(answer, FarmError):
+        raise answer
+    assert isinstance(answer, int)
+    return answer
+
+
+def _options(body: SubmitBody, idempotency_key: str | None) -> TaskOptions | None:
+    options = TaskOptions(
+        max_attempts=body.max_attempts,
+        queue_timeout_s=body.queue_timeout_s,
+        run_timeout_s=body.run_timeout_s,
+        thread_id=body.thread_id,
+        idempotency_key=idempotency_key,
+        labels=tuple(sorted(body.labels.items())),
+        products=tuple(dict.fromkeys(body.products)),
+    )
+    return None if options == _NO_OPTIONS else options
+
+
+_NO_OPTIONS: Final = TaskOptions()

@@ -1,0 +1,144 @@
+"""Waiting for a task to end, and watching it run.
+
+The way of a fast answer: the watch is registered in the same step of the event loop in which the submit was
+answered, and the result comes out of memory. Where a task is not live the journal is asked; where the engine
+starts anew in the middle, both are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, closing
+from typing import Any, Final
+
+from starlette.types import Receive
+
+from agentfarm.errors import FarmError, NotFound, Unavailable
+from controller.core.lives import TaskState
+from controller.core.model import TaskId
+from controller.core.transition import FinishedTask
+from controller.gateway.http import sse
+from controller.gateway.http.answers import dump
+from controller.gateway.http.problems import problem_of
+from controller.gateway.scope import Farm, Watch
+from controller.gateway.tasks.views import finished_view, live_view
+from controller.watchers import OutputPiece, StateChange, WatchItem
+
+LOOK_AGAIN_S: Final = 0.25  # between looks for a task that is neither live nor stored: its commit is in flight
+LOOKS_MAX: Final = 20
+SOON_S: Final = 1.0
+
+
+async def wait_for(farm: Farm, task: TaskId, timeout_s: float) -> dict[str, Any]:
+    """The task's view once it has ended, or as it stands after `timeout_s`. Raises NotFound."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            async with aclosing(follow(farm, task)) as items:
+                async for item in items:
+                    if isinstance(item, FinishedTask):
+                        return finished_view(item)
+                    if isinstance(item, dict):
+                        return item
+    except TimeoutError:
+        pass
+    return await look_at(farm, task)
+
+
+async def wait_while_wanted(farm: Farm, task: TaskId, timeout_s: float, receive: Receive) -> dict[str, Any]:
+    """As wait_for, but no longer than the caller stays. What is over soon is not burdened with looking after that."""
+    view = await wait_for(farm, task, min(timeout_s, SOON_S))
+    if view["is_final"] or timeout_s <= SOON_S:
+        return view
+    waiting = asyncio.ensure_future(wait_for(farm, task, timeout_s - SOON_S))
+    leaving = asyncio.ensure_future(sse.disconnected(receive))
+    try:
+        await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+        if not waiting.done():
+            waiting.cancel()
+    return view if waiting.cancelling() else waiting.result()
+
+
+async def look_at(farm: Farm, task: TaskId) -> dict[str, Any]:
+    """The task as it stands, live or stored. Raises NotFound."""
+    live = farm.state.tasks.get(task)
+    if live is not None:
+        return live_view(live)
+    stored = await farm.history.task(task)
+    if stored is None:
+        raise no_task(task)
+    live = farm.state.tasks.get(task)  # known now, if the state was being read again
+    return stored if live is None or stored["is_final"] else live_view(live)
+
+
+async def follow(
+    farm: Farm, task: TaskId, after: int = 0, watch: Watch | None = None
+) -> AsyncGenerator[WatchItem | dict[str, Any], None]:
+    """What happens to a task; last its FinishedTask, or, where it had ended before, its stored view.
+
+    watch: one that was begun already; it is closed here.
+    """
+    for _ in range(LOOKS_MAX):
+        watch = watch or farm.engine.watch_task(task, after)
+        if watch is not None:
+            with closing(watch):
+                async for item in watch:
+                    after = item.id if isinstance(item, OutputPiece) else after
+                    yield item
+                    if isinstance(item, FinishedTask):
+                        return
+            watch = None
+        stored = await farm.history.task(task)
+        if stored is None:
+            raise no_task(task)
+        if stored["is_final"]:
+            yield stored
+            return
+        await asyncio.sleep(LOOK_AGAIN_S)
+    raise Unavailable(f"Task {task} is stored but not live yet.", remedy="Ask again.")
+
+
+def task_events(farm: Farm, task: TaskId, after: int = 0) -> AsyncGenerator[bytes, None]:
+    """A task's story as server-sent events: `state`, `output` (whose ids can be resumed from), then `end`.
+
+    It is watched from this call on, not from the first step, so that a short task tells its pieces too. What breaks
+    the story off is told as `problem`: come back with the id of the last piece.
+    """
+    live = farm.state.tasks.get(task)
+    begin = _state_message(task, live.state, live.attempt) if live is not None else b""
+    return _story(farm, task, after, begin, farm.engine.watch_task(task, after))
+
+
+async def _story(
+    farm: Farm, task: TaskId, after: int, begin: bytes, watch: Watch | None
+) -> AsyncGenerator[bytes, None]:
+    try:
+        if begin:
+            yield begin
+        async with aclosing(follow(farm, task, after, watch)) as items:
+            async for item in items:
+                yield _message_of(task, item)
+    except FarmError as problem:
+        yield sse.message("problem", dump(problem_of(problem)))
+    finally:
+        if watch is not None:
+            watch.close()
+
+
+def _message_of(task: TaskId, item: WatchItem | dict[str, Any]) -> bytes:
+    if isinstance(item, OutputPiece):
+        return sse.message("output", item.data, str(item.id))
+    if isinstance(item, StateChange):
+        return _state_message(task, item.state, item.attempt)
+    return sse.message("end", dump(finished_view(item) if isinstance(item, FinishedTask) else item))
+
+
+def _state_message(task: TaskId, state: TaskState, attempt: int) -> bytes:
+    return sse.message("state", dump({"id": task, "state": state, "attempt": attempt}))
+
+
+def no_task(task: int) -> NotFound:
+    """There is no such task."""
+    return NotFound(f"There is no task {task}.", remedy="'farmctl task list' shows the newest ones.")

@@ -1,1 +1,0 @@
-"""From the farm's state to what callers read. Pure: no I/O, nothing is changed."""

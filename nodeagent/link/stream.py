@@ -1,0 +1,285 @@
+"""The node's stream to the controller: Hello, heartbeats, work in, results out; made anew whenever it breaks.
+
+Everything that proves the node alive and useful goes over this one stream. What the other side does not know it
+ignores, and so do we. Only the monotonic clock decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import grpc
+
+from agentfarm.wire import link_pb2 as wire
+from agentfarm.wire.link_pb2_grpc import LinkStub
+from nodeagent.core.lease import Lease
+from nodeagent.link.calls import Calls
+from nodeagent.link.knock import wait_or_opened
+from nodeagent.link.outgoing import Outgoing
+from nodeagent.machine.logging import log
+
+PROTOCOL: Final = 1
+WELCOME_TIMEOUT_S: Final = 10.0
+BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 1.0
+REFUSED_BACKOFF_S: Final = 10.0
+UNANSWERED_INTERVALS_MAX: Final = 5
+"""A stream on which a heartbeat goes unanswered for this many intervals is given up, whatever TCP says."""
+MESSAGE_BYTES_MAX: Final = 16 * 2**20
+EXCLUSIVE_KILL_WITHIN_S: Final = 1.0
+WRITE_EVERY_S: Final = 0.001
+GATHER_FROM: Final = 4
+"""Results in the last write from which on it is worth waiting for more."""
+
+CHANNEL_OPTIONS: Final = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+)
+BROKEN: Final = (
+    grpc.aio.AioRpcError, grpc.aio.UsageError, TimeoutError, OSError,
+    asyncio.InvalidStateError,  # gRPC's word for a write to a stream that has just ended
+)  # fmt: skip
+_REFUSALS: Final = frozenset(
+    {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.FAILED_PRECONDITION,
+     grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED}
+)  # fmt: skip
+
+
+class Node(Protocol):
+    """What the link tells and asks of the rest of the daemon."""
+
+    def hello(self) -> wire.Hello:
+        """Everything the controller must know; on a new stream, before anything else."""
+        ...
+
+    def measured(self) -> wire.Measured: ...
+    def waiting_results(self) -> list[wire.AttemptResult]: ...
+    def welcomed(self, welcome: wire.Welcome) -> None: ...
+    def obey(self, message: wire.ControllerMessage) -> None:
+        """An order: anything but Welcome and BeatAck."""
+
+    def stop_exclusive(self, within_s: float) -> None: ...
+    def lease_renewed(self, until_s: float) -> None:
+        """The controller was heard: exclusive attempts may run until then, on the machine's monotonic clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where the controller is, and how to be sure of it. credentials: made anew for each stream."""
+
+    address: str
+    credentials: Callable[[], grpc.ChannelCredentials]
+    expected_name: str = ""
+    """The name in its certificate, where that is not the address's."""
+
+
+class Refused(Exception):
+    """The controller does not want us."""
+
+
+class Link:
+    """Keeps one stream. `run` until cancelled."""
+
+    def __init__(self, peer: Peer, node: Node, outgoing: Outgoing, calls: Calls) -> None:
+        self.epoch = secrets.randbits(63) | 1
+        self.is_connected = False
+        self.connected = asyncio.Event()
+        self.streams_total = 0
+        self.round_trip_s = 0.0
+        self.problem = "not connected yet"
+        self._peer = peer
+        self._node = node
+        self._outgoing = outgoing
+        self._calls = calls
+        self._lease = Lease(asyncio.get_running_loop(), self._lease_is_over)
+        self._seq = 0
+        self._beat_sent_at = 0.0
+        self._beat_answered = asyncio.Event()
+        self._current: asyncio.Future[None] | None = None
+
+    async def run(self) -> None:
+        """Connect, serve, and connect again: at once after a working stream broke, then less and less often; and when
+        a controller that was gone listens again."""
+        failures = 0
+        try:
+            while True:
+                began = asyncio.get_running_loop().time()
+                wait_s = BACKOFF_MAX_S
+                try:
+                    await self._stream()
+                    self.problem = "the controller ended the stream"
+                except Refused as problem:
+                    wait_s = REFUSED_BACKOFF_S
+                    self._complain(f"refused: {problem}", "error")
+                except BROKEN as problem:
+                    self._complain(_words(problem), "warning")
+                finally:
+                    self._disconnected()
+                lasted_s = asyncio.get_running_loop().time() - began
+                failures = 0 if lasted_s > BACKOFF_MAX_S else failures + 1
+                wait_s = min(wait_s, BACKOFF_MIN_S * 2 ** min(failures, 10)) if wait_s <= BACKOFF_MAX_S else wait_s
+                jitter = random.random()  # noqa: S311 - not a secret
+                await wait_or_opened(self._peer.address, wait_s * (0.5 + jitter / 2), jitter)
+        finally:
+            self._lease.stop()
+
+    def reintroduce(self) -> None:
+        """The node is not what it said in its Hello any more: say it anew, on a new stream."""
+        if self._current is not None:
+            self._current.cancel()
+
+    # -------------------------------------------------------------- one stream
+
+    async def _stream(self) -> None:
+        """One stream, from Hello to its end. Raises what broke it."""
+        options: list[tuple[str, int | str]] = [*CHANNEL_OPTIONS]
+        if self._peer.expected_name:
+            options.append(("grpc.ssl_target_name_override", self._peer.expected_name))
+        channel = grpc.aio.secure_channel(self._peer.address, self._peer.credentials(), options=options)
+        try:
+            stub = LinkStub(channel)  # type: ignore[no-untyped-call]
+            call = stub.Connect()
+            welcome = await self._greet(call)
+            self._calls.stub = stub
+            await self._serve(call, welcome)
+        finally:
+            self._calls.stub = None
+            await channel.close(None)
+
+    async def _greet(self, call: Any) -> wire.Welcome:
+        """Hello and Welcome. What the node holds is told and what waits is queued in one turn, so nothing falls
+        between."""
+        try:
+            async with asyncio.timeout(WELCOME_TIMEOUT_S):
+                await call.wait_for_connection()
+                sent_at = asyncio.get_running_loop().time()
+                hello = self._node.hello()
+                hello.protocol, hello.daemon_epoch = PROTOCOL, self.epoch
+                self._outgoing.open(self._node.waiting_results())
+                await call.write(wire.NodeMessage(hello=hello))
+                first = await call.read()
+        except grpc.aio.AioRpcError as problem:
+            if problem.code() in _REFUSALS:
+                raise Refused(problem.details() or problem.code().name) from problem
+            raise
+        if first is grpc.aio.EOF or not first.HasField("welcome"):
+            if await call.code() in _REFUSALS:
+                raise Refused(await call.details())
+            raise OSError("the controller did not say Welcome")
+        self._lease.proven(sent_at)
+        return wire.Welcome.FromString(first.welcome.SerializeToString())
+
+    async def _serve(self, call: Any, welcome: wire.Welcome) -> None:
+        self.is_connected = True
+        self.problem = ""
+        self.streams_total += 1
+        self._lease.stop_after_s = welcome.stop_exclusive_after_ms / 1000
+        self._node.welcomed(welcome)
+        self._node.lease_renewed(self._lease.until_s)
+        self.connected.set()
+        log.info("link.connected", controller=self._peer.address, controller_epoch=welcome.controller_epoch)
+        interval_s = max(0.05, welcome.beat_interval_ms / 1000)
+        parts = [
+            asyncio.ensure_future(part)
+            for part in (self._read(call), self._write(call), self._keep_beating(interval_s))
+        ]
+        self._current = parts[1]
+        try:
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            for part in done:
+                if not part.cancelled():  # by reintroduce
+                    part.result()
+        finally:
+            for part in parts:
+                part.cancel()
+            self._current = None
+            await asyncio.gather(*parts, return_exceptions=True)
+            call.cancel()
+
+    async def _read(self, call: Any) -> None:
+        while (message := await call.read()) is not grpc.aio.EOF:
+            kind = message.WhichOneof("body")
+            if kind == "beat_ack":
+                self._acknowledged(message.beat_ack.seq)
+            elif kind is not None and kind != "welcome":
+                self._node.obey(message)
+        code = await call.code()
+        if code in _REFUSALS:
+            raise Refused(await call.details())
+        if code is not grpc.StatusCode.OK:
+            raise OSError(f"{code.name}: {await call.details()}")
+
+    async def _write(self, call: Any) -> None:
+        """The first fact leaves at once; under load, what gathers in a millisecond is told together."""
+        loop = asyncio.get_running_loop()
+        written_at = 0.0
+        while True:
+            await self._outgoing.wake.wait()
+            gather_s = written_at + WRITE_EVERY_S - loop.time()
+            if gather_s > 0 and self._outgoing.drained_results >= GATHER_FROM:
+                await asyncio.sleep(gather_s)
+            for message in self._outgoing.drain():
+                await call.write(message)
+            written_at = loop.time()
+
+    async def _keep_beating(self, interval_s: float) -> None:
+        """The next beat goes when the last was answered: where the controller's words do not reach us, it must not
+        believe that its work does, only because ours reach it. It hears silence then, and gives our work to others."""
+        loop = asyncio.get_running_loop()
+        give_up_s = UNANSWERED_INTERVALS_MAX * interval_s
+        next_at = loop.time()
+        while True:
+            self._seq += 1
+            self._beat_sent_at = loop.time()
+            self._beat_answered.clear()
+            self._outgoing.beat(wire.Beat(seq=self._seq, measured=self._node.measured()))
+            try:
+                await asyncio.wait_for(self._beat_answered.wait(), give_up_s)
+            except TimeoutError:
+                raise TimeoutError(f"a heartbeat went unanswered for {give_up_s:g} s") from None
+            next_at = max(next_at + interval_s, loop.time())  # a stall is not made up for by a burst
+            await asyncio.sleep(next_at - loop.time())
+
+    # -------------------------------------------------------------- time
+
+    def _acknowledged(self, seq: int) -> None:
+        """The leases hold from the moment before this beat was sent, not from the moment of its answer."""
+        if seq == self._seq and not self._beat_answered.is_set():
+            self._beat_answered.set()
+            self.round_trip_s = asyncio.get_running_loop().time() - self._beat_sent_at
+            self._lease.proven(self._beat_sent_at)
+            self._node.lease_renewed(self._lease.until_s)
+
+    def _lease_is_over(self) -> None:
+        self._node.stop_exclusive(EXCLUSIVE_KILL_WITHIN_S)
+
+    def _disconnected(self) -> None:
+        if self.is_connected:
+            log.warning("link.lost", problem=self.problem)
+        self.is_connected = False
+        self.connected.clear()
+        self._outgoing.close()
+
+    def _complain(self, problem: str, level: str) -> None:
+        if problem != self.problem:
+            log.tell(level, "link.failed", {"controller": self._peer.address, "problem": problem})
+        self.problem = problem
+
+
+def _words(problem: BaseException) -> str:
+    if isinstance(problem, grpc.aio.AioRpcError):
+        return f"{problem.code().name}: {problem.details()}"
+    with suppress(Exception):
+        return str(problem) or type(problem).__name__
+    return type(problem).__name__

@@ -1,0 +1,107 @@
+"""What a feed says about itself: one JSON file, replaced every second."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+BLOCK_BYTES: Final = 4096
+SPARE_BYTES: Final = 2048
+"""Room in the file for words that only a full disk brings."""
+
+
+@dataclass(slots=True)
+class ProductStatus:
+    """One product."""
+
+    last_trade_id: int
+    trades: int
+    missing_trades: int
+    is_synced: bool
+    """Its book can be trusted."""
+    book_levels: int
+    state: str
+    """starting, good, doubtful, failed: `nodeagent.market.pipeline.quality`."""
+    reason: str
+    """For people; empty while good."""
+
+
+@dataclass(slots=True)
+class FeedStatus:
+    """The feed now. Counts are since the process started."""
+
+    pid: int
+    source: str
+    updated_at_ns: int
+    started_at_ns: int
+    state: str
+    """`live`; `behind`: rows are made from the capture; `idle`: no products; `over`: the recording
+    has been played; `stopping`."""
+    is_connected: bool
+    connections: int
+    connects: int
+    frames: int
+    frames_per_s: float
+    rows_stored: int
+    rows_by_table: dict[str, int]
+    rows_queued: int
+    rows_dropped: int
+    rows_refused: int
+    gaps: int
+    repaired: int
+    missing_trades: int
+    rejected: int
+    lag_ms: float
+    """Mean age of live events at receipt in the last second, corrected for the clocks' skew."""
+    skew_ms: float
+    behind_s: float
+    capture_bytes: int
+    capture_raw_bytes: int
+    rest_requests: int
+    rest_failures: int
+    metrics_port: int
+    disk: str = "ok"
+    """`ok`; `low`: tables are left out; `full`."""
+    left_out: list[str] = field(default_factory=list)
+    """Tables of which rows are left out now, for want of room."""
+    products: dict[str, ProductStatus] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the file."""
+        return asdict(self)
+
+    def save(self, path: Path) -> None:
+        """Replace the file atomically. Not fsynced: after a power cut there is no feed to describe.
+
+        On a full disk the file is written in place, within what the disk has given it already: that is when it is read
+        most. Raises OSError when neither is possible.
+        """
+        text = json.dumps(self.to_dict()).encode()
+        text = text.ljust(-(-(len(text) + SPARE_BYTES) // BLOCK_BYTES) * BLOCK_BYTES)
+        staged = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            staged.write_bytes(text)
+            staged.replace(path)
+        except OSError:
+            with suppress(OSError):
+                staged.unlink()
+            _overwrite(path, text)
+
+
+def _overwrite(path: Path, text: bytes) -> None:
+    """In one write, padded to the file's size, which stays: no reader meets the end of what was there before."""
+    file = os.open(path, os.O_WRONLY)
+    try:
+        size = os.fstat(file).st_size
+        text = text.rstrip().ljust(size)
+        if len(text) > size:
+            raise OSError(errno.ENOSPC, "the status has outgrown its file")
+        os.pwrite(file, text, 0)
+    finally:
+        os.close(file)

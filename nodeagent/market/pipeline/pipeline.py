@@ -1,0 +1,298 @@
+"""From records to rows: the one path of live data, replay and inspection.
+
+    record ─▶ parse ─▶ frame number ─▶ validate ─▶ ledger, book ─▶ rows, rejects
+                                                       └─────────▶ due(now): questions for the venue
+
+Pure: no clock, no I/O. A record brings its own time, so feeding the same records twice gives equal rows; book rows
+are cut at whole seconds of receipt time, health rows at whole minutes. `due` is for the live shell alone and changes
+no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeAlias
+
+import msgspec
+
+from agentfarm.errors import InvalidRequest
+from nodeagent.market.model.events import (
+    UNKNOWN_TIME_NS,
+    BookDelta,
+    BookSnapshot,
+    Event,
+    GapKind,
+    Heartbeat,
+    Instrument,
+    OrderBook,
+    OrderEvent,
+    Parsed,
+    Reject,
+    RejectReason,
+    Trade,
+)
+from nodeagent.market.model.records import Connected, Record, RecordKind, RestAnswer
+from nodeagent.market.model.slices import SLICE_BYTES, Steps, whole
+from nodeagent.market.model.source import (
+    Purpose,
+    RestRequest,
+    Source,
+    TradePage,
+    parse_book_in_slices,
+    parse_in_slices,
+)
+from nodeagent.market.model.times import MINUTE_NS, NS
+from nodeagent.market.pipeline import handlers, trust
+from nodeagent.market.pipeline.changes import follow, minute_row, wanted_events, welcome
+from nodeagent.market.pipeline.connection import Connection
+from nodeagent.market.pipeline.kept_books import take_kept
+from nodeagent.market.pipeline.ledger import Seen
+from nodeagent.market.pipeline.quality import NOW_EVERY_S, followed, now_row
+from nodeagent.market.pipeline.questions import Questions
+from nodeagent.market.pipeline.state import Action, FeedState, Known, Output, PipelineSettings
+
+BACK_STEP_S: Final = 5
+"""Receipt times further back than this are a new clock, not jitter."""
+HTTP_OK: Final = 200
+_CONNECTED: Final = msgspec.json.Decoder(Connected)
+_Answer: TypeAlias = tuple[RestRequest, BookSnapshot | OrderBook | TradePage | tuple[Instrument, ...]] | Reject | None
+_TIMED: Final = (BookDelta, BookSnapshot, Heartbeat, OrderEvent)
+
+
+class Pipeline:
+    """One feed, fed record by record. `state` is open to readers: inspection, metrics, the session."""
+
+    def __init__(
+        self,
+        source: Source,
+        products: Iterable[str] | None,
+        *,
+        settings: PipelineSettings | None = None,
+        instruments: Mapping[str, Instrument] | None = None,
+        known: Known | None = None,
+    ) -> None:
+        """`products` None: any product is welcome. `known`: what a pipeline knew at the place where this one begins."""
+        self.state = FeedState(source, products, settings or PipelineSettings(), instruments or {}, known or Known())
+        self._questions = Questions(self.state)
+        self._second = self.state.now_ns // NS
+        self._minute = self._second // 60
+
+    def feed(self, record: Record) -> Output:
+        """Take the next record. Never raises for what a venue may send or a damaged file may contain."""
+        payload = record.payload
+        if len(payload) > SLICE_BYTES:
+            return whole(self.steps(record))
+        if record.kind is RecordKind.RECEIVED:
+            return self._frame(record, self.state.source.parse(payload, record.received_at_ns))
+        return self._fact(record, whole(self._answer(record)))
+
+    def steps(self, record: Record) -> Steps[Output]:
+        """`feed` in slices. What is long about a record is to read it: until then nothing changes, and whoever asks the
+        pipeline in between is answered as before the record."""
+        if record.kind is RecordKind.RECEIVED:
+            source = self.state.source
+            return self._frame(record, (yield from parse_in_slices(source, record.payload, record.received_at_ns)))
+        return self._fact(record, (yield from self._answer(record)))
+
+    def _fact(self, record: Record, answer: _Answer) -> Output:
+        """Take a record that is no frame."""
+        out = Output()
+        self.state.position = record.position
+        kind = record.kind
+        if record.received_at_ns:
+            self._advance(record.received_at_ns, out)
+        if kind is RecordKind.CONNECT:
+            self._connect(record)
+        elif kind is RecordKind.DISCONNECT:
+            trust.close_connection(self.state, record.connection_id)
+        elif kind is RecordKind.REST:
+            self._take_answer(answer, out)
+        elif kind is RecordKind.PRODUCTS:
+            follow(self.state, record.payload, out)
+        elif kind is RecordKind.KEPT:
+            take_kept(self.state, record.connection_id, record.payload)
+        return out
+
+    def due(self, now_ns: int, *, may_ask: bool = True) -> list[Action]:
+        """What the live shell should ask the venue now; see `questions`."""
+        return self._questions.due(now_ns, may_ask=may_ask)
+
+    def finish(self) -> Output:
+        """Close the running second and minute: the end of a file, or of a clean shutdown."""
+        out = Output()
+        if self.state.now_ns:
+            self._close_second(out)
+            self._close_minute(out)
+        return out
+
+    def _frame(self, record: Record, parsed: Parsed) -> Output:
+        out = Output()
+        feed = self.state
+        feed.position = record.position
+        venue_ns = parsed.sent_at_ns or _time_of(parsed)
+        now_ns = record.received_at_ns or max(feed.now_ns, _latest_time(parsed))
+        if now_ns // NS == self._second:
+            feed.now_ns = now_ns
+        elif now_ns:
+            self._advance(now_ns, out)
+        feed.frames += 1
+        if record.monotonic_ns:
+            feed.skew.see_clocks(now_ns, record.monotonic_ns)
+        if venue_ns:
+            feed.skew.observe(now_ns, venue_ns)
+        feed.venue_now_ns = feed.skew.venue_time(now_ns)
+        connection = feed.connections.get(record.connection_id)
+        if connection is None:
+            connection = Connection(record.connection_id, now_ns, None)
+            feed.connections[record.connection_id] = connection
+        connection.frame_at_ns = now_ns
+        events = parsed.events
+        rejects = parsed.rejects
+        if feed.left:
+            events = wanted_events(feed, events)
+            rejects = [refusal for refusal in rejects if refusal.product not in feed.left]
+        if connection.subscriptions.waiting:
+            connection.subscriptions.brought(events)
+        sequence = parsed.sequence
+        if sequence >= 0 and feed.source.has_connection_sequence:
+            if sequence == connection.sequence.expected:
+                connection.sequence.expected = sequence + 1
+            else:
+                events = self._out_of_turn(connection, sequence, events, out)
+        for event in events:
+            handlers.HANDLERS[type(event)](feed, event, connection, out)
+        for refusal in rejects:
+            trust.reject(feed, refusal, connection, out)
+        if parsed.unknown_type:
+            feed.count_unknown(parsed.unknown_type)
+        return out
+
+    def _out_of_turn(self, connection: Connection, sequence: int, events: list[Event], out: Output) -> list[Event]:
+        """A frame that is not the next one: after a loss, late, or a second time. Returns what of it still counts."""
+        feed = self.state
+        seen, hole = connection.sequence.observe(sequence)
+        if hole is not None:
+            trust.lost_frames(feed, connection, hole, out)
+        elif seen is Seen.DUPLICATE:
+            trust.note_frame(feed, GapKind.DUPLICATE, sequence, connection, out)
+            return []
+        elif seen is Seen.FILLS:
+            trust.note_frame(feed, GapKind.OUT_OF_ORDER, sequence, connection, out)
+            # It is older than what the books hold; its hole has put them in doubt already.
+            return [event for event in events if not isinstance(event, BookDelta | BookSnapshot)]
+        return events
+
+    def _connect(self, record: Record) -> None:
+        """A new connection: its frame numbers start at 0, its books from nothing."""
+        feed = self.state
+        trust.close_connection(feed, record.connection_id)
+        try:
+            opened = _CONNECTED.decode(record.payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            opened = None
+        connection = Connection(record.connection_id, feed.now_ns, opened)
+        feed.connections[record.connection_id] = connection
+        if opened is None:
+            return
+        welcome(feed, opened.products)
+        connection.subscriptions.asked(opened.products, feed.now_ns)
+        for product in opened.products:
+            connection.expect_book(product, 0, is_from_rest=feed.source.book_from_rest)
+        left_out = (feed.rules.products or frozenset()) - set(opened.products)  # refused on the connection before
+        connection.subscriptions.asked(sorted(left_out), feed.now_ns)
+
+    def _answer(self, record: Record) -> Steps[_Answer]:
+        """What a REST record says: the request and its answer, read; a refusal; None where there is nothing to do."""
+        if record.kind is not RecordKind.REST:
+            return None
+        feed = self.state
+        try:
+            answer = RestAnswer.decode(record.payload)
+            request, purpose, body = answer.request, answer.request.purpose, answer.body
+            if answer.status != HTTP_OK or request.product in feed.left:
+                return None
+            if purpose is Purpose.INSTRUMENTS:
+                return request, feed.source.parse_instruments(body)
+            if purpose is Purpose.TRADES:
+                return request, feed.source.parse_trades(request, body)
+            if request.connection_id not in feed.connections:
+                return None
+            if purpose is Purpose.ORDERS:
+                return request, feed.source.parse_orders(request, body)
+            return request, (yield from parse_book_in_slices(feed.source, request, body))
+        except InvalidRequest as error:
+            return Reject(RejectReason.MALFORMED, "", error.problem)
+
+    def _take_answer(self, answer: _Answer, out: Output) -> None:
+        feed = self.state
+        if answer is None:
+            return
+        if isinstance(answer, Reject):
+            out.rejects.append(answer)
+            return
+        request, said = answer
+        if isinstance(said, TradePage):
+            for trade in said.trades:
+                handlers.on_trade(feed, trade, None, out)
+        elif isinstance(said, tuple):
+            handlers.learn(feed, said)
+            feed.has_instruments = feed.rules.is_listing_known = True
+        else:
+            connection = feed.connections[request.connection_id]
+            if isinstance(said, OrderBook):
+                handlers.on_orders_book(feed, said, connection, out)
+            elif request.purpose is Purpose.BOOK_REPAIR:
+                handlers.on_snapshot(feed, said, connection, out)
+            else:
+                handlers.check_book(feed, said, connection, out)
+
+    def _advance(self, now_ns: int, out: Output) -> None:
+        """Move the feed's time to the record's, closing seconds and minutes that are over before it is looked at."""
+        second = now_ns // NS
+        if second != self._second and (second > self._second or second < self._second - BACK_STEP_S):
+            if self._second:
+                self._close_second(out)
+                if second // 60 != self._minute:
+                    self._close_minute(out)
+            self._second = second
+            self._minute = second // 60
+        self.state.now_ns = now_ns
+        self.state.venue_now_ns = self.state.skew.venue_time(now_ns)
+
+    def _close_second(self, out: Output) -> None:
+        """A row for each trusted book that changed in the second, at the second's end."""
+        feed = self.state
+        ts_ns = (self._second + 1) * NS
+        for product in feed.products.values():
+            connection = feed.synced_connection(product.name)
+            if connection is not None:
+                state = connection.books[product.name]
+                if state.is_changed:
+                    state.is_changed = False
+                    out.rows.append(product.book_row(state.levels, ts_ns, feed.settings.book_depth))
+        if self._second % NOW_EVERY_S == 0:
+            out.rows += [now_row(feed, name, ts_ns) for name in followed(feed)]
+
+    def _close_minute(self, out: Output) -> None:
+        """A health row for each product."""
+        feed = self.state
+        for connection in feed.connections.values():
+            feed.collect_absent_removals(connection)
+        for product in feed.products.values():
+            out.rows.append(minute_row(feed, product, self._minute * MINUTE_NS))
+
+
+def _time_of(parsed: Parsed) -> int:
+    """The venue's time of a frame whose envelope has none, for the clock's skew: the first live event's."""
+    if not parsed.events:
+        return UNKNOWN_TIME_NS
+    event = parsed.events[0]
+    if isinstance(event, _TIMED) or (isinstance(event, Trade) and not event.is_history):
+        return event.time_ns
+    return UNKNOWN_TIME_NS
+
+
+def _latest_time(parsed: Parsed) -> int:
+    """The newest time in a frame: the clock of recordings that kept no receipt times."""
+    times = (getattr(event, "time_ns", UNKNOWN_TIME_NS) for event in parsed.events)
+    return max(parsed.sent_at_ns, max(times, default=UNKNOWN_TIME_NS))

@@ -1,0 +1,279 @@
+"""The attempts in the hands of this node's replicas: handed over, watched, ended, and told of.
+
+What is decided about them is pure and elsewhere (`attempts`); here it meets replicas, the outbox and the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from agentfarm.wire import link_pb2 as wire
+from nodeagent.core.attempts import Attempt, Attempts, Ending, interrupted, report, report_gone
+from nodeagent.core.desired import Presence
+from nodeagent.link.outbox import Outbox
+from nodeagent.link.outgoing import Outgoing
+from nodeagent.machine.logging import log
+from nodeagent.replicas.process import Exit
+from nodeagent.replicas.seat import Seat
+from nodeagent.runner.replica import frames
+from nodeagent.runner.replica.frames import Kind, Run
+from nodeagent.runner.replica.launch import SLOTS_NAME
+from nodeagent.runner.replica.slots import read_slots
+
+SWEEP_MIN_S: Final = 0.01
+KEPT_GATHER_S: Final = 0.05
+"""What replicas may forget is told them a little later, many at once."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has happened since the daemon started."""
+
+    attempts_taken: int = 0
+    attempts_refused: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    timed_out: int = 0
+    cancelled: int = 0
+    interrupted: int = 0
+    crashes: int = 0
+
+
+class Workload:
+    """`seats` is the supervisor's, read here; `outbox` is set before use."""
+
+    def __init__(self, seats: Mapping[int, Seat], outgoing: Outgoing) -> None:
+        self.attempts = Attempts()
+        self.counts = Counts()
+        self.outbox: Outbox
+        self._seats = seats
+        self._outgoing = outgoing
+        self._kept: dict[int, list[int]] = {}
+        self._lease_until_s = 0.0
+        self._kept_timer: asyncio.TimerHandle | None = None
+        self._sweep_timer: asyncio.TimerHandle | None = None
+
+    def stop(self) -> None:
+        """Tell replicas what they may forget, and watch nothing any more."""
+        self._tell_kept()
+        for timer in (self._kept_timer, self._sweep_timer):
+            if timer is not None:
+                timer.cancel()
+
+    # -------------------------------------------------------------- orders of the controller
+
+    def assign(self, assignments: Iterable[wire.Assignment]) -> None:
+        """Hand attempts to their replicas; what cannot be handed over goes back at once."""
+        runs: dict[int, list[Run]] = {}
+        refused = []
+        for item in assignments:
+            token, replica_id = item.fencing_token, item.replica_id
+            if token in self.attempts or token in self.outbox:
+                continue
+            batch = runs.get(replica_id)
+            if batch is None:
+                seat = self._seats.get(replica_id)
+                if seat is None or not seat.takes_work or self.outbox.is_full or self._is_too_late(item):
+                    refused.append(interrupted(item.task_id, token, "The replica takes no work now."))
+                    continue
+                batch = runs[replica_id] = []
+            self.attempts.add(Attempt(token, item.task_id, replica_id, item.run_timeout_ms / 1000, item.exclusive))
+            batch.append(Run(item.task_id, item.attempt, token, item.thread_id, item.input))
+        for replica_id, batch in runs.items():
+            self.counts.attempts_taken += len(batch)
+            process = self._seats[replica_id].process
+            assert process is not None  # takes_work
+            if self._seats[replica_id].spec.exclusive:  # a replica may be younger than the last renewal
+                process.send(frames.frame_lease(self._lease_until_s))
+            process.send(frames.frame_runs(batch))
+        if refused:
+            self.counts.attempts_refused += len(refused)
+            self._deliver(refused, 0)
+
+    def _is_too_late(self, item: wire.Assignment) -> bool:
+        """An order that waited in a socket while we were stopped: the controller may have given it to others."""
+        return item.exclusive and time.monotonic() >= self._lease_until_s
+
+    def lease_renewed(self, until_s: float) -> None:
+        """Exclusive attempts may run until then; their replicas are told, for they must end also without us."""
+        self._lease_until_s = until_s
+        for seat in self._seats.values():
+            if seat.spec.exclusive and seat.process is not None:
+                seat.process.send(frames.frame_lease(until_s))
+
+    def cancel(self, tokens: Sequence[int], reason: wire.CancelReason) -> None:
+        """End these attempts; how that is reported depends on the reason."""
+        self.end_attempts(tokens, _ENDINGS.get(reason, Ending.CANCELLED))
+
+    def recall(self, tokens: Iterable[int]) -> None:
+        """Ask the replicas to give back those of these that they have not begun. They know best which these are."""
+        wanted: dict[int, list[int]] = {}
+        for token in tokens:
+            attempt = self.attempts.get(token)
+            if attempt is not None and attempt.is_waiting:
+                wanted.setdefault(attempt.replica_id, []).append(token)
+        for replica_id, named in wanted.items():
+            process = self._seats[replica_id].process
+            if process is not None:
+                process.send(frames.frame_tokens(Kind.RECALL, named))
+
+    def end_attempts(self, tokens: Iterable[int], ending: Ending, *, within_s: float | None = None) -> None:
+        """Ask the replicas to end them, and end the replicas that have not after the time their specs give."""
+        now = asyncio.get_running_loop().time()
+        cancels: dict[int, list[int]] = {}
+        for token in tokens:
+            attempt = self.attempts.get(token)
+            if attempt is None:
+                continue
+            seat = self._seats[attempt.replica_id]
+            grace_s = seat.spec.shutdown_timeout_s
+            kill_at = now + (grace_s if within_s is None else min(grace_s, within_s))
+            if self.attempts.end([token], ending, kill_at):
+                cancels.setdefault(attempt.replica_id, []).append(token)
+                self._sweep_at(kill_at)
+        for replica_id, named in cancels.items():
+            process = self._seats[replica_id].process
+            if process is not None:
+                process.send(frames.frame_tokens(Kind.CANCEL, named))
+
+    def end_all_of(self, replica_id: int, ending: Ending) -> None:
+        """Decide that all of a replica's attempts end, which is being told to the replica by other means."""
+        seat = self._seats[replica_id]
+        kill_at = asyncio.get_running_loop().time() + seat.spec.shutdown_timeout_s
+        self.attempts.end([attempt.token for attempt in self.attempts.of(replica_id)], ending, kill_at)
+
+    def stop_exclusive(self, within_s: float) -> None:
+        """The controller may give these attempts to others soon: no process may work on them after `within_s`."""
+        tokens = list(self.attempts.exclusive)
+        if tokens:
+            log.warning("attempts.stopped_exclusive", attempts=len(tokens), why="the controller was not heard in time")
+            self.end_attempts(tokens, Ending.INTERRUPTED, within_s=within_s)
+
+    def kept(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """(token, replica id) of results that the replicas need not hold any more."""
+        for token, replica_id in pairs:
+            self._kept.setdefault(replica_id, []).append(token)
+        if self._kept and self._kept_timer is None:
+            self._kept_timer = asyncio.get_running_loop().call_later(KEPT_GATHER_S, self._tell_kept)
+
+    def _tell_kept(self) -> None:
+        self._kept_timer = None
+        told, self._kept = self._kept, {}
+        for replica_id, tokens in told.items():
+            seat = self._seats.get(replica_id)
+            if seat is not None and seat.process is not None:
+                seat.process.send(frames.frame_tokens(Kind.KEPT, tokens))
+
+    # -------------------------------------------------------------- what replicas say
+
+    def found(self, seat: Seat, held: Iterable[tuple[int, int, bool]]) -> None:
+        """What a replica says it has in hand, as (token, task, is started); news after a restart of the daemon."""
+        now = asyncio.get_running_loop().time()
+        for token, task_id, is_started in held:
+            if token not in self.attempts:
+                timeout_s = seat.spec.run_timeout_s or 0.0
+                self.attempts.add(Attempt(token, task_id, seat.id, timeout_s, seat.spec.exclusive))
+            if is_started:
+                _, due_at = self.attempts.start([token], now)
+                self._sweep_at(due_at)
+
+    def started(self, tokens: Sequence[int]) -> None:
+        """A replica works on these now. Those that we know to run already are left out."""
+        fresh, due_at = self.attempts.start(tokens, asyncio.get_running_loop().time())
+        if fresh:
+            self._sweep_at(due_at)
+            self._outgoing.started(fresh)
+
+    def output(self, piece: frames.Output) -> None:
+        """A piece of a running attempt's output."""
+        if piece.token in self.attempts:
+            self._outgoing.output(
+                wire.AttemptOutput(task_id=piece.task_id, fencing_token=piece.token, seq=piece.seq, data=piece.data)
+            )
+
+    def results(self, seat: Seat, body: bytes) -> None:
+        """A RESULTS frame: into the outbox and onto the stream."""
+        told, unheard = [], []
+        for result in frames.read_results(body):
+            attempt = self.attempts.remove(result.token)
+            if attempt is None:
+                if result.token in self.outbox:
+                    continue  # told again because an earlier daemon may not have heard it; KEPT follows in time
+                attempt = Attempt(result.token, result.task_id, seat.id, 0.0, is_exclusive=False)
+            answer = report(attempt, result)
+            if answer is None:
+                unheard.append(result.token)
+            else:
+                told.append(answer)
+        if told:
+            self._deliver(told, seat.id)
+        if unheard:
+            self.kept([(token, seat.id) for token in unheard])
+        if seat.presence is Presence.RETIRING:
+            seat.settle()
+
+    def _deliver(self, results: list[wire.AttemptResult], replica_id: int) -> None:
+        for result in results:
+            name = _COUNTED[result.outcome]
+            setattr(self.counts, name, getattr(self.counts, name) + 1)
+        self.outbox.keep(results, replica_id)
+        self._outgoing.results(results)
+
+    def gone(self, seat: Seat, ended: Exit, why: str) -> None:
+        """A replica's process is gone, and with it whatever it had in hand."""
+        attempts = self.attempts.of(seat.id)
+        if not ended.was_ours:
+            self.counts.crashes += 1
+        if attempts:
+            was_ours = ended.was_ours or seat.presence is Presence.STOPPING
+            working_on = read_slots(seat.folder / SLOTS_NAME)
+            results = report_gone(attempts, working_on, was_ours=was_ours, why=f"The replica died: {why}")
+            for attempt in attempts:
+                self.attempts.remove(attempt.token)
+            self._deliver(results, seat.id)
+
+    # -------------------------------------------------------------- time
+
+    def _sweep_at(self, moment: float | None) -> None:
+        if moment is None:
+            return
+        loop = asyncio.get_running_loop()
+        if self._sweep_timer is not None:
+            if self._sweep_timer.when() <= moment:
+                return
+            self._sweep_timer.cancel()
+        self._sweep_timer = loop.call_at(max(moment, loop.time() + SWEEP_MIN_S), self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweep_timer = None
+        sweep = self.attempts.sweep(asyncio.get_running_loop().time())
+        for replica_id in sweep.replicas_to_kill:
+            seat = self._seats[replica_id]
+            log.warning("replica.killed", replica=seat.name, why="an attempt did not end when it was told to")
+            for attempt in self.attempts.of(replica_id):
+                if attempt.kill_at is not None:
+                    attempt.kill_at += (
+                        seat.spec.shutdown_timeout_s + 1.0
+                    )  # not again before this one has had its effect
+            seat.kill()
+        if sweep.timed_out:
+            self.end_attempts([attempt.token for attempt in sweep.timed_out], Ending.TIMED_OUT)
+        self._sweep_at(sweep.next_at)
+
+
+_ENDINGS: Final = {
+    wire.CANCEL_REASON_REQUESTED: Ending.CANCELLED,
+    wire.CANCEL_REASON_STALE: Ending.STALE,
+    wire.CANCEL_REASON_MOVED: Ending.INTERRUPTED,
+}
+_COUNTED: Final = {
+    wire.OUTCOME_SUCCEEDED: "succeeded",
+    wire.OUTCOME_FAILED: "failed",
+    wire.OUTCOME_TIMED_OUT: "timed_out",
+    wire.OUTCOME_CANCELLED: "cancelled",
+    wire.OUTCOME_INTERRUPTED: "interrupted",
+}

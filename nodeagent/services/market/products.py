@@ -1,0 +1,52 @@
+"""The market products that the controller gave this node, remembered: a daemon that starts while the controller is away
+goes on feeding the same."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from agentfarm.identity import write_private
+from nodeagent.machine.logging import log
+
+
+class AssignedProducts:
+    """A list in a file. What the disk does not take is remembered until the daemon ends, and written with the next
+    change."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.products = self._read()
+
+    def take(self, products: Iterable[str]) -> bool:
+        """These are assigned now. Returns whether that is a change."""
+        wanted = tuple(dict.fromkeys(product for product in products if product))
+        if wanted == self.products:
+            return False
+        self.products = wanted
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_private(self._path, json.dumps({"products": wanted}).encode())
+        except OSError as problem:
+            log.warning("market.assigned_not_written", path=str(self._path), problem=str(problem))
+        return True
+
+    def _read(self) -> tuple[str, ...]:
+        """As it was left; nothing when there is no file. A damaged one is set aside: the controller says it anew."""
+        try:
+            said = json.loads(self._path.read_bytes())["products"]
+            if not isinstance(said, list) or not all(isinstance(product, str) for product in said):
+                raise ValueError("it is not a list of names")
+            return tuple(said)
+        except FileNotFoundError:
+            return ()
+        except OSError as problem:
+            log.warning("market.assigned_not_read", path=str(self._path), problem=str(problem))
+            return ()
+        except (ValueError, KeyError, TypeError) as problem:
+            aside = self._path.with_name(f"{self._path.name}.damaged-{int(time.time())}")
+            self._path.replace(aside)
+            log.warning("market.assigned_damaged", set_aside=str(aside), problem=str(problem))
+            return ()
