@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from agentfarm.errors import FarmError, InvalidRequest, Unavailable
+from agentfarm.files import write_private
 from agentfarm.identity import (
     NODE_DAYS,
     JoinAnswer,
@@ -35,7 +36,6 @@ from agentfarm.identity import (
     new_key,
     new_secret,
     verify_join_request,
-    write_private,
 )
 from agentfarm.names import is_name
 

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
+from agentfarm.backoff import Backoff, longest_s
 from agentfarm.errors import FarmError, Unavailable
 from controller.core.commands import Command, SubmitTasks, Tick
 from controller.core.decide import decide
@@ -81,8 +82,7 @@ class EngineMetrics:
 
 def recover_wait_s(failures_in_row: int) -> float:
     """How long to wait before the state is read again."""
-    doubled = 2 ** min(failures_in_row - 2, 10)
-    return 0.0 if failures_in_row < 2 else min(RECOVER_WAIT_MAX_S, RECOVER_WAIT_FIRST_S * doubled)
+    return longest_s(failures_in_row - 1, RECOVER_WAIT_FIRST_S, RECOVER_WAIT_MAX_S)
 
 
 class Engine:
@@ -315,15 +315,15 @@ class Engine:
 
     async def _lead(self) -> None:
         """Wait to become the leader, then read the whole state. Tried for ever: a database away comes back."""
-        wait_s = 0.1
+        backoff = Backoff(RECOVER_WAIT_FIRST_S, RECOVER_WAIT_MAX_S)
         while True:
             try:
                 epoch = await self._on_thread(self._journal.take_lead)
                 state = await self._on_thread(self._journal.load, self._limits, self.now)
             except FarmError as problem:
-                log.warning("engine.waiting", problem=str(problem), retry_in_s=wait_s)
+                wait_s = backoff.next_s()
+                log.warning("engine.waiting", problem=str(problem), retry_in_s=round(wait_s, 3))
                 await asyncio.sleep(wait_s)
-                wait_s = min(wait_s * 2, RECOVER_WAIT_MAX_S)
                 continue
             break
         state.seed = self._seed ^ epoch

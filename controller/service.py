@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from agentfarm.errors import FarmError, Unavailable
+from agentfarm.files import write_file, write_private
 from controller.authority import Authority
 from controller.engine import Engine
 from controller.journal.journal import Journal
@@ -150,9 +151,7 @@ class Controller:
         """Write where we listen, for those on this machine who start us, and tell what the start took."""
         path = self.settings.data_dir / "controller.json"
         said = {"gateway": self.gateway_url, "link": self.link_address, "pid": os.getpid()}
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(said), encoding="utf-8")
-        part.replace(path)
+        write_file(path, json.dumps(said).encode(), is_durable=False)
         log.info("controller.ready", gateway=self.gateway_url, link=self.link_address)
         log.info("controller.started", **self._times.fields())
 
@@ -171,11 +170,7 @@ class Controller:
 def operator_token(path: Path) -> str:
     """The operators' bearer token, made at first start with mode 0600. Raises Unavailable if others may read it."""
     if not path.exists():
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(secrets.token_urlsafe(TOKEN_BYTES) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        write_private(path, f"{secrets.token_urlsafe(TOKEN_BYTES)}\n".encode())
     if path.stat().st_mode & 0o077:
         raise Unavailable(f"{path} can be read by others.", remedy=f"Run: chmod 600 {path}")
     token = path.read_text(encoding="utf-8").strip()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import grpc
 
 from agentfarm.errors import Conflict, InvalidRequest
-from agentfarm.identity import Identity, write_private
+from agentfarm.files import FileLock, Locked, write_private
+from agentfarm.identity import Identity
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.link.calls import Calls
 from nodeagent.link.outbox import Outbox
@@ -138,7 +138,7 @@ class Daemon:
         await self.outbox.stop()
         await self.metrics.stop()
         (self._folder / NODE_FILE).unlink(missing_ok=True)
-        self._lock.close()
+        self._lock.release()
         log.info("node.stopped")
 
     # -------------------------------------------------------------- what the link needs of us
@@ -248,25 +248,16 @@ class Daemon:
         write_private(self._folder / NODE_FILE, json.dumps(about).encode())
 
 
-def _lock(folder: Path) -> IO[str]:
+def _lock(folder: Path) -> FileLock:
     """One daemon a folder. Raises Conflict when there is one already."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / "lock").open("a+")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip()
-        file.close()
+        return FileLock(folder / "lock")
+    except Locked as locked:
         raise Conflict(
-            f"A node daemon (process {holder or 'unknown'}) already serves {folder}.",
+            f"A node daemon (process {locked.holder}) already serves {folder}.",
             remedy="Stop it first, or use another --data-dir.",
         ) from None
-    file.seek(0)
-    file.truncate()
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
 
 
 def _joined_link(folder: Path) -> str:

@@ -11,7 +11,8 @@ from typing import Final
 import httpx
 
 from agentfarm.errors import Conflict, FarmError, Forbidden, Unavailable
-from agentfarm.identity import Identity, Invite, JoinAnswer, join_request, verify_join_answer, write_private
+from agentfarm.files import write_private
+from agentfarm.identity import Identity, Invite, JoinAnswer, join_request, verify_join_answer
 from nodeagent.daemon import JOINED_FILE
 
 TIMEOUT_S: Final = 15.0

@@ -97,9 +97,9 @@ class Turn:
         self.state.timer_sequence += 1
         heapq.heappush(self.state.timers, (mono, self.state.timer_sequence, timer))
 
-    def jitter(self, *key: int) -> float:
-        """A number in [0.5, 1) that depends on the seed and the key alone."""
-        return 0.5 + random.Random(f"{self.state.seed}:{key}").random() / 2  # noqa: S311 - jitter, not a secret
+    def chance(self, *key: int) -> float:
+        """A number in [0, 1) that depends on the seed and the key alone."""
+        return random.Random(f"{self.state.seed}:{key}").random()  # noqa: S311 - jitter, not a secret
 
     # -------------------------------------------------------------- tasks
 

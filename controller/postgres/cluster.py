@@ -27,6 +27,7 @@ from urllib.parse import quote
 import psutil
 
 from agentfarm.errors import Unavailable
+from agentfarm.files import sync_folder
 from controller.postgres.account import Account, choose_account, open_way, reachable_programs
 
 VERSION: Final = 18
@@ -195,11 +196,7 @@ def _initialize(cluster: Cluster, *, is_durable: bool) -> None:
             remedy=f"Check that {cluster.folder} is writable and its disk has room.",
         )
     fresh.rename(cluster.data)
-    descriptor = os.open(cluster.folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(cluster.folder)
 
 
 def _configure(cluster: Cluster, settings: Mapping[str, str]) -> None:

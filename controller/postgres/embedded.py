@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +17,9 @@ import psutil
 import psycopg2
 import structlog
 
+from agentfarm.backoff import Backoff
 from agentfarm.errors import Conflict, Unavailable
+from agentfarm.files import FileLock, Locked
 from controller.postgres import cluster as on_disk
 from controller.postgres.cluster import DATABASE, Cluster
 from controller.postgres.external import answer
@@ -55,7 +55,7 @@ class EmbeddedPostgres:
         self._process: psutil.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._is_ready = asyncio.Event()
-        self._lock: int | None = None
+        self._lock: FileLock | None = None
         self.restarts = 0  # how often it died and was started again
         self.died = asyncio.Event()  # set at each death; whoever waits for the next one clears it
 
@@ -127,26 +127,20 @@ class EmbeddedPostgres:
             await asyncio.to_thread(on_disk.clear, self._cluster)
             await asyncio.to_thread(on_disk.remove_socket_folder, self._cluster)
         if self._lock is not None:
-            os.close(self._lock)  # which releases it
+            self._lock.release()
             self._lock = None
 
     # -------------------------------------------------------------- one supervisor
 
     def _take_lock(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-            os.close(descriptor)
+            self._lock = FileLock(self._folder / "lock")
+        except Locked as locked:
             raise Conflict(
-                f"Another controller (process {holder or 'unknown'}) uses {self._folder}.",
+                f"Another controller (process {locked.holder}) uses {self._folder}.",
                 remedy="Stop it, or give this one a data_dir of its own.",
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        self._lock = descriptor
 
     # -------------------------------------------------------------- one server
 
@@ -201,7 +195,7 @@ class EmbeddedPostgres:
     async def _supervise(self) -> None:
         """Wait for the server's death; start it again, more slowly each time it dies young."""
         loop = asyncio.get_running_loop()
-        wait_s = 0.0
+        backoff = Backoff(RESTART_FIRST_S, RESTART_MAX_S)
         while True:
             assert self._process is not None
             born = loop.time()
@@ -210,16 +204,19 @@ class EmbeddedPostgres:
             self._process = None
             self.restarts += 1
             self.died.set()
-            wait_s = 0.0 if loop.time() - born > HEALTHY_AFTER_S else max(RESTART_FIRST_S, wait_s)
-            log.warning("postgres.died", restarts=self.restarts, restart_after_s=wait_s)
+            wait_s = backoff.next_s()
+            if loop.time() - born > HEALTHY_AFTER_S:
+                backoff.reset()
+                wait_s = 0.0
+            log.warning("postgres.died", restarts=self.restarts, restart_after_s=round(wait_s, 3))
             while self._process is None:
                 await asyncio.sleep(wait_s)
-                wait_s = min(RESTART_MAX_S, max(RESTART_FIRST_S, wait_s * 2))
                 try:
                     await asyncio.to_thread(on_disk.clear, self.cluster)
                     self._process = await self._spawn()
                 except Unavailable as error:
-                    log.error("postgres.restart_failed", problem=str(error), next_try_s=wait_s)
+                    wait_s = backoff.next_s()
+                    log.error("postgres.restart_failed", problem=str(error), next_try_s=round(wait_s, 3))
             self._is_ready.set()
 
 

@@ -5,15 +5,14 @@ Nothing is ever deleted in a folder that does not carry our marker.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from agentfarm.errors import Conflict, InvalidRequest
+from agentfarm.files import FileLock, Locked, write_file
 
 MARKER: Final = ".agentfarm-dev"
 _MARKER_TEXT: Final = "This folder belongs to `farmctl dev`. `farmctl dev --fresh` deletes what is in it.\n"
@@ -78,20 +77,7 @@ class FarmFolder:
         write_json(self.announcement, said)
 
 
-class FolderLock:
-    """The right to run a farm in a folder, held until `release` or the end of the process."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def release(self) -> None:
-        """Let go. Safe twice."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
-def open_folder(root: Path) -> tuple[FarmFolder, FolderLock]:
+def open_folder(root: Path) -> tuple[FarmFolder, FileLock]:
     """Take the folder for this process, made and marked when it is new.
 
     Raises Conflict when it holds something else, or, naming the pid, when a farm runs there.
@@ -135,9 +121,7 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a file whole."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_file(path, f"{json.dumps(value, indent=2)}\n".encode(), is_durable=False)
 
 
 def _create(folder: FarmFolder) -> None:
@@ -152,18 +136,12 @@ def _create(folder: FarmFolder) -> None:
         ) from error
 
 
-def _take_lock(folder: FarmFolder) -> FolderLock:
-    descriptor = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _take_lock(folder: FarmFolder) -> FileLock:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-        os.close(descriptor)
+        return FileLock(folder.lock)
+    except Locked as locked:
         raise Conflict(
-            f"A farm runs in {folder.root} already (process {holder}).",
+            f"A farm runs in {folder.root} already (process {locked.holder}).",
             remedy="Use it (`farmctl status`), stop it with Ctrl-C there, or start another with --data-dir.",
-            pid=holder,
+            pid=locked.holder,
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return FolderLock(descriptor)

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from agentfarm.backoff import backoff_s
+
+GROWTH: Final = 4.0
+"""Steeper than elsewhere: five crashes within a minute are a crash loop, and must be able to happen within one."""
+
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
@@ -35,7 +40,4 @@ class Crashes:
 
     def wait_s(self, chance: float, policy: RestartPolicy = DEFAULT_POLICY) -> float:
         """How long to wait before the next start. chance: uniform in [0, 1)."""
-        if not self.at:
-            return 0.0
-        longest = min(policy.longest_wait_s, policy.first_wait_s * 4.0 ** (len(self.at) - 1))
-        return longest * (0.5 + chance / 2)
+        return backoff_s(len(self.at), policy.first_wait_s, policy.longest_wait_s, chance, GROWTH)

@@ -4,15 +4,14 @@ alone."""
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from agentfarm.files import set_aside
+
 WAL_BYTES_MAX: Final = 4 * 2**20
-SET_ASIDE_MAX: Final = 3
-"""Damaged files kept for whoever wants to look."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS result (
@@ -33,7 +32,7 @@ class OutboxFile:
         """Where a damaged file was moved by the last `open`."""
 
     def open(self) -> list[tuple[int, int, bytes]]:
-        """Open it, making it if needed; returns what it holds. A damaged file is set aside and begun anew.
+        """Open it, making it if needed; returns what it holds. A damaged file is set aside, and a new one begins.
 
         Raises sqlite3.OperationalError when the disk does not let us.
         """
@@ -84,11 +83,7 @@ class OutboxFile:
             self._db = None
 
     def _move_away(self) -> Path:
-        target = self._path.with_name(f"{self._path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
-        self._path.rename(target)
+        target = set_aside(self._path)
         for suffix in ("-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-        kept = sorted(self._path.parent.glob(f"{self._path.name}.damaged-*"))
-        for old in kept[:-SET_ASIDE_MAX]:
-            old.unlink(missing_ok=True)
         return target

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 import grpc
 
+from agentfarm.backoff import Backoff, backoff_s
 from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire.link_pb2_grpc import LinkStub
 from nodeagent.core.lease import Lease
@@ -111,26 +112,29 @@ class Link:
     async def run(self) -> None:
         """Connect, serve, and connect again: at once after a working stream broke, then less and less often; and when
         a controller that was gone listens again."""
-        failures = 0
+        backoff = Backoff(BACKOFF_MIN_S, BACKOFF_MAX_S)
         try:
             while True:
                 began = asyncio.get_running_loop().time()
-                wait_s = BACKOFF_MAX_S
+                is_refused = False
                 try:
                     await self._stream()
                     self.problem = "the controller ended the stream"
                 except Refused as problem:
-                    wait_s = REFUSED_BACKOFF_S
+                    is_refused = True
                     self._complain(f"refused: {problem}", "error")
                 except BROKEN as problem:
                     self._complain(_words(problem), "warning")
                 finally:
                     self._disconnected()
                 lasted_s = asyncio.get_running_loop().time() - began
-                failures = 0 if lasted_s > BACKOFF_MAX_S else failures + 1
-                wait_s = min(wait_s, BACKOFF_MIN_S * 2 ** min(failures, 10)) if wait_s <= BACKOFF_MAX_S else wait_s
-                jitter = random.random()  # noqa: S311 - not a secret
-                await wait_or_opened(self._peer.address, wait_s * (0.5 + jitter / 2), jitter)
+                if lasted_s > BACKOFF_MAX_S:
+                    backoff.reset()
+                wait_s = backoff.next_s()
+                chance = random.random()  # noqa: S311 - not a secret
+                if is_refused:
+                    wait_s = backoff_s(1, REFUSED_BACKOFF_S, REFUSED_BACKOFF_S, chance)
+                await wait_or_opened(self._peer.address, wait_s, chance)
         finally:
             self._lease.stop()
 

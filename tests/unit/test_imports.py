@@ -29,7 +29,7 @@ MAY_IMPORT = {
 
 ROOMS_MAY_IMPORT = {
     "nodeagent/market": ("agentfarm", "nodeagent.market"),
-    "nodeagent/core": ("agentfarm.wire", "nodeagent.core", "nodeagent.runner.replica.frames"),
+    "nodeagent/core": ("agentfarm.backoff", "agentfarm.wire", "nodeagent.core", "nodeagent.runner.replica.frames"),
     "nodeagent/runner": ("agentfarm.sdk", "nodeagent.runner"),
     "controller/explain": ("agentfarm", "controller.core", "controller.explain"),
 }
@@ -60,8 +60,8 @@ STARTED_BY_NAME = {
 """A program or module that is started by its name is an arrow too, though no import shows it."""
 
 CORE_MAY_IMPORT = {
-    "__future__", "agentfarm.errors", "collections", "collections.abc", "controller.core", "dataclasses", "decimal",
-    "enum", "heapq", "itertools", "math", "random", "typing",
+    "__future__", "agentfarm.backoff", "agentfarm.errors", "collections", "collections.abc", "controller.core",
+    "dataclasses", "decimal", "enum", "heapq", "itertools", "math", "random", "typing",
 }  # fmt: skip
 
 ONE_DOOR = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from agentfarm.backoff import longest_s
 from controller.core.lives import LIVE_REPLICA_STATES, ReplicaState
 from controller.core.model import Deployment, DeploymentName, Replica, ReplicaId
 from controller.core.turn import Turn
@@ -149,7 +150,7 @@ def _seat(turn: Turn, deployment: Deployment, seat: int) -> None:
     """Make a new occupant that wants a node; after failures it waits first."""
     state = turn.state
     failures = deployment.seat_failures.get(seat, 0)
-    wait_s = min(SEAT_BACKOFF_MAX_S, state.limits.seat_backoff_s * 2 ** min(failures - 1, 10)) if failures else 0.0
+    wait_s = longest_s(failures, state.limits.seat_backoff_s, SEAT_BACKOFF_MAX_S)
     replica = Replica(
         ReplicaId(state.next_replica), deployment.name, seat, deployment.version, since=turn.now.wall,
         not_before=turn.now.mono + wait_s,

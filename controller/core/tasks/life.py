@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from agentfarm.backoff import backoff_s
 from agentfarm.errors import FarmError, InvalidRequest, NotFound, StaleToken, Unavailable
 from controller.core.commands import (
     AttemptResult,
@@ -227,15 +228,10 @@ def _fail_attempt(turn: Turn, task: Task, deployment: Deployment, result: Attemp
                   severity="warning", task=task.id, deployment=deployment.name)  # fmt: skip
         turn.finish(task, "exhausted", error=error)
     else:
-        wait_s = backoff_s(turn, policy, task)
+        chance = turn.chance(task.id, task.attempt)
+        wait_s = backoff_s(task.failures, policy.backoff_s, policy.backoff_max_s, chance)
         turn.requeue(task, result.outcome, error_type=result.error_type, error_message=result.error_message,
                      wait_s=wait_s)  # fmt: skip
-
-
-def backoff_s(turn: Turn, policy: Policy, task: Task) -> float:
-    """Growing, capped, jittered: base * 2^(failures - 1), never over the cap, times [0.5, 1)."""
-    growth = float(2 ** min(task.failures - 1, 30))
-    return min(policy.backoff_s * growth, policy.backoff_max_s) * turn.jitter(task.id, task.attempt)
 
 
 def _learn_service_time(deployment: Deployment, duration_s: float) -> None:

@@ -4,11 +4,10 @@ goes on feeding the same."""
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from agentfarm.identity import write_private
+from agentfarm.files import read_or_set_aside, write_private
 from nodeagent.machine.logging import log
 
 
@@ -36,17 +35,18 @@ class AssignedProducts:
     def _read(self) -> tuple[str, ...]:
         """As it was left; nothing when there is no file. A damaged one is set aside: the controller says it anew."""
         try:
-            said = json.loads(self._path.read_bytes())["products"]
-            if not isinstance(said, list) or not all(isinstance(product, str) for product in said):
-                raise ValueError("it is not a list of names")
-            return tuple(said)
-        except FileNotFoundError:
-            return ()
+            return read_or_set_aside(self._path, _names, on_damage=_complain) or ()
         except OSError as problem:
             log.warning("market.assigned_not_read", path=str(self._path), problem=str(problem))
             return ()
-        except (ValueError, KeyError, TypeError) as problem:
-            aside = self._path.with_name(f"{self._path.name}.damaged-{int(time.time())}")
-            self._path.replace(aside)
-            log.warning("market.assigned_damaged", set_aside=str(aside), problem=str(problem))
-            return ()
+
+
+def _names(content: bytes) -> tuple[str, ...]:
+    names = json.loads(content)["products"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("it is not a list of names")
+    return tuple(names)
+
+
+def _complain(aside: Path, problem: Exception) -> None:
+    log.warning("market.assigned_damaged", set_aside=str(aside), problem=str(problem))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from agentfarm.backoff import Backoff
 from agentfarm.errors import FarmError
+from agentfarm.files import write_file
 from nodeagent.machine.child import Child
 from nodeagent.machine.logging import log
 from nodeagent.machine.programs import OUR_PYTHON, RuntimeFolder
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 DEFAULT_SOURCE: Final = "coinbase-advanced"
 RECORDED: Final = "capture"
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 60.0
+FEED_RETRY_MIN_S: Final = 2.0
 FEED_STOP_S: Final = 12.0
 UNCONNECTED_MAX_S: Final = 15.0
 STALE_AFTER_S: Final = 10.0
@@ -120,17 +122,16 @@ class Market:
         if self._settings is None:
             await asyncio.Event().wait()
             return
-        wait_s = RETRY_MIN_S
+        backoff = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         while True:
             try:
                 await self._bring_up(self._settings)
-                wait_s = RETRY_MIN_S
+                backoff.reset()
                 await self._keep_feeding(self._settings)
             except (FarmError, OSError) as problem:
                 self._fail(str(problem))
             await self._end_server()
-            await asyncio.sleep(wait_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter
-            wait_s = min(RETRY_MAX_S, wait_s * 2)
+            await asyncio.sleep(backoff.next_s())
 
     async def stop(self, *, with_server: bool) -> None:
         """End both processes, or let go of them. Safe twice, and unstarted."""
@@ -201,15 +202,14 @@ class Market:
 
     async def _keep_feeding(self, settings: MarketSettings) -> None:
         """Keep the feed running while QuestDB is; a feed that cannot be used is tried again ever less often."""
-        wait_s = RETRY_MIN_S
+        backoff = Backoff(FEED_RETRY_MIN_S, RETRY_MAX_S)
         while True:
             began = time.monotonic()
             try:
                 feed = self._feed = self._find_or_start(settings)
             except OSError as problem:  # a full disk, say: QuestDB is left as it is
                 self._fail(str(problem))
-                wait_s = min(RETRY_MAX_S, wait_s * 2)
-                await asyncio.sleep(wait_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter
+                await asyncio.sleep(backoff.next_s())
                 continue
             self._failed = ""
             code = await self._until_exited(settings, feed)
@@ -219,12 +219,14 @@ class Market:
             self._rows_before += int(said.get("rows_stored", 0))
             self._reader.forget()
             lasted_s = time.monotonic() - began
-            wait_s = RETRY_MIN_S if lasted_s > RETRY_MAX_S else min(RETRY_MAX_S, wait_s * 2)
+            if lasted_s > RETRY_MAX_S:
+                backoff.reset()
+            wait_s = backoff.next_s()
             words = (last_lines(self._feed_log, 1) or [""])[0]
-            log.warning("market.feed_ended", code=code, said=words[:FAILED_CHARS_MAX], again_in_s=wait_s)
-            if code == FEED_UNUSABLE or lasted_s < wait_s:
+            log.warning("market.feed_ended", code=code, said=words[:FAILED_CHARS_MAX], again_in_s=round(wait_s, 1))
+            if code == FEED_UNUSABLE or lasted_s < max(wait_s, FEED_RETRY_MIN_S):
                 self._fail(words or f"the feed ended with code {code}")
-            await asyncio.sleep(wait_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter
+            await asyncio.sleep(wait_s)
 
     async def _until_exited(self, settings: MarketSettings, feed: Child) -> int | None:
         """Tell it of changed products as long as it lives. Returns its exit code."""
@@ -329,9 +331,7 @@ def _read_config(config: Path) -> dict[str, Any]:
 def _write_config(config: Path, told: Mapping[str, Any]) -> None:
     """Replace the file atomically, unless it says so already: a full disk must not keep a feed from starting."""
     if _read_config(config) != told:
-        staged = config.with_name(f".{config.name}")
-        staged.write_text(json.dumps(told, indent=1))
-        staged.replace(config)
+        write_file(config, json.dumps(told, indent=1).encode(), is_durable=False)
 
 
 async def _make_server(
