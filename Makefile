@@ -48,7 +48,7 @@ bench: setup ## every figure of docs/performance.md
 
 wire: setup ## generate agentfarm/wire from proto/
 	$(BIN)/python -m grpc_tools.protoc -I agentfarm/wire=proto/agentfarm/v1 --python_out=. --pyi_out=. \
-	  --grpc_python_out=. agentfarm/wire/link.proto
+	  --grpc_python_out=. $(patsubst proto/agentfarm/v1/%,agentfarm/wire/%,$(wildcard proto/agentfarm/v1/*.proto))
 
 lock: ## pin every dependency again
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --no-emit-index-url \

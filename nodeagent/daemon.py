@@ -59,8 +59,7 @@ class Daemon:
         runtime.prepare()
         self.outgoing = Outgoing()
         self.calls = Calls()
-        self.relay = Relay()
-        self.relay.calls = self.calls
+        self.relay = Relay(self.calls)
         self.supervisor = Supervisor(
             self._folder / "replicas",
             self.identity.name,

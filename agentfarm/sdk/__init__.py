@@ -10,14 +10,17 @@ psycopg2 and httpx are loaded by the call that needs them.
     checkpointer()  the run's durable LangGraph checkpointer, for graphs that a plain function runs itself
     Reject          raised: this task can never succeed, do not try again
 
-What runs agents (the zygote, the replica, `agentfarm.sdk.testing`) uses `load_agent`, `Call` and the checkpoint types.
+What runs agents (the zygote, the replica, `agentfarm.sdk.testing`) uses `load_agent`, `Call` and the checkpoint types;
+the replica makes each `Call` by `make_call`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agentfarm.sdk.call import Call, CheckpointChannel, CheckpointRecord, CheckpointWrite, LeaseLost
+from agentfarm.calls.checkpoints import CheckpointRecord, CheckpointWrite
+from agentfarm.sdk.call import Call, CheckpointChannel, LeaseLost
+from agentfarm.sdk.farm import make_call
 from agentfarm.sdk.loader import AgentImportError, LoadedAgent, load_agent
 from agentfarm.sdk.run import Context, Reject, context, emit
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AgentImportError", "Call", "CheckpointChannel", "CheckpointRecord", "CheckpointWrite", "Context", "LeaseLost",
-    "LoadedAgent", "Reject", "checkpointer", "context", "emit", "llm", "load_agent", "tsdb",
+    "LoadedAgent", "Reject", "checkpointer", "context", "emit", "llm", "load_agent", "make_call", "tsdb",
 ]  # fmt: skip
 
 

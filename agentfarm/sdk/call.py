@@ -6,36 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from agentfarm.calls.checkpoints import CheckpointRecord
 from agentfarm.errors import StaleToken
 
 
 class LeaseLost(StaleToken):
     """The attempt may no longer write: another one holds the task. The attempt must end and report nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointWrite:
-    """What one step of a graph wrote. Its key is (writer_id, index) within its checkpoint."""
-
-    writer_id: str
-    index: int
-    """From 0; below 0 for the special writes of LangGraph. A later write of the same key replaces the earlier."""
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointRecord:
-    """A checkpoint as the farm stores it; the payloads mean something to the SDK alone.
-
-    With a payload the checkpoint is stored; with an empty one its writes are added to the checkpoint of that id.
-    """
-
-    thread_id: str
-    namespace: str
-    checkpoint_id: str
-    parent_id: str = ""
-    payload: bytes = b""
-    writes: tuple[CheckpointWrite, ...] = ()
 
 
 class CheckpointChannel(Protocol):

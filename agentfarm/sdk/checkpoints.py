@@ -30,7 +30,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.base import id as checkpoint_ids
 
 from agentfarm.errors import InvalidRequest
-from agentfarm.sdk.call import CheckpointChannel, CheckpointRecord, CheckpointWrite
+from agentfarm.sdk import CheckpointChannel, CheckpointRecord, CheckpointWrite
 from agentfarm.sdk.run import current_run
 
 COMPRESS_FROM_BYTES: Final = 4096

@@ -18,15 +18,10 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 
 from agentfarm.errors import InvalidRequest
 from agentfarm.names import name_from, suggestion
-from agentfarm.sdk.call import Call, CheckpointChannel, CheckpointRecord, CheckpointWrite, LeaseLost
+from agentfarm.sdk.call import Call
 from agentfarm.sdk.functions import FunctionAgent
 from agentfarm.sdk.signatures import UnusableSignature
 from agentfarm.sdk.tracebacks import agent_traceback
-
-__all__ = [
-    "AgentImportError", "Call", "CheckpointChannel", "CheckpointRecord", "CheckpointWrite", "LeaseLost",
-    "LoadedAgent", "load_agent",
-]  # fmt: skip
 
 T = TypeVar("T")
 

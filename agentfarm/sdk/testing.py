@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agentfarm.calls.checkpoints import CheckpointRecord
 from agentfarm.errors import InvalidRequest
-from agentfarm.sdk.call import Call, CheckpointRecord
+from agentfarm.sdk.call import Call
 from agentfarm.sdk.loader import LoadedAgent, load_agent
 
 

@@ -420,6 +420,28 @@ class FetchBundleResponse(_message.Message):
     data: bytes
     def __init__(self, total_size: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
+class AgentCallRequest(_message.Message):
+    __slots__ = ("method", "task_id", "fencing_token", "replica_id", "header", "parts")
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    FENCING_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    method: str
+    task_id: int
+    fencing_token: int
+    replica_id: int
+    header: bytes
+    parts: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, method: _Optional[str] = ..., task_id: _Optional[int] = ..., fencing_token: _Optional[int] = ..., replica_id: _Optional[int] = ..., header: _Optional[bytes] = ..., parts: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class AgentCallResponse(_message.Message):
+    __slots__ = ("parts",)
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    parts: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, parts: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
 class Checkpoint(_message.Message):
     __slots__ = ("thread_id", "namespace", "checkpoint_id", "parent_id", "payload", "writes")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]

@@ -44,6 +44,11 @@ class LinkStub:
                 request_serializer=agentfarm_dot_wire_dot_link__pb2.FetchBundleRequest.SerializeToString,
                 response_deserializer=agentfarm_dot_wire_dot_link__pb2.FetchBundleResponse.FromString,
                 _registered_method=True)
+        self.AgentCall = channel.unary_unary(
+                '/agentfarm.v1.Link/AgentCall',
+                request_serializer=agentfarm_dot_wire_dot_link__pb2.AgentCallRequest.SerializeToString,
+                response_deserializer=agentfarm_dot_wire_dot_link__pb2.AgentCallResponse.FromString,
+                _registered_method=True)
         self.PutCheckpoint = channel.unary_unary(
                 '/agentfarm.v1.Link/PutCheckpoint',
                 request_serializer=agentfarm_dot_wire_dot_link__pb2.PutCheckpointRequest.SerializeToString,
@@ -83,8 +88,15 @@ class LinkServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AgentCall(self, request, context):
+        """What an attempt asks of the farm while it runs. The daemon carries header and parts unread. A stale token is refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PutCheckpoint(self, request, context):
-        """Checkpoints of a run, on behalf of the attempt whose fencing token is named. A stale token is refused.
+        """Nodes of 0.1 keep checkpoints by these two; AgentCall took their place. 0.3.0 removes them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,6 +134,11 @@ def add_LinkServicer_to_server(servicer, server):
                     servicer.FetchBundle,
                     request_deserializer=agentfarm_dot_wire_dot_link__pb2.FetchBundleRequest.FromString,
                     response_serializer=agentfarm_dot_wire_dot_link__pb2.FetchBundleResponse.SerializeToString,
+            ),
+            'AgentCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.AgentCall,
+                    request_deserializer=agentfarm_dot_wire_dot_link__pb2.AgentCallRequest.FromString,
+                    response_serializer=agentfarm_dot_wire_dot_link__pb2.AgentCallResponse.SerializeToString,
             ),
             'PutCheckpoint': grpc.unary_unary_rpc_method_handler(
                     servicer.PutCheckpoint,
@@ -198,6 +215,33 @@ class Link:
             '/agentfarm.v1.Link/FetchBundle',
             agentfarm_dot_wire_dot_link__pb2.FetchBundleRequest.SerializeToString,
             agentfarm_dot_wire_dot_link__pb2.FetchBundleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AgentCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentfarm.v1.Link/AgentCall',
+            agentfarm_dot_wire_dot_link__pb2.AgentCallRequest.SerializeToString,
+            agentfarm_dot_wire_dot_link__pb2.AgentCallResponse.FromString,
             options,
             channel_credentials,
             insecure,

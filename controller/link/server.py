@@ -11,22 +11,23 @@ import asyncio
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import grpc
 import structlog
 
+from agentfarm.calls.checkpoints import GET, PUT
 from agentfarm.errors import Conflict, FarmError, Forbidden, InvalidRequest, NotFound, StaleToken, Unavailable
 from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire import link_pb2_grpc
 from controller.core.commands import AttemptsEnded, AttemptsStarted, NodeStreamEnded, ReplicasReported
-from controller.core.model import Limits, NodeName, TaskId, Token
-from controller.core.tasks.life import thread_id
-from controller.core.transition import AckResults, CheckpointRow, CloseSession, Effect
+from controller.core.model import Limits, NodeName, ReplicaId, TaskId, Token
+from controller.core.transition import AckResults, CloseSession, Effect
 from controller.engine import Engine
-from controller.link import translate
+from controller.link import release_0_1, translate
+from controller.link.agent_calls import AgentCalls, Caller, ReadCheckpoints, handlers
 from controller.link.logs import LogRelay
 
 log = structlog.get_logger("controller.link")
@@ -36,7 +37,6 @@ HELLO_DEADLINE_S: Final = 10.0
 LEAD_WAIT_S: Final = 1.0  # a node that comes while the state is being read waits this long instead of going away
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 ACK_GATHER_S: Final = 0.02  # a node writes results that are not acknowledged within 50 ms
-CHECKPOINTS_MAX: Final = 100  # in one answer
 
 GRPC_STATUS: Final[dict[type[FarmError], grpc.StatusCode]] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -66,8 +66,12 @@ class LinkPorts:
     read_bundle: Callable[
         [str, int], tuple[int, list[bytes]]
     ]  # digest, offset -> total size, next chunks; [] at the end
-    read_checkpoints: Callable[[str, str, str, str, int], list[CheckpointRow]]
+    read_checkpoints: ReadCheckpoints
     sign_csr: Callable[[bytes, str], bytes]
+
+
+Leased = wire.AgentCallRequest | wire.PutCheckpointRequest | wire.GetCheckpointsRequest
+"""A request of an attempt."""
 
 
 class Session:
@@ -127,6 +131,7 @@ class LinkServer(link_pb2_grpc.LinkServicer):
         self._numbers = itertools.count(1)
         self._server: grpc.aio.Server | None = None
         self.logs = LogRelay(self._session_of)
+        self._calls = AgentCalls(engine, handlers(engine, ports.read_checkpoints))
         self.port = 0
         engine.send = self.deliver
         engine.on_reset = self.close_all
@@ -279,37 +284,38 @@ class LinkServer(link_pb2_grpc.LinkServicer):
             if not chunks or offset >= total:
                 return
 
+    async def AgentCall(  # noqa: N802 - the contract's name
+        self, request: wire.AgentCallRequest, context: Any
+    ) -> wire.AgentCallResponse:
+        """A call of an attempt, answered by its method's handler."""
+        parts = await self._answer(request, ReplicaId(request.replica_id), request.method, request.header,
+                                   request.parts, context)  # fmt: skip
+        return wire.AgentCallResponse(parts=parts)
+
     async def PutCheckpoint(  # noqa: N802 - the contract's name
         self, request: wire.PutCheckpointRequest, context: Any
     ) -> wire.PutCheckpointResponse:
-        """Durable when it returns."""
-        await self._authenticated(context)
-        try:
-            await self._engine.ask(translate.store_checkpoint(request))
-        except FarmError as problem:
-            await self._abort(context, problem)
+        """Of a node of 0.1."""
+        header, *parts = release_0_1.put_call(request)
+        await self._answer(request, None, PUT, header, parts, context)
         return wire.PutCheckpointResponse()
 
     async def GetCheckpoints(  # noqa: N802 - the contract's name
         self, request: wire.GetCheckpointsRequest, context: Any
     ) -> wire.GetCheckpointsResponse:
-        """Checkpoints of the attempt's own thread."""
-        await self._authenticated(context)
+        """Of a node of 0.1."""
+        parts = await self._answer(request, None, GET, release_0_1.get_call(request), (), context)
+        return wire.GetCheckpointsResponse(checkpoints=release_0_1.checkpoints(parts))
+
+    async def _answer(
+        self, lease: Leased, replica: ReplicaId | None, method: str, header: bytes, parts: Sequence[bytes], context: Any
+    ) -> Iterable[bytes]:
+        node = await self._authenticated(context)
         try:
-            task = self._engine.state.tasks.get(TaskId(request.task_id))
-            if task is None or task.token != request.fencing_token or thread_id(task) != request.thread_id:
-                raise StaleToken(f"The lease of task {request.task_id} is gone.")
-            rows = await asyncio.to_thread(
-                self._ports.read_checkpoints,
-                request.thread_id,
-                request.namespace,
-                request.checkpoint_id,
-                request.before_id,
-                min(request.limit or 1, CHECKPOINTS_MAX),
-            )
+            caller = Caller(node, replica, TaskId(lease.task_id), Token(lease.fencing_token))
+            return await self._calls.answer(caller, method, header, parts)
         except FarmError as problem:
             await self._abort(context, problem)
-        return wire.GetCheckpointsResponse(checkpoints=[translate.checkpoint(row) for row in rows])
 
     async def PushLog(  # noqa: N802 - the contract's name
         self, request_iterator: AsyncIterator[wire.PushLogRequest], context: Any
@@ -349,6 +355,7 @@ class LinkServer(link_pb2_grpc.LinkServicer):
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"Node {node} is not known here; invite it again.")
         return node
 
-    async def _abort(self, context: Any, problem: FarmError) -> None:
+    async def _abort(self, context: Any, problem: FarmError) -> NoReturn:
         status = next(GRPC_STATUS[kind] for kind in type(problem).__mro__ if kind in GRPC_STATUS)
         await context.abort(status, str(problem))
+        raise AssertionError("an aborted call ends here")

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Final
 
 from agentfarm.wire import link_pb2 as wire
-from controller.core import commands
 from controller.core.commands import AttemptResult, MarketReported, NodeBeat, NodeJoined, ReplicaNews
 from controller.core.lives import Outcome, ProductState, ReplicaState
 from controller.core.model import Limits, Measured, NodeName, ProductStatus, ReplicaId, TaskId, Token
@@ -15,7 +14,6 @@ from controller.core.transition import (
     AckResults,
     Assign,
     CancelAttempts,
-    CheckpointRow,
     CloseSession,
     Effect,
     Lease,
@@ -140,21 +138,6 @@ def results(said: wire.AttemptResults) -> tuple[AttemptResult, ...]:
     )
 
 
-def store_checkpoint(said: wire.PutCheckpointRequest) -> commands.StoreCheckpoint:
-    """A checkpoint as the core hears it."""
-    point = said.checkpoint
-    return commands.StoreCheckpoint(
-        TaskId(said.task_id),
-        Token(said.fencing_token),
-        point.thread_id,
-        point.namespace,
-        point.checkpoint_id,
-        point.parent_id,
-        point.payload or None,
-        tuple((write.writer_id, write.index, write.payload) for write in point.writes),
-    )
-
-
 def _text(said: str) -> str:
     """Text that PostgreSQL can hold: bounded, without NUL."""
     return said[:ERROR_TEXT_MAX].replace("\x00", "\N{REPLACEMENT CHARACTER}")
@@ -232,16 +215,4 @@ def _desired(effect: SetDesired) -> wire.Desired:
             for item in effect.replicas
         ],
         market=wire.DesiredMarket(products=effect.products) if effect.products is not None else None,
-    )
-
-
-def checkpoint(row: CheckpointRow) -> wire.Checkpoint:
-    """A stored checkpoint on its way back to a run."""
-    return wire.Checkpoint(
-        thread_id=row.thread_id,
-        namespace=row.namespace,
-        checkpoint_id=row.checkpoint_id,
-        parent_id=row.parent_id,
-        payload=row.payload or b"",
-        writes=[wire.CheckpointWrite(writer_id=w, index=i, payload=p) for w, i, p in row.writes],
     )

@@ -28,6 +28,8 @@ class Calls:
 
     def __init__(self) -> None:
         self.stub: Any = None
+        self._stub_0_1: Any = None
+        """The connection whose controller knows no AgentCall. 0.3.0 removes this."""
 
     async def fetch_bundle(self, digest: str, offset: int) -> AsyncIterator[tuple[int, bytes]]:
         """(total size, next bytes). Raises BundleMissing or LinkAway."""
@@ -41,17 +43,21 @@ class Calls:
                 raise BundleMissing(digest) from problem
             raise LinkAway from problem
 
-    async def put_checkpoint(self, request: wire.PutCheckpointRequest) -> None:
-        """Durable when it returns. Raises LinkAway, StaleToken, or FarmError."""
+    async def agent_call(self, request: wire.AgentCallRequest) -> Sequence[bytes]:
+        """The parts of the controller's answer to a call of an attempt. Raises LinkAway, StaleToken, or FarmError."""
+        stub = self._connected()
         with _translated():
-            await self._connected().PutCheckpoint(request, timeout=CALL_TIMEOUT_S)
-
-    async def get_checkpoints(self, request: wire.GetCheckpointsRequest) -> Sequence[wire.Checkpoint]:
-        """Newest first. Raises LinkAway, StaleToken, or FarmError."""
-        with _translated():
-            response = await self._connected().GetCheckpoints(request, timeout=CALL_TIMEOUT_S)
-        checkpoints: Sequence[wire.Checkpoint] = response.checkpoints
-        return checkpoints
+            if stub is not self._stub_0_1:
+                try:
+                    response = await stub.AgentCall(request, timeout=CALL_TIMEOUT_S)
+                except grpc.aio.AioRpcError as problem:
+                    if problem.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                        raise
+                    self._stub_0_1 = stub
+                else:
+                    parts: Sequence[bytes] = response.parts
+                    return parts
+            return await _agent_call_0_1(stub, request)
 
     async def renew_certificate(self, csr_pem: bytes) -> bytes:
         """A new certificate for our name. Raises LinkAway or FarmError."""
@@ -70,6 +76,19 @@ class Calls:
         if self.stub is None:
             raise LinkAway
         return self.stub
+
+
+async def _agent_call_0_1(stub: Any, request: wire.AgentCallRequest) -> Sequence[bytes]:
+    """The same of a controller of 0.1, which has calls of their own for checkpoints and no others. 0.3.0 removes it."""
+    from nodeagent.link.release_0_1 import answer_parts, checkpoint_request  # noqa: PLC0415 - few nodes need it
+
+    if not request.method.startswith("checkpoints."):
+        raise FarmError(f"The controller's release knows no call {request.method!r}.", remedy="Upgrade the controller.")
+    asked = checkpoint_request(request)
+    if isinstance(asked, wire.PutCheckpointRequest):
+        await stub.PutCheckpoint(asked, timeout=CALL_TIMEOUT_S)
+        return ()
+    return answer_parts((await stub.GetCheckpoints(asked, timeout=CALL_TIMEOUT_S)).checkpoints)
 
 
 @contextmanager

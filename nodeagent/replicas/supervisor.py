@@ -194,8 +194,8 @@ class Supervisor:
             self._health.pong(seat, pong)
         elif kind == Kind.HELLO:
             self._hello(seat, json.loads(body))
-        elif kind in (Kind.CHECKPOINT_PUT, Kind.CHECKPOINT_GET):
-            self._relay.asked(seat, kind, body)
+        elif kind in (Kind.AGENT_CALL, Kind.CHECKPOINT_PUT, Kind.CHECKPOINT_GET):
+            self._relay.begin(seat, kind, body)
 
     # -------------------------------------------------------------- seats
 

@@ -187,7 +187,7 @@ class Control:
             given = self._ledger.give_back(frames.read_tokens(body))
             if given:
                 self.send(frames.frame_results(given))
-        elif kind == Kind.CHECKPOINT_ANSWER:
+        elif kind == Kind.AGENT_ANSWER:
             self._orders.answer(body)
         elif kind == Kind.STOP:
             self._orders.stop()

@@ -2,7 +2,7 @@
 
 A frame is `length u32 | kind u8 | body`, little-endian; `length` counts the body alone. Bodies that a task passes
 through are packed structs followed by raw payloads, many attempts in one frame, so that neither side parses or copies
-JSON that is not its own. Rare ones (HELLO, CHECKPOINT_*) favour plainness. No I/O here; both sides use this module.
+JSON that is not its own. Rare ones (HELLO) favour plainness. No I/O here; both sides use this module.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Kind(IntEnum):
     PING = 3
     STOP = 4
     KEPT = 5
-    CHECKPOINT_ANSWER = 6
+    AGENT_ANSWER = 6
     LEASE = 7
     RECALL = 8
     # replica to daemon
@@ -37,8 +37,9 @@ class Kind(IntEnum):
     OUTPUT = 18
     RESULTS = 19
     PONG = 20
-    CHECKPOINT_PUT = 21
-    CHECKPOINT_GET = 22
+    CHECKPOINT_PUT = 21  # replicas of 0.1; 0.3.0 removes it
+    CHECKPOINT_GET = 22  # replicas of 0.1; 0.3.0 removes it
+    AGENT_CALL = 23
 
 
 class Outcome(IntEnum):
@@ -51,7 +52,7 @@ class Outcome(IntEnum):
 
 
 class Answer(IntEnum):
-    """How the farm answered a checkpoint request."""
+    """How the farm answered a call of an attempt."""
 
     DONE = 0
     LEASE_LOST = 1
@@ -90,6 +91,18 @@ class Output(NamedTuple):
     data: bytes
 
 
+class AgentCall(NamedTuple):
+    """A call of a running attempt to the farm. The daemon passes header and parts on unread."""
+
+    number: int
+    """Names the call within its replica; the answer bears it."""
+    task_id: int
+    token: int
+    method: str
+    header: bytes
+    parts: Sequence[bytes]
+
+
 class Pong(NamedTuple):
     """Health: how long the event loop has not turned, and what is in hand."""
 
@@ -113,6 +126,8 @@ _LEASE: Final = struct.Struct("<d")
 _PONG: Final = struct.Struct("<QdII")
 _SEQ: Final = struct.Struct("<Q")
 _LENGTH: Final = struct.Struct("<I")
+_CALL: Final = struct.Struct("<QQQH")
+_ANSWER: Final = struct.Struct("<QB")
 
 
 class FrameReader:
@@ -276,7 +291,33 @@ def read_pong(body: bytes) -> Pong:
     return Pong(seq, blocked_s, waiting, outputs_dropped, read_tokens(body[_PONG.size :]))
 
 
-# ------------------------------------------------------------------ checkpoints: parts with their lengths
+# ------------------------------------------------------------------ calls of attempts: parts with their lengths
+
+
+def frame_call(call: AgentCall) -> bytes:
+    """One AGENT_CALL frame."""
+    method = call.method.encode()
+    head = _CALL.pack(call.number, call.task_id, call.token, len(method))
+    return frame(Kind.AGENT_CALL, b"".join((head, method, pack_parts((call.header, *call.parts)))))
+
+
+def read_call(body: bytes) -> AgentCall:
+    """The call in an AGENT_CALL frame. Raises ProtocolError when it ends early."""
+    number, task_id, token, size = _CALL.unpack_from(body)
+    at = _CALL.size + size
+    header, *parts = unpack_parts(body[at:])
+    return AgentCall(number, task_id, token, body[_CALL.size : at].decode(), header, parts)
+
+
+def frame_answer(number: int, status: Answer, parts: Iterable[bytes]) -> bytes:
+    """One AGENT_ANSWER frame."""
+    return frame(Kind.AGENT_ANSWER, _ANSWER.pack(number, status) + pack_parts(parts))
+
+
+def read_answer(body: bytes) -> tuple[int, int, list[bytes]]:
+    """The number of the call, how it was answered, and the answer's parts."""
+    number, status = _ANSWER.unpack_from(body)
+    return number, status, unpack_parts(body[_ANSWER.size :])
 
 
 def pack_parts(parts: Iterable[bytes]) -> bytes:

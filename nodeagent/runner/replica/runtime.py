@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from nodeagent.runner.replica.checkpoints import CheckpointClient
+from nodeagent.runner.replica.calls import AgentCalls
 from nodeagent.runner.replica.control import Control
 from nodeagent.runner.replica.frames import Outcome, Output, Result, Run
 from nodeagent.runner.replica.launch import Launch
@@ -41,10 +41,10 @@ class Runtime:
     """The orders of the control thread, obeyed on the loop."""
 
     def __init__(self, agent: Agent, launch: Launch, control: Control, ledger: Ledger, slots: Slots) -> None:
-        from agentfarm.sdk import Call, Reject  # noqa: PLC0415 - loaded with the agent, in the zygote
+        from agentfarm.sdk import Reject, make_call  # noqa: PLC0415 - loaded with the agent, in the zygote
         from agentfarm.sdk.tracebacks import agent_traceback  # noqa: PLC0415 - as above
 
-        self._make_call = Call
+        self._make_call = make_call
         self._reject = Reject
         self._traceback = agent_traceback
         self._bundle = Path(launch.bundle)
@@ -64,7 +64,7 @@ class Runtime:
         self._stopped = asyncio.Event()
         self._threads = AttemptThreads(max(8, min(64, 2 * launch.concurrency)), self._thread_idle)
         self._loop.set_default_executor(self._threads)
-        self._checkpoints = CheckpointClient(control, self._loop)
+        self._calls = AgentCalls(control, self._loop)
 
     async def serve(self) -> None:
         """Until told to stop; then everything in hand is interrupted and reported."""
@@ -98,10 +98,10 @@ class Runtime:
         self._loop.call_soon_threadsafe(self._control.loop_turned)
 
     def answer(self, body: bytes) -> None:
-        self._loop.call_soon_threadsafe(self._checkpoints.answered, body)
+        self._loop.call_soon_threadsafe(self._calls.answered, body)
 
     def connected(self) -> None:
-        self._loop.call_soon_threadsafe(self._checkpoints.ask_again)
+        self._loop.call_soon_threadsafe(self._calls.repeat)
 
     # -------------------------------------------------------------- attempts, on the loop
 
@@ -150,14 +150,8 @@ class Runtime:
         began = time.perf_counter_ns()
         result: tuple[int, bytes, str, str, str]
         try:
-            call = self._make_call(
-                task_id=run.task_id,
-                attempt=run.attempt,
-                thread_id=run.thread_id,
-                input=_from_json(run.input.decode()),
-                emit=_Emitter(self._reporter, run).emit,
-                checkpoints=self._checkpoints.channel(run) if run.thread_id else None,
-            )
+            value, emit = _from_json(run.input.decode()), _Emitter(self._reporter, run).emit
+            call = self._make_call(run.task_id, run.attempt, run.thread_id, value, emit, self._calls.channel(run))
             result = (Outcome.SUCCEEDED, self._encode(await self._agent.run(call)), "", "", "")
         except asyncio.CancelledError as error:
             is_ours = run.token in self._cancelled

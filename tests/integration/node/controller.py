@@ -15,6 +15,7 @@ from agentfarm.agents.bundle import digest_of
 from agentfarm.agents.spec import AgentSpec
 from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire import link_pb2_grpc
+from nodeagent.link.release_0_1 import answer_parts, checkpoint_request
 from tests.integration.node.certificates import Authority
 
 DEADLINE_S = 60.0  # as long as any machine may need: it only says when to give up
@@ -35,6 +36,8 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
         self.outputs: list[wire.AttemptOutput] = []
         self.logs: dict[int, bytes] = {}
         self.log_ends: dict[int, str] = {}
+        self.calls: list[wire.AgentCallRequest] = []
+        self.is_0_1 = False  # it knows nothing of what 0.2 brought
         self.checkpoints: list[wire.PutCheckpointRequest] = []
         self.stored_checkpoints: list[wire.Checkpoint] = []
         self.stale_tokens: set[int] = set()
@@ -224,6 +227,16 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
                 self.fetch_breaks_after = None
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "broken off")
             yield wire.FetchBundleResponse(total_size=len(data), data=data[at : at + 1024])
+
+    async def AgentCall(self, request: wire.AgentCallRequest, context: Any) -> Any:  # noqa: N802
+        if self.is_0_1:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        self.calls.append(request)
+        old = checkpoint_request(request)
+        if isinstance(old, wire.PutCheckpointRequest):
+            await self.PutCheckpoint(old, context)
+            return wire.AgentCallResponse()
+        return wire.AgentCallResponse(parts=answer_parts((await self.GetCheckpoints(old, context)).checkpoints))
 
     async def PutCheckpoint(self, request: wire.PutCheckpointRequest, context: Any) -> Any:  # noqa: N802
         await self._wait_if_told()

@@ -265,9 +265,11 @@ async def test_attempts_of_a_silent_controller_stop_if_they_are_exclusive(
     assert not [result for result in controller.results if result.fencing_token == 2]
 
 
+@pytest.mark.parametrize("is_0_1", [False, True], ids=["this_release", "beside_0_1"])
 async def test_checkpoints_travel_both_ways_and_a_stale_lease_is_told(
-    node: Node, controller: ScriptedController
+    node: Node, controller: ScriptedController, is_0_1: bool
 ) -> None:
+    controller.is_0_1 = is_0_1
     graph = """
 from typing import TypedDict
 from langgraph.graph import StateGraph, START, END
@@ -289,6 +291,9 @@ graph = builder.compile()
     assert json.loads(result.output)["n"] == 20, result
     assert {request.fencing_token for request in controller.checkpoints} == {1}
     assert {request.checkpoint.thread_id for request in controller.checkpoints} == {"thread-1"}
+    assert {(call.task_id, call.fencing_token, call.replica_id) for call in controller.calls} == (
+        set() if is_0_1 else {(1, 1, 1)}
+    )
     controller.stale_tokens.add(2)
     await controller.assign(task(2, 1, {"n": 1}, thread_id="thread-2"))
     assert (await controller.result_of(2)).error_type == "LeaseLost"

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodeagent.runner.replica import frames
-from nodeagent.runner.replica.frames import FrameReader, Kind, Output, Pong, ProtocolError, Result, Run
+from nodeagent.runner.replica.frames import (
+    AgentCall,
+    Answer,
+    FrameReader,
+    Kind,
+    Output,
+    Pong,
+    ProtocolError,
+    Result,
+    Run,
+)
 
 u64 = st.integers(0, 2**64 - 1)
 u32 = st.integers(0, 2**32 - 1)
@@ -36,6 +46,18 @@ def test_results_travel_whole_and_texts_only_with_an_error(given_results: list[R
     [(kind, body)] = bodies(frames.frame_results(map(frames.pack_result, given_results)))
     expected = [r if r.error_type else Result(*r[:5]) for r in given_results]
     assert (kind, frames.read_results(body)) == (Kind.RESULTS, expected)
+
+
+@given(st.builds(AgentCall, u64, u64, u64, texts, st.binary(max_size=50), st.lists(st.binary(max_size=50), max_size=9)))
+def test_calls_travel_whole(call: AgentCall) -> None:
+    [(kind, body)] = bodies(frames.frame_call(call))
+    assert (kind, frames.read_call(body)) == (Kind.AGENT_CALL, call)
+
+
+@given(u64, st.sampled_from(Answer), st.lists(st.binary(max_size=50), max_size=9))
+def test_answers_travel_whole(number: int, status: Answer, parts: list[bytes]) -> None:
+    [(kind, body)] = bodies(frames.frame_answer(number, status, parts))
+    assert (kind, frames.read_answer(body)) == (Kind.AGENT_ANSWER, (number, status, parts))
 
 
 @given(st.lists(st.binary(max_size=100), max_size=10), st.data())
