@@ -1,155 +1,145 @@
-"""Where market products are fed and why there: read-only questions to the state, answered in plain JSON values."""
+"""Where market products are fed, how each of their nodes does, and why there."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum
 
 from agentfarm.errors import NotFound
-from controller.core.agents.placement import Reason, Refusal
-from controller.core.lives import NodeState, ProductState
+from controller.core.lives import NodeState
 from controller.core.market import feeders as feeding
-from controller.core.market.products import assign, refusals
+from controller.core.market.products import refusals
 from controller.core.model import FarmState, Node, NodeName, Product, ProductName
-
-UNSAID: Final = "unsaid"  # the node was told; its feed has not said anything of the product yet
-SILENT: Final = "silent"  # the node is not heard: what its feed does now, nobody knows
+from controller.explain.nodes import NodeFit
 
 
-def product_rows(state: FarmState) -> list[dict[str, Any]]:
+class CopyState(StrEnum):
+    """How a node feeds a product: the word of its feed (ProductState), or why there is none."""
+
+    STARTING = "starting"
+    GOOD = "good"
+    DOUBTFUL = "doubtful"
+    FAILED = "failed"
+    UNSAID = "unsaid"
+    """The node was asked to feed it; its feed has not reported on the product yet."""
+    SILENT = "silent"
+    """The node is not heard, so nobody knows what its feed does now."""
+
+
+class ProductCause(Enum):
+    """How a product does that is assigned across the farm."""
+
+    MISSING = "missing"
+    MOVING = "moving"
+    GOOD = "good"
+    NOT_YET_GOOD = "not_yet_good"
+
+
+@dataclass(frozen=True, slots=True)
+class ProductCopy:
+    """One node that feeds a product."""
+
+    node: NodeName
+    state: CopyState
+    reason: str
+    is_assigned: bool
+    """False: the node's own settings name the product."""
+    is_leaving: bool
+    """The node is drained; it feeds the product until another node does so well."""
+
+
+@dataclass(frozen=True, slots=True)
+class FedProduct:
+    """A product that is fed, or should be."""
+
+    name: ProductName
+    source: str
+    """Where its feeds must get it; empty: from any source."""
+    copies: int | None
+    """Nodes wanted at once. None: only nodes' own settings name the product."""
+    missing: int
+    """Copies that no node can take now."""
+    is_good: bool
+    """As many nodes as wanted feed it well now."""
+    nodes: tuple[ProductCopy, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProductExplanation:
+    """Why a product is fed where it is."""
+
+    product: FedProduct
+    cause: ProductCause
+    because: str
+    """The cause as a sentence."""
+    nodes: tuple[NodeFit, ...]
+    """Whether each node could take one more copy."""
+
+
+def fed_products(state: FarmState) -> list[FedProduct]:
     """Every product that is fed or should be, by name: those of the farm, and those of nodes' own settings alone.
 
-    One pass over the nodes, however many products there are: this is asked with every scrape of the metrics.
+    One pass over the nodes, however many products there are: every scrape of the metrics asks this.
     """
     feeding_now: dict[str, list[Node]] = {name: [] for node in state.nodes.values() for name in node.products}
     feeding_now.update((name, []) for name in state.products)
-    for node in sorted(state.nodes.values(), key=lambda it: it.name):
+    for node in sorted(state.nodes.values(), key=lambda each: each.name):
         for name in node.assigned | node.products:
             if _feeds(node, name):
                 feeding_now[name].append(node)
-    return [_row(state, ProductName(name), feeding_now[name]) for name in sorted(feeding_now)]
+    return [_fed_product(state, ProductName(name), feeding_now[name]) for name in sorted(feeding_now)]
 
 
-def product_row(state: FarmState, name: ProductName) -> dict[str, Any]:
-    """One product: what is wanted, and how each node that feeds it says it does. `copies` None: of own settings alone.
+def fed_product(state: FarmState, name: ProductName) -> FedProduct:
+    """One product: what is wanted, and how each node that feeds it does."""
+    nodes = sorted((node for node in state.nodes.values() if _feeds(node, name)), key=lambda node: node.name)
+    return _fed_product(state, name, nodes)
 
-    is_good: as many nodes as wanted feed it well now.
-    """
-    nodes = sorted((node for node in state.nodes.values() if _feeds(node, name)), key=lambda it: it.name)
-    return _row(state, name, nodes)
+
+def explain_product(state: FarmState, name: ProductName) -> ProductExplanation:
+    """Why a product is fed where it is: its copies, and every node with its load or all reasons. Raises NotFound."""
+    product = state.products.get(name)
+    if product is None:
+        raise NotFound(f"Product {name!r} is not assigned across the farm.", known=sorted(state.products))
+    status, wish = fed_product(state, name), feeding.wanted(product)
+    fits = []
+    for feeder in sorted(feeding.feeders(state), key=lambda each: each.node):
+        node, reasons = state.nodes[feeder.node], tuple(refusals(wish, feeder, product.nodes))
+        fits.append(NodeFit(feeder.node, reasons, None if reasons else len(node.assigned) + len(node.products)))
+    cause, because = _cause(product, status)
+    return ProductExplanation(status, cause, because, tuple(fits))
+
+
+def product_copy(node: Node, name: str) -> ProductCopy:
+    """How one node feeds a product."""
+    status = node.fed.get(name) if node.fed is not None else None
+    state, reason = (CopyState(status.state), status.reason) if status is not None else (CopyState.UNSAID, "")
+    if node.state is not NodeState.READY:
+        state, reason = CopyState.SILENT, f"node is {node.state.value}"
+    return ProductCopy(node.name, state, reason, name in node.assigned, node.drain is not None)
 
 
 def _feeds(node: Node, name: str) -> bool:
     return name in node.assigned or (name in node.products and node.state is not NodeState.LOST)
 
 
-def _row(state: FarmState, name: ProductName, feeding_now: list[Node]) -> dict[str, Any]:
+def _fed_product(state: FarmState, name: ProductName, nodes: Sequence[Node]) -> FedProduct:
     product = state.products.get(name)
-    nodes = [_node_row(node, name) for node in feeding_now]
-    good = sum(row["state"] == ProductState.GOOD for row in nodes)
-    return {
-        "name": name,
-        "source": product.source if product is not None else "",
-        "copies": product.copies if product is not None else None,
-        "missing": product.missing if product is not None else 0,
-        "is_good": good >= (product.copies if product is not None else len(nodes)) > 0,
-        "nodes": nodes,
-    }
-
-
-def explain_product(state: FarmState, name: ProductName) -> dict[str, Any]:
-    """Why a product is fed where it is: its copies, and every node with its load or all reasons. Raises NotFound."""
-    product = state.products.get(name)
+    copies = tuple(product_copy(node, name) for node in nodes)
+    good = sum(copy.state is CopyState.GOOD for copy in copies)
     if product is None:
-        raise NotFound(f"Product {name!r} is not assigned across the farm.", known=sorted(state.products))
-    row = product_row(state, name)
-    wish, rows = feeding.wanted(product), []
-    for feeder in sorted(feeding.feeders(state), key=lambda it: it.node):
-        reasons = refusals(wish, feeder, product.nodes)
-        node = state.nodes[feeder.node]
-        rows.append(
-            {
-                "node": feeder.node,
-                "fits": not reasons,
-                "score": None if reasons else len(node.assigned) + len(node.products),
-                "reasons": [str(reason) for reason in reasons],
-            }
-        )
-    return {
-        "product": name,
-        "because": _because(product, row),
-        "source": product.source,
-        "copies": product.copies,
-        "missing": product.missing,
-        "copies_now": row["nodes"],
-        "nodes": rows,
-    }
+        return FedProduct(name, "", None, 0, good >= len(copies) > 0, copies)
+    return FedProduct(name, product.source, product.copies, product.missing, good >= product.copies > 0, copies)
 
 
-def plan_products(state: FarmState, drained: set[NodeName]) -> list[dict[str, Any]]:
-    """What draining these nodes would do with the products assigned to them: from where, to where or nowhere."""
-    moving = sorted(name for node in drained for name in state.nodes[node].assigned)
-    if not moving:
-        return []
-    everyone = [
-        dataclasses.replace(it, is_leaving=True, blocked=(*it.blocked, Refusal(Reason.DRAINING)))
-        if it.node in drained
-        else it
-        for it in feeding.feeders(state)
-    ]
-    answer = assign((feeding.wanted(it) for it in state.products.values()), everyone)
-    rows = []
-    for name in dict.fromkeys(moving):
-        product = state.products[name]
-        new = sorted(set(answer[name].keepers) - product.nodes - _owners(state, name))
-        for node in sorted(product.nodes & drained):
-            covered = answer[name].missing == 0 and not new
-            to = new.pop(0) if new else None
-            rows.append({"product": name, "from": node, "to": to, "action": "stop" if covered else "move"})
-    return rows
-
-
-def drain_blockers(state: FarmState, node: Node) -> list[str]:
-    """What of its products still holds a draining node, in sentences."""
-    sentences = []
-    for name in sorted(node.assigned):
-        product = state.products[name]
-        heirs = [it for it in sorted(product.nodes) if it != node.name and state.nodes[it].drain is None]
-        if product.missing or not heirs:
-            sentences.append(f"no other node can feed {name}; it is given up at the deadline")
-        else:
-            said = ", ".join(f"{it} ({_node_row(state.nodes[it], name)['state']})" for it in heirs)
-            sentences.append(f"{name} waits until it is good on {said}")
-    if not sentences and node.takes_products and node.fed is not None:
-        sentences = [f"its feed has not given up {name} yet" for name in sorted(node.fed.keys() - node.products)]
-    return sentences
-
-
-def _owners(state: FarmState, name: ProductName) -> set[NodeName]:
-    return {node.name for node in state.nodes.values() if name in node.products}
-
-
-def _node_row(node: Node, name: str) -> dict[str, Any]:
-    status = node.fed.get(name) if node.fed is not None else None
-    said, reason = (status.state.value, status.reason) if status is not None else (UNSAID, "")
-    if node.state is not NodeState.READY:
-        said, reason = SILENT, f"node is {node.state.value}"
-    return {
-        "node": node.name,
-        "state": said,
-        "reason": reason,
-        "is_assigned": name in node.assigned,
-        "is_leaving": node.drain is not None,
-    }
-
-
-def _because(product: Product, row: dict[str, Any]) -> str:
+def _cause(product: Product, status: FedProduct) -> tuple[ProductCause, str]:
     if product.missing:
-        return f"no node can take {product.missing} of {product.copies} copies"
-    if any(it["is_leaving"] and it["is_assigned"] for it in row["nodes"]):
-        return "it is being moved off a node that is drained"
-    if row["is_good"]:
-        return "every copy is good"
-    late = [f"{it['node']} is {it['state']}" + f": {it['reason']}" * bool(it["reason"]) for it in row["nodes"]
-            if it["state"] != ProductState.GOOD]  # fmt: skip
-    return f"every copy has a node; {', '.join(late)}"
+        return ProductCause.MISSING, f"no node can take {product.missing} of {product.copies} copies"
+    if any(copy.is_leaving and copy.is_assigned for copy in status.nodes):
+        return ProductCause.MOVING, "it is being moved off a node that is drained"
+    if status.is_good:
+        return ProductCause.GOOD, "every copy is good"
+    late = [f"{copy.node} is {copy.state}" + (f": {copy.reason}" if copy.reason else "") for copy in status.nodes
+            if copy.state is not CopyState.GOOD]  # fmt: skip
+    return ProductCause.NOT_YET_GOOD, f"every copy has a node; {', '.join(late)}"

@@ -16,8 +16,8 @@ from starlette.responses import Response
 from agentfarm.errors import FarmError, InvalidRequest, NotFound
 from agentfarm.names import suggestion
 from controller.gateway.agents import bundles, replicas
+from controller.gateway.agents import explain as explain_agents
 from controller.gateway.agents import routes as deployments
-from controller.gateway.farm import explain
 from controller.gateway.farm import routes as farm
 from controller.gateway.farm.views import VERSION
 from controller.gateway.http.bodies import DESCRIBED
@@ -30,6 +30,7 @@ from controller.gateway.market import questions as feed_questions
 from controller.gateway.market import routes as market
 from controller.gateway.nodes import routes as nodes
 from controller.gateway.scope import Farm
+from controller.gateway.tasks import explain as explain_tasks
 from controller.gateway.tasks import routes as tasks
 from controller.gateway.tasks.express import Express
 
@@ -61,8 +62,10 @@ def app_of(the_farm: Farm) -> FastAPI:
         redirect_slashes=False,
     )  # fmt: skip
     app.state.farm = the_farm
-    for part in (tasks, deployments, bundles, nodes, replicas, feed_questions, market, explain, farm):
+    for part in (tasks, deployments, bundles, nodes, replicas, feed_questions, market, explain_tasks, explain_agents):
         app.include_router(part.router)
+    app.include_router(market.explain_router)
+    app.include_router(farm.router)
     app.add_exception_handler(FarmError, _say_no)
     app.add_exception_handler(RequestValidationError, _say_invalid)
     app.add_exception_handler(HTTPException, _say_http)

@@ -115,7 +115,9 @@ class DeploymentView(View):
     replicas_running: int = Field(examples=[2])
     queued: int = Field(examples=[0])
     leased: int = Field(examples=[1])
-    service_s: float | None = Field(default=None, description="Mean time of one attempt.", examples=[0.12])
+    service_s: float | None = Field(
+        default=None, description="What one attempt takes: a maximum that decays.", examples=[0.12]
+    )
     is_removed: bool = False
     is_halted: bool = False
     rollout: RolloutView | None = None
@@ -138,6 +140,28 @@ class NodeReasons(View):
     fits: bool = Field(examples=[False])
     score: float | None = Field(default=None, description="Lower is better.", examples=[0.42])
     reasons: list[str] = Field(default_factory=list, examples=[["cordoned: new disk"]])
+
+
+class ReplicaVerdict(View):
+    """What one replica could do now."""
+
+    replica: int = Field(examples=[17])
+    seat: int = Field(examples=[0])
+    version: int = Field(examples=[3])
+    node: str | None = Field(default=None, examples=["node-2"])
+    state: str = Field(examples=["running"])
+    verdict: str = Field(examples=["full: holds 1 of 1"])
+
+
+class ExplainView(View):
+    """Why something is as it is; further keys name the thing itself."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    agent: str = Field(examples=["market-brief"])
+    because: str = Field(examples=["every replica is busy"])
+    replicas: list[ReplicaVerdict] = Field(default_factory=list)
+    nodes: list[NodeReasons] = Field(description="Every node, with every reason.")
 
 
 class PlacedSeat(View):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Query, Request
@@ -12,8 +12,8 @@ from starlette.responses import Response
 from agentfarm.agents.spec import AgentSpec
 from agentfarm.errors import Conflict, InvalidRequest
 from controller.core.commands import Deploy, DeployAnswer, Remove, Rollback, Scale
-from controller.core.model import DeploymentName, FarmState
-from controller.explain.reasons import plan_replicas
+from controller.core.model import DeploymentName
+from controller.explain.deployments import plan_deploy, plan_replicas
 from controller.gateway.agents.models import (
     DeployAnswerView,
     DeployBody,
@@ -24,6 +24,7 @@ from controller.gateway.agents.models import (
     ScaleAnswerView,
     ScaleBody,
 )
+from controller.gateway.agents.plans import deploy_plan_view, scale_plan_view
 from controller.gateway.agents.policies import policy_of
 from controller.gateway.agents.views import deployment_view
 from controller.gateway.http.answers import json_response
@@ -53,7 +54,7 @@ async def deploy(request: Request, farm: TheFarm, plan: Plan = False) -> Respons
         if_generation=body.if_generation,
     )
     if plan:
-        return json_response(plan_deploy(farm.state, command))
+        return json_response(deploy_plan_view(plan_deploy(farm.state, command)))
     if not await farm.history.has_bundle(body.digest):
         raise Conflict(
             f"The bundle {body.digest} is not here.",
@@ -90,7 +91,7 @@ async def scale(name: str, request: Request, farm: TheFarm, plan: Plan = False) 
     if plan:
         deployment = state.deployments[found]
         policy = deployment.versions[deployment.version].policy
-        return json_response(plan_replicas(state, found, policy, body.replicas) | {"replaced": [], "is_changed": True})
+        return json_response(scale_plan_view(plan_replicas(state, found, policy, body.replicas)))
     command = Scale(found, body.replicas, body.if_generation)
     generation = await farm.engine.ask(command, deadline_s=ENGINE_DEADLINE_S)
     return json_response({"name": found, "replicas": body.replicas, "generation": generation})
@@ -114,49 +115,6 @@ async def remove(name: str, farm: TheFarm) -> Response:
         raise InvalidRequest(f"To remove {found}, write its whole name, not {name!r}.", remedy=f"Name it {found}.")
     await farm.engine.ask(Remove(found), deadline_s=ENGINE_DEADLINE_S)
     return Response(status_code=204)
-
-
-def plan_deploy(state: FarmState, command: Deploy) -> dict[str, Any]:
-    """What a deploy would do: seats added and removed, and which would be replaced because the version changes."""
-    deployment = state.deployments.get(command.name)
-    wanted = command.replicas
-    if wanted is None:
-        wanted = deployment.replicas_wanted if deployment is not None else command.spec_replicas
-    plan = plan_replicas(state, command.name, command.policy, wanted)
-    current = deployment.versions[deployment.version] if deployment is not None else None
-    is_same = current is not None and (current.digest, current.spec_json) == (command.digest, command.spec_json)
-    seats = {state.replicas[r].seat for r in deployment.replicas} if deployment is not None else set()
-    return plan | {
-        "version_before": current.number if current is not None else None,
-        "version_after": _next_version(state, command.name, is_same),
-        "replaced": [] if is_same else sorted(seat for seat in seats if seat < wanted),
-        "is_changed": not is_same or plan["before"] != plan["after"],
-        "code_changed": current is None or current.digest != command.digest,
-        "spec_changes": _spec_changes(current.spec_json if current is not None else "{}", command.spec_json),
-    }
-
-
-def _next_version(state: FarmState, name: DeploymentName, is_same: bool) -> int:
-    deployment = state.deployments.get(name)
-    if deployment is None:
-        return 1
-    return deployment.version if is_same else max(deployment.versions) + 1
-
-
-def _spec_changes(before: str, after: str) -> list[dict[str, Any]]:
-    """Keys whose value changes, as `resources.memory_mib`."""
-    old, new = _flat(orjson.loads(before)), _flat(orjson.loads(after))
-    if not old:
-        return []
-    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-    return [{"key": key, "before": old.get(key), "after": new.get(key)} for key in keys]
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, dict) and item else {f"{prefix}{key}": item}
-    return flat
 
 
 async def _deployed(farm: Farm, command: Deploy | Rollback) -> Response:

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from agentfarm.errors import Unavailable
 from controller.core.lives import NodeState, ReplicaState, TaskState
 from controller.core.model import FarmState
-from controller.explain.products import product_rows
+from controller.explain.products import fed_products
 from controller.gateway.scope import Farm
 
 
@@ -104,7 +104,9 @@ def _deployment_metrics(state: FarmState) -> Iterator[Metric]:
     queued = GaugeMetricFamily("agentfarm_queue_depth_tasks", "Tasks that wait.", labels=["deployment"])
     leased = GaugeMetricFamily("agentfarm_leases", "Attempts leased to nodes.", labels=["deployment"])
     wanted = GaugeMetricFamily("agentfarm_replicas_wanted", "Replicas there should be.", labels=["deployment"])
-    service = GaugeMetricFamily("agentfarm_service_seconds", "Mean time of one attempt.", labels=["deployment"])
+    service = GaugeMetricFamily(
+        "agentfarm_service_seconds", "What one attempt takes: a maximum that decays.", labels=["deployment"]
+    )
     for deployment in state.deployments.values():
         queued.add_metric([deployment.name], deployment.queued)
         leased.add_metric([deployment.name], deployment.leased)
@@ -129,7 +131,7 @@ def _product_metrics(state: FarmState) -> Iterator[Metric]:
         "agentfarm_product_good", "Whether as many nodes as wanted feed it well.", labels=["product"]
     )
     missing = GaugeMetricFamily("agentfarm_product_copies_missing", "Copies that no node can take.", labels=["product"])
-    for row in product_rows(state):
-        good.add_metric([row["name"]], row["is_good"])
-        missing.add_metric([row["name"]], row["missing"])
+    for product in fed_products(state):
+        good.add_metric([product.name], product.is_good)
+        missing.add_metric([product.name], product.missing)
     yield from (good, missing)

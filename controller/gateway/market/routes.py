@@ -9,15 +9,17 @@ from starlette.responses import Response
 
 from controller.core.commands import AddProducts, NewProduct, RemoveProducts
 from controller.core.model import ProductName
-from controller.explain.products import product_row, product_rows
+from controller.explain.products import explain_product, fed_product, fed_products
 from controller.gateway.http.answers import json_response
 from controller.gateway.http.bodies import body_of, read_model
 from controller.gateway.http.limits import ENGINE_DEADLINE_S
 from controller.gateway.http.prefixes import find_product
-from controller.gateway.market.models import FeedAnswer, FeedBody, ProductList
+from controller.gateway.market.models import ExplainProductView, FeedAnswer, FeedBody, ProductList
+from controller.gateway.market.views import product_explanation_view, product_view
 from controller.gateway.the_farm import TheFarm
 
 router = APIRouter(prefix="/v1/market/products", tags=["market"])
+explain_router = APIRouter(prefix="/v1/explain/product", tags=["explain"])
 
 Name = Annotated[str, Path(examples=["BTC-USD"])]
 
@@ -25,7 +27,7 @@ Name = Annotated[str, Path(examples=["BTC-USD"])]
 @router.get("", response_model=ProductList, operation_id="list_products")
 async def list_products(farm: TheFarm) -> Response:
     """Every product that is fed or should be, and how each of its nodes does."""
-    return json_response({"products": product_rows(farm.state)})
+    return json_response({"products": [product_view(product) for product in fed_products(farm.state)]})
 
 
 @router.put("", response_model=FeedAnswer, openapi_extra=body_of(FeedBody), operation_id="feed_products")
@@ -35,8 +37,8 @@ async def feed(request: Request, farm: TheFarm) -> Response:
     new = tuple(NewProduct(ProductName(name), body.source, body.copies) for name in dict.fromkeys(body.products))
     changed = await farm.engine.ask(AddProducts(new), deadline_s=ENGINE_DEADLINE_S)
     state = farm.state
-    rows = [product_row(state, it.name) for it in new]
-    return json_response({"products": rows, "changed": changed})
+    products = [product_view(fed_product(state, wish.name)) for wish in new]
+    return json_response({"products": products, "changed": changed})
 
 
 @router.delete("/{name:path}", status_code=204, operation_id="remove_product")
@@ -45,3 +47,10 @@ async def remove(name: Name, farm: TheFarm) -> Response:
     product = find_product(farm.state, name)
     await farm.engine.ask(RemoveProducts((product,)), deadline_s=ENGINE_DEADLINE_S)
     return Response(status_code=204)
+
+
+@explain_router.get("/{id:path}", response_model=ExplainProductView, operation_id="explain_product")
+async def explain(name: Annotated[str, Path(alias="id", examples=["BTC-USD"])], farm: TheFarm) -> Response:
+    """Why a product is fed where it is: its copies, and every node with its reasons."""
+    state = farm.state
+    return json_response(product_explanation_view(explain_product(state, find_product(state, name))))

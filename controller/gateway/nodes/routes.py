@@ -10,7 +10,7 @@ from starlette.responses import Response
 from agentfarm.errors import InvalidRequest
 from controller.core.commands import AddNode, Command, Cordon, ForgetNode, StartDrain, Uncordon
 from controller.core.model import NodeName
-from controller.explain.reasons import plan_drain
+from controller.explain.drains import plan_drain
 from controller.gateway.http.answers import json_response
 from controller.gateway.http.bodies import body_of, read_model
 from controller.gateway.http.limits import ENGINE_DEADLINE_S
@@ -26,7 +26,7 @@ from controller.gateway.nodes.models import (
     NodeView,
     ReasonBody,
 )
-from controller.gateway.nodes.views import node_view
+from controller.gateway.nodes.views import drain_plan_view, node_view
 from controller.gateway.scope import Farm
 from controller.gateway.the_farm import TheFarm
 
@@ -100,7 +100,7 @@ async def drain(
     node = find_node(farm.state, name)
     if plan:
         others = {find_node(farm.state, other) for other in beside or ()} - {node}
-        return json_response(plan_drain(farm.state, [node, *sorted(others)]))
+        return json_response(drain_plan_view(plan_drain(farm.state, [node, *sorted(others)])))
     return await _changed(farm, node, StartDrain(node, body.deadline_s, body.reason))
 
 

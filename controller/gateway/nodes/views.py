@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any, Final
 
-from controller.core.model import FarmState, Node, Replica
-from controller.explain.products import drain_blockers
+from controller.core.model import FarmState, Node
+from controller.explain.drains import DrainPlan, drain_blockers
 from controller.gateway.agents.views import replica_view
 from controller.gateway.http.times import when
 from controller.gateway.nodes.models import DrainView, MeasuredView, NodeView
 
-BLOCKERS_MAX = 20  # sentences of a drain's view
+BLOCKERS_MAX: Final = 20
+"""Sentences of a drain's view."""
 
 
 def node_view(state: FarmState, node: Node, now_mono: float, *, with_replicas: bool = False) -> NodeView:
@@ -21,7 +23,7 @@ def node_view(state: FarmState, node: Node, now_mono: float, *, with_replicas: b
         state=node.state,
         is_cordoned=node.is_cordoned,
         cordon_reason=node.cordon_reason,
-        drain=_drain_view(state, node, replicas, now_mono),
+        drain=_drain_view(state, node, now_mono),
         heard_s_ago=round(max(0.0, now_mono - node.last_heard), 3) if node.last_heard else None,
         cpu_millicores=node.cpu_millicores,
         memory_mib=node.memory_mib,
@@ -41,7 +43,7 @@ def node_view(state: FarmState, node: Node, now_mono: float, *, with_replicas: b
     )
 
 
-def _drain_view(state: FarmState, node: Node, replicas: list[Replica], now_mono: float) -> DrainView | None:
+def _drain_view(state: FarmState, node: Node, now_mono: float) -> DrainView | None:
     drain = node.drain
     if drain is None:
         return None
@@ -51,28 +53,29 @@ def _drain_view(state: FarmState, node: Node, replicas: list[Replica], now_mono:
         reason=drain.reason,
         is_forced=drain.is_forced,
         is_complete=drain.is_complete,
-        blocked_by=[] if drain.is_complete else _blockers(state, node, replicas)[:BLOCKERS_MAX],
+        blocked_by=[] if drain.is_complete else drain_blockers(state, node, BLOCKERS_MAX),
     )
 
 
-def _blockers(state: FarmState, node: Node, replicas: list[Replica]) -> list[str]:
-    return [_blocker(state, replica) for replica in replicas[:BLOCKERS_MAX]] + drain_blockers(state, node)
-
-
-def _blocker(state: FarmState, replica: Replica) -> str:
-    name = f"{replica.deployment}/{replica.seat}"
-    heir = _heir(state, replica)
-    if replica.is_retiring and replica.tokens:
-        return f"{name} finishes {len(replica.tokens)} running {'task' if len(replica.tokens) == 1 else 'tasks'}"
-    if replica.is_retiring:
-        return f"{name} is {replica.state.value}"
-    if heir is None or heir.node is None:
-        return f"{name} has no other node yet"
-    return f"{name} waits for its successor on {heir.node}, which is {heir.state.value}"
-
-
-def _heir(state: FarmState, replica: Replica) -> Replica | None:
-    """The newer occupant of the same seat, if there is one."""
-    siblings = (state.replicas[other] for other in state.deployments[replica.deployment].replicas)
-    newer = [other for other in siblings if other.seat == replica.seat and other.id > replica.id]
-    return max(newer, key=lambda other: other.id, default=None)
+def drain_plan_view(plan: DrainPlan) -> dict[str, Any]:
+    """What a drain would move where, in the shape of DrainPlanView."""
+    return {
+        "nodes": plan.nodes,
+        "replicas": [
+            {
+                "replica": move.replica,
+                "agent": move.deployment,
+                "seat": move.seat,
+                "from": move.origin,
+                "to": move.target,
+                "attempts": move.attempts,
+                "action": move.action,
+            }
+            for move in plan.replicas
+        ],
+        "products": [
+            {"product": move.product, "from": move.origin, "to": move.target, "action": move.action}
+            for move in plan.products
+        ],
+        "fits": plan.fits,
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import pytest
 
@@ -11,7 +11,11 @@ from controller.core.agents.placement import Reason
 from controller.core.commands import CancelTask, Cordon, Scale, StartDrain
 from controller.core.lives import Outcome, ReplicaState
 from controller.core.model import DeploymentName, NodeName, Policy, ReplicaId, TaskId
-from controller.explain.reasons import explain_deployment, explain_replica, explain_task, plan_drain, plan_replicas
+from controller.explain.deployments import DeploymentCause, explain_deployment, plan_replicas
+from controller.explain.drains import plan_drain
+from controller.explain.nodes import NodeFit
+from controller.explain.replicas import Verdict, explain_replica
+from controller.explain.tasks import TaskCause, explain_task
 from tests.unit.core.farm import ECHO, Farm, big
 
 
@@ -20,8 +24,8 @@ def farm() -> Farm:
     return Farm()
 
 
-def reasons(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
-    return {row["node"]: row["reasons"] for row in rows}
+def reasons(fits: Iterable[NodeFit]) -> dict[str, list[str]]:
+    return {fit.node: [str(reason) for reason in fit.reasons] for fit in fits}
 
 
 def test_pending_replica_is_explained_by_every_node_and_every_reason(farm: Farm) -> None:
@@ -33,14 +37,14 @@ def test_pending_replica_is_explained_by_every_node_and_every_reason(farm: Farm)
     farm.wait(9)
     farm.deploy(resources=big(200), capabilities=("questdb",))
     [replica] = farm.replicas()
-    told = explain_replica(farm.state, replica.id, farm.now)
-    assert told["because"] == "no node can seat it now"
-    found = reasons(told["nodes"])
-    assert sorted(found) == ["full", "gone", "shut"]
+    answer = explain_replica(farm.state, replica.id, farm.now)
+    assert answer.because == "no node can seat it now"
+    by_node = reasons(answer.nodes)
+    assert sorted(by_node) == ["full", "gone", "shut"]
     lacks = f"{Reason.CAPABILITY_MISSING}: questdb"
-    assert found["full"] == [lacks, f"{Reason.MEMORY_PROMISED}: needs 200 MiB, 100 MiB left"]
-    assert found["shut"] == [f"{Reason.CORDONED}: disk", lacks]
-    assert found["gone"] == [f"{Reason.NOT_READY}: lost", lacks]
+    assert by_node["full"] == [lacks, f"{Reason.MEMORY_PROMISED}: needs 200 MiB, 100 MiB left"]
+    assert by_node["shut"] == [f"{Reason.CORDONED}: disk", lacks]
+    assert by_node["gone"] == [f"{Reason.NOT_READY}: lost", lacks]
 
 
 def test_task_is_explained_by_what_it_waits_for(farm: Farm) -> None:
@@ -48,11 +52,11 @@ def test_task_is_explained_by_what_it_waits_for(farm: Farm) -> None:
     first, second, third = farm.submit(3)
 
     def because(task: TaskId) -> str:
-        return str(explain_task(farm.state, task, farm.now)["because"])
+        return explain_task(farm.state, task, farm.now).because
 
     assert because(first.id) == "attempt 1 is at replica 1 on n1"
     assert because(second.id) == "every replica is busy"
-    assert explain_task(farm.state, third.id, farm.now)["ahead"] == 1
+    assert explain_task(farm.state, third.id, farm.now).ahead == 1
     farm.ask(CancelTask(first.id))
     assert "asked to stop" in because(first.id)
     farm.end(first, Outcome.CANCELLED)
@@ -63,7 +67,7 @@ def test_task_is_explained_by_what_it_waits_for(farm: Farm) -> None:
     farm.run_all()
     [fourth] = farm.submit()
     assert because(fourth.id) == "echo has no replica: scaled to 0"
-    assert reasons(explain_task(farm.state, fourth.id, farm.now)["nodes"]) == {"n1": []}
+    assert reasons(explain_task(farm.state, fourth.id, farm.now).nodes) == {"n1": []}
 
 
 def test_task_of_a_halted_agent_says_so(farm: Farm) -> None:
@@ -71,8 +75,8 @@ def test_task_of_a_halted_agent_says_so(farm: Farm) -> None:
     farm.deploy()
     [task] = farm.submit()
     farm.report(farm.replicas()[0], ReplicaState.FAILED, "import_failed")
-    assert explain_task(farm.state, task.id, farm.now)["because"] == "version 1 of echo cannot run"
-    assert "cannot run: import_failed" in explain_deployment(farm.state, ECHO, farm.now)["because"]
+    assert explain_task(farm.state, task.id, farm.now).because == "version 1 of echo cannot run"
+    assert "cannot run: import_failed" in explain_deployment(farm.state, ECHO, farm.now).because
 
 
 def test_what_is_not_there_is_not_found(farm: Farm) -> None:
@@ -106,17 +110,17 @@ def test_plan_of_a_scale_comes_true(farm: Farm) -> None:
     plan = plan_replicas(farm.state, ECHO, deployment.versions[1].policy, 4)
     farm.ask(Scale(ECHO, 4))
     placed = {r.seat: r.node for r in farm.replicas() if r.node is not None and r.seat > 0}
-    assert {row["seat"]: row["node"] for row in plan["placed"]} == placed
-    assert plan["refused"] == [r.seat for r in farm.replicas() if r.node is None]
-    assert plan["before"] == 1
+    assert {seat.seat: seat.node for seat in plan.placed} == placed
+    assert list(plan.refused) == [r.seat for r in farm.replicas() if r.node is None]
+    assert plan.before == 1
 
 
 def test_plan_of_a_drain_names_each_replica_and_whether_it_fits(farm: Farm) -> None:
     farm.service("n1", replicas=2, resources=big(300))
     farm.node("n2", memory_mib=400)
     plan = plan_drain(farm.state, [NodeName("n1")])
-    assert [(row["seat"], row["to"]) for row in plan["replicas"]] == [(0, "n2"), (1, None)]
-    assert plan["fits"] is False
+    assert [(move.seat, move.target) for move in plan.replicas] == [(0, "n2"), (1, None)]
+    assert plan.fits is False
     farm.ask(StartDrain(NodeName("n1"), 60.0))
     assert [r.node for r in farm.replicas() if r.node != "n1"] == ["n2"]
 
@@ -125,5 +129,20 @@ def test_a_plan_that_does_not_fit_says_what_is_full_then(farm: Farm) -> None:
     farm.node("n1", memory_mib=1000)
     deployment = farm.deploy(replicas=1, resources=big(400))
     plan = plan_replicas(farm.state, ECHO, deployment.versions[1].policy, 3)
-    assert (len(plan["placed"]), plan["refused"]) == (1, [2])
-    assert reasons(plan["nodes"]) == {"n1": [f"{Reason.MEMORY_PROMISED}: needs 400 MiB, 200 MiB left"]}
+    assert (len(plan.placed), plan.refused) == (1, (2,))
+    assert reasons(plan.nodes) == {"n1": [f"{Reason.MEMORY_PROMISED}: needs 400 MiB, 200 MiB left"]}
+
+
+def test_a_program_reads_causes_and_verdicts_not_sentences(farm: Farm) -> None:
+    farm.service("n1", backoff_s=30.0)
+    first, second = farm.submit(2)
+    busy = explain_task(farm.state, second.id, farm.now)
+    assert (busy.cause, [replica.verdict for replica in busy.replicas]) == (TaskCause.ALL_BUSY, [Verdict.FULL])
+    farm.end(first, Outcome.FAILED, "ValueError")
+    assert explain_task(farm.state, first.id, farm.now).cause is TaskCause.BACKOFF
+    farm.silent.add("n1")
+    farm.wait(4)
+    [third] = farm.submit()
+    away = explain_task(farm.state, third.id, farm.now)
+    assert (away.cause, away.replicas[0].verdict) == (TaskCause.NONE_WORKS, Verdict.UNREACHABLE)
+    assert explain_deployment(farm.state, ECHO, farm.now).cause is DeploymentCause.SEATED

@@ -9,7 +9,8 @@ from controller.core.lives import Outcome, ReplicaState, TaskState
 from controller.core.model import Limits, NodeName, Replica, Task, Token
 from controller.core.tasks.dispatch import room_at
 from controller.core.tasks.life import GIVEN_BACK
-from controller.explain.reasons import explain_replica, explain_task
+from controller.explain.replicas import explain_replica
+from controller.explain.tasks import explain_task
 from tests.unit.core.farm import LEASED, RUNNING, Farm
 
 WAIT_S = Limits().recall_after_s + 0.5
@@ -234,13 +235,13 @@ def test_work_of_a_removed_agent_is_left_where_it_is() -> None:
 def test_explain_names_what_a_task_waits_behind() -> None:
     farm, busy, [first, *waiting] = parked()
     farm.wait(0.5)
-    because = explain_task(farm.state, waiting[1].id, farm.now)["because"]
+    because = explain_task(farm.state, waiting[1].id, farm.now).because
     assert f"behind task {first.id}" in because
     assert "0.5 s" in because
-    assert "behind" not in explain_task(farm.state, first.id, farm.now)["because"]
-    verdicts = {row["replica"]: row["verdict"] for row in explain_task(farm.state, first.id, farm.now)["replicas"]}
+    assert "behind" not in explain_task(farm.state, first.id, farm.now).because
+    verdicts = {each.replica: each.sentence for each in explain_task(farm.state, first.id, farm.now).replicas}
     assert f"task {first.id}" in verdicts[busy.id]
-    assert explain_replica(farm.state, busy.id, farm.now)["state"] == "running"
+    assert explain_replica(farm.state, busy.id, farm.now).state == "running"
 
 
 def test_a_limit_shorter_than_the_horizon_is_refused() -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import httpx
 
 from agentfarm.agents.bundle import digest_of
-from controller.gateway.agents.models import DeploymentView, PlanView
-from controller.gateway.farm.explain_models import ExplainView
+from controller.gateway.agents.models import DeploymentView, ExplainView, PlanView
 from tests.unit.gateway.small_farm import DIGEST, SmallFarm, spec_json
 
 

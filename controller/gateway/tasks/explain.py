@@ -1,0 +1,65 @@
+"""Why a task waits, where it runs, or how it ended, over HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+from starlette.responses import Response
+
+from agentfarm.errors import InvalidRequest, NotFound
+from controller.core.model import TaskId
+from controller.explain.tasks import TaskExplanation, explain_task
+from controller.gateway.agents.explain import fits_view, standings_view
+from controller.gateway.agents.models import ExplainView
+from controller.gateway.http.answers import json_response
+from controller.gateway.http.prefixes import is_number
+from controller.gateway.tasks.wait import look_at
+from controller.gateway.the_farm import TheFarm
+
+router = APIRouter(prefix="/v1/explain/task", tags=["explain"])
+
+
+@router.get("/{id}", response_model=ExplainView, operation_id="explain_task")
+async def explain(task_id: Annotated[str, Path(alias="id", examples=["1042"])], farm: TheFarm) -> Response:
+    """Why a task waits, where it runs, or how it ended."""
+    if not is_number(task_id):
+        raise InvalidRequest(f"{task_id!r} is not a task's id.", remedy="Ids are numbers: farmctl task list.")
+    task = TaskId(int(task_id))
+    try:
+        return json_response(_explanation_view(explain_task(farm.state, task, farm.now())))
+    except NotFound:
+        return json_response(_ended_view(await look_at(farm, task)))
+
+
+def _explanation_view(answer: TaskExplanation) -> dict[str, Any]:
+    """Why a live task stands where it stands."""
+    return {
+        "task": answer.task,
+        "agent": answer.deployment,
+        "state": answer.state,
+        "because": answer.because,
+        "ahead": answer.ahead,
+        "node": answer.node,
+        "attempt": answer.attempt,
+        "failures": answer.failures,
+        "replicas": standings_view(answer.replicas),
+        "nodes": fits_view(answer.nodes),
+    }
+
+
+def _ended_view(view: dict[str, Any]) -> dict[str, Any]:
+    """How a task ended, in the shape of an explanation."""
+    error = view["error"]
+    because = f"it has ended: {view['state']}" + (f" ({error['type']}: {error['message']})" if error else "")
+    return {
+        "task": view["id"],
+        "agent": view["agent"],
+        "state": view["state"],
+        "because": because,
+        "ahead": 0,
+        "node": view["node"],
+        "attempt": view["attempt"],
+        "replicas": [],
+        "nodes": [],
+    }
