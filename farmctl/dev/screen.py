@@ -159,20 +159,20 @@ def nodes_table(nodes: Sequence[Mapping[str, Any]]) -> Table:
 
 def deployments_table(seen: Glimpse) -> Table:
     """One row a deployment, with its replicas and where they run."""
-    table = _table("agent", "version", "running", "queued", "mean", "replicas")
+    table = _table("agent", "version", "running", "queued", "takes", "replicas")
     for one in seen.deployments:
         replicas = Text()
         for replica in seen.replicas:
             if replica["deployment"] == one["name"]:
                 words = f"{replica['seat']}@{replica.get('node') or '?'} {replica['state']}  "
                 replicas.append(words, style=REPLICA_STYLES.get(str(replica["state"]), "dim"))
-        mean = one.get("service_s")
+        takes_s = one.get("service_s")
         table.add_row(
             str(one["name"]),
             f"v{one['version']}",
             f"{one['replicas_running']}/{one['replicas_wanted']}",
             str(one["queued"]),
-            "" if mean is None else f"{mean * 1000:,.0f} ms",
+            "" if takes_s is None else f"{takes_s * 1000:,.0f} ms",
             replicas,
         )
     return table
@@ -199,6 +199,6 @@ def _summary(shown: Shown, seen: Glimpse) -> Text:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
     for column in columns:
-        right = column in ("heard", "running", "queued", "mean", "memory free", "market rows")
+        right = column in ("heard", "running", "queued", "takes", "memory free", "market rows")
         table.add_column(column, justify="right" if right else "left", no_wrap=column != "replicas")
     return table

@@ -65,7 +65,7 @@ def node_state(node: Mapping[str, Any]) -> str:
 def deployments_table(deployments: Iterable[Mapping[str, Any]]) -> Table:
     """Deployments."""
     return table(
-        ["agent", ">ver", ">run", ">want", ">queued", ">leased", "mean", "rollout"],
+        ["agent", ">ver", ">run", ">want", ">queued", ">leased", "takes", "rollout"],
         [
             (
                 d["name"], d["version"], d["replicas_running"], d["replicas_wanted"], d["queued"], d["leased"],
