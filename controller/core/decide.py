@@ -102,6 +102,7 @@ def decide(state: FarmState, commands: Sequence[Command], now: Instant) -> Trans
     dispatch(turn)
     recall_parked(turn)
     tasks.forget_queued_inputs(turn)
+    tasks.keep_count(turn)
     for name in turn.desired:
         if name in state.nodes:
             nodes.check_drained(turn, state.nodes[name])

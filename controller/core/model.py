@@ -201,7 +201,8 @@ class Replica:
     since: float = 0.0  # wall time of its last move
     not_before: float = 0.0  # mono; a seat whose placements failed waits
     tokens: set[Token] = field(default_factory=set)
-    served: int = 0
+    served: int = 0  # attempts that succeeded, as stored
+    served_lately: int = 0  # and those since
     progressed_at: float = 0.0  # mono; when it last ended an attempt, or was given one with nothing in hand
     recalled_at: float = 0.0  # mono; when it was last asked to give back what it has not begun
 
@@ -310,5 +311,6 @@ class FarmState:
     last_turn: float = 0.0  # mono
     next_silence_check: float = 0.0  # mono
     last_placement: float = 0.0  # mono
+    served_stored_at: float = 0.0  # mono; of every replica's count
     failures_halved_at: float = 0.0  # mono; of every node's recent_failures
     seed: int = 0  # of the jitter; given by the shell at start

@@ -39,7 +39,8 @@ PAGE: Final = 5_000  # rows fetched at once
 
 def load_state(connection: Connection, limits: Limits, now: Instant, epoch: int) -> FarmState:
     """Everything live, in one snapshot. Drivers' errors pass through."""
-    state = FarmState(epoch=epoch, limits=limits, next_token=epoch << TOKEN_EPOCH_SHIFT, last_turn=now.mono)
+    state = FarmState(epoch=epoch, limits=limits, next_token=epoch << TOKEN_EPOCH_SHIFT, last_turn=now.mono,
+                      failures_halved_at=now.mono)  # fmt: skip
     clock = Clock.at(now)
     cursor: Any  # of rows with names, which the driver's types do not know
     with connection.cursor(cursor_factory=NamedTupleCursor) as cursor:

@@ -218,7 +218,12 @@ class Commit:
             )  # fmt: skip
         for replica in changes.replicas.values():
             tables.replicas[replica.id] = dataclasses.replace(
-                replica, tokens=set(), not_before=self._clock.wall(replica.not_before) or 0.0
+                replica,
+                tokens=set(),
+                served_lately=0,
+                progressed_at=0.0,
+                recalled_at=0.0,
+                not_before=self._clock.wall(replica.not_before) or 0.0,
             )
         for ended in changes.ended_replicas:
             tables.replicas.pop(ended, None)
@@ -254,6 +259,7 @@ class Load:
         self._now = now
         self._state = FarmState(
             epoch=epoch, limits=limits, next_token=epoch << TOKEN_EPOCH_SHIFT, last_turn=now.mono,
+            failures_halved_at=now.mono,
             next_task=tables.task_floor, next_replica=tables.replica_floor,
             next_batch=max(tables.leases, default=0) + 1,
         )  # fmt: skip

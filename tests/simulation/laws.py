@@ -262,6 +262,7 @@ class Durable:
         return (
             it.id, it.deployment, it.seat, it.version, it.state.value, it.node or "", it.is_retiring, it.reason,
             it.detail, it.restarts, it.pid, sorted(it.tokens), self._ahead(it.not_before if is_pending else 0.0),
+            it.served, it.private_mib, it.ready_ms, Moment(it.since),
         )  # fmt: skip
 
     def _deployment(self, it: Deployment) -> tuple[Any, ...]:
@@ -270,8 +271,9 @@ class Durable:
                             rollout.seats_done, self._moment(rollout.deadline))  # fmt: skip
         return (
             it.name, it.replicas_wanted, it.version, it.generation, it.is_removed, it.is_halted, step,
-            sorted(it.replicas), it.queued, it.leased,
-            [(v.number, v.digest, v.has_run) for v in sorted(it.versions.values(), key=lambda v: v.number)],
+            sorted(it.replicas), it.queued, it.leased, sorted(it.seat_failures.items()),
+            [(v.number, v.digest, v.has_run, v.spec_json, repr(v.policy), Moment(v.created_at))
+             for v in sorted(it.versions.values(), key=lambda v: v.number)],
         )  # fmt: skip
 
     def _node(self, node: Node) -> tuple[Any, ...]:
@@ -281,7 +283,8 @@ class Durable:
             node.name, state.value, node.is_cordoned, node.cordon_reason, node.cpu_millicores, node.memory_mib,
             () if drain is None else (self._moment(drain.deadline), drain.is_forced, drain.is_complete),
             sorted(node.replicas), sorted(node.products), node.takes_products, node.market_source,
-            sorted(node.assigned),
+            sorted(node.assigned), node.recent_failures, sorted(node.labels.items()), sorted(node.capabilities),
+            node.gpus, node.metrics_address, node.daemon_version,
         )  # fmt: skip
 
     def _moment(self, mono: float) -> Moment:

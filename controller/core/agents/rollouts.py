@@ -39,6 +39,7 @@ def replica_failed(turn: Turn, replica: Replica, reason: str, detail: str) -> No
         return
     failures = deployment.seat_failures.get(replica.seat, 0) + 1
     deployment.seat_failures[replica.seat] = failures
+    turn.out.changes.deployments[deployment.name] = deployment
     turn.end_replica(replica, "failed", reason=reason, detail=detail)
     rollout = deployment.rollout
     if (

@@ -247,30 +247,30 @@ def _apply_news(turn: Turn, node: Node, news: ReplicaNews) -> None:
             node.strays.discard(news.replica)
             check_drained(turn, node)
         return
-    changed = (replica.pid, replica.restarts) != (news.pid, news.restarts)
-    replica.pid, replica.restarts = news.pid, news.restarts
-    replica.private_mib, replica.ready_ms = news.private_mib, news.ready_ms
-    if changed:
+    process = (news.pid, news.restarts, news.private_mib, news.ready_ms)
+    if process != (replica.pid, replica.restarts, replica.private_mib, replica.ready_ms):
+        replica.pid, replica.restarts, replica.private_mib, replica.ready_ms = process
         turn.out.changes.replicas[replica.id] = replica
-    before, said = replica.state, news.state
-    if said is ReplicaState.RUNNING and before in (ReplicaState.STARTING, ReplicaState.UNHEALTHY):
+    was, state = replica.state, news.state
+    if state is ReplicaState.RUNNING and was in (ReplicaState.STARTING, ReplicaState.UNHEALTHY):
         turn.move(replica, "ready")
         turn.tell("replica.running", f"{replica.deployment}/{replica.seat} runs on {node.name}", node=node.name,
                   deployment=replica.deployment, replica=replica.id, version=replica.version,
                   ready_ms=news.ready_ms)  # fmt: skip
-    elif said is ReplicaState.STARTING and before in (ReplicaState.RUNNING, ReplicaState.UNHEALTHY):
+    elif state is ReplicaState.STARTING and was in (ReplicaState.RUNNING, ReplicaState.UNHEALTHY):
         turn.move(replica, "restarting", reason=news.reason, detail=news.detail)
         turn.tell("replica.restarting", f"{replica.deployment}/{replica.seat} restarts on {node.name}: {news.reason}",
                   severity="warning", node=node.name, deployment=replica.deployment, replica=replica.id,
                   restarts=news.restarts)  # fmt: skip
-    elif said is ReplicaState.UNHEALTHY and before is ReplicaState.RUNNING:
+    elif state is ReplicaState.UNHEALTHY and was is ReplicaState.RUNNING:
         turn.move(replica, "unhealthy", reason=news.reason, detail=news.detail)
         turn.tell("replica.unhealthy", f"{replica.deployment}/{replica.seat} is unhealthy: {news.reason}",
                   severity="warning", node=node.name, deployment=replica.deployment, replica=replica.id)  # fmt: skip
-    elif said is ReplicaState.STOPPED:
+    elif state is ReplicaState.STOPPED:
         _replica_stopped(turn, replica)
-    elif said is ReplicaState.FAILED:
+    elif state is ReplicaState.FAILED:
         node.recent_failures += 1
+        turn.out.changes.nodes[node.name] = node
         replica_failed(turn, replica, news.reason, news.detail)
 
 
@@ -311,7 +311,9 @@ def check_silence(turn: Turn) -> None:
 def _halve_failures(turn: Turn) -> None:
     turn.state.failures_halved_at = turn.now.mono
     for node in turn.state.nodes.values():
-        node.recent_failures //= 2
+        if node.recent_failures:
+            node.recent_failures //= 2
+            turn.out.changes.nodes[node.name] = node
 
 
 def _lose(turn: Turn, node: Node, silent_s: float) -> None:

@@ -36,6 +36,7 @@ PERMANENT_ERRORS = frozenset({"Reject"})  # the agent says that trying again is 
 CRASH_ERRORS = frozenset({"ReplicaCrashed"})  # the replica died with the attempt
 WORKED = frozenset({Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT})  # its replica is free for the next
 GIVEN_BACK = "GivenBack"  # what a node says of an attempt that was recalled before it began
+SERVED_STORED_EACH_S = 5.0  # a controller that dies takes at most so much of these counts with it
 SERVICE_FALL_WEIGHT = 0.05  # of an attempt that was shorter than a deployment's estimate of service time
 
 
@@ -202,8 +203,9 @@ def _end_attempt(turn: Turn, task: Task, result: AttemptResult) -> None:
         _learn_service_time(deployment, result.duration_s)
         replica = turn.state.replicas.get(task.replica) if task.replica is not None else None
         if replica is not None:
-            replica.served += 1
-            deployment.seat_failures.pop(replica.seat, None)
+            replica.served_lately += 1
+            if deployment.seat_failures.pop(replica.seat, None) is not None:
+                turn.out.changes.deployments[deployment.name] = deployment
         turn.finish(task, "succeeded", result.output)
     elif task.is_cancelling or result.outcome is Outcome.CANCELLED:
         turn.finish(task, "cancelled", error=("Cancelled", "Cancelled while it ran.", ""))
@@ -241,6 +243,18 @@ def _learn_service_time(deployment: Deployment, duration_s: float) -> None:
         deployment.service_s = duration_s
     else:
         deployment.service_s = known_s + SERVICE_FALL_WEIGHT * (duration_s - known_s)
+
+
+def keep_count(turn: Turn) -> None:
+    """Store now and then what replicas have served. A row of the replica for each task would cost too much."""
+    state = turn.state
+    if turn.now.mono - state.served_stored_at < SERVED_STORED_EACH_S:
+        return
+    state.served_stored_at = turn.now.mono
+    for replica in state.replicas.values():
+        if replica.served_lately:
+            replica.served, replica.served_lately = replica.served + replica.served_lately, 0
+            turn.out.changes.replicas[replica.id] = replica
 
 
 # ------------------------------------------------------------------ checkpoints

@@ -29,7 +29,7 @@ def replica_view(replica: Replica) -> ReplicaView:
         ready_ms=replica.ready_ms,
         since=when(replica.since),
         running=len(replica.tokens),
-        served=replica.served,
+        served=replica.served + replica.served_lately,
     )
 
 

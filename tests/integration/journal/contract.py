@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from controller.core.lives import TaskState
+from controller.core.commands import AddNode, Deploy, NewTask, NodeJoined, SubmitTasks, Tick
+from controller.core.lives import ReplicaState, TaskState
 from controller.core.model import (
     Deployment,
     Limits,
@@ -288,6 +289,30 @@ class JournalContract:
         task = new_task(1, products=("BTC-USD", "ETH-USD"))
         journal.commit(Changes(inserted_tasks=[task]), epoch)
         assert journal.load(Limits(), clock()).tasks[TaskId(1)].options == task.options
+
+    # -------------------------------------------------------------- what the core changes
+
+    def test_what_replicas_served_and_where_they_failed_outlives_a_controller(
+        self, open_journal: OpenJournal, clock: Clock
+    ) -> None:
+        history = History(open_journal, clock, random.Random(0))
+        history.ask(AddNode(NodeName("n1")), AddNode(NodeName("n2")))
+        for number in (1, 2):
+            history.ask(NodeJoined(NodeName(f"n{number}"), number, "1", 4000, 2048, 0, {}, frozenset(), frozenset(),
+                                   None, (), frozenset(), frozenset()))  # fmt: skip
+        history.ask(Deploy(ECHO, "sha256:1", "{}", Policy(), replicas=2))
+        good, bad = list(history.state.replicas.values())
+        history.report(good, ReplicaState.RUNNING)
+        history.ask(SubmitTasks((NewTask(ECHO, b"1"),)))
+        [task] = history.state.tasks.values()
+        history.end(task)
+        history.report(bad, ReplicaState.FAILED)
+        clock.mono += 10.0
+        history.ask(Tick())
+        history.succeed()
+        assert history.state.replicas[good.id].served == 1
+        assert [node.recent_failures for node in history.state.nodes.values()] == [0, 1]
+        assert history.state.deployments[ECHO].seat_failures == {1: 1}
 
     # -------------------------------------------------------------- histories
 

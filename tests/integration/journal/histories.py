@@ -45,6 +45,7 @@ from controller.core.model import (
     Policy,
     ProductName,
     ProductStatus,
+    Replica,
     Task,
     TaskId,
     TaskOptions,
@@ -102,6 +103,28 @@ class History:
         check_state(loaded)
         check_same(self.state, loaded, self._clock())
 
+    def succeed(self) -> None:
+        """Another controller takes over what is stored."""
+        self._journal = self._open()
+        self._lead()
+
+    def ask(self, *commands: Command) -> None:
+        """One turn with these commands."""
+        self._journal.commit(decide(self.state, commands, self._clock()).changes, self._epoch)
+
+    def report(self, replica: Replica, state: ReplicaState) -> None:
+        """The node of a replica says how it is."""
+        assert replica.node is not None
+        session = self.state.nodes[replica.node].session
+        self.ask(ReplicasReported(replica.node, session, (ReplicaNews(replica.id, state, "crashed"),)))
+
+    def end(self, task: Task) -> None:
+        """A leased task succeeds."""
+        assert task.node is not None
+        assert task.token is not None
+        result = AttemptResult(task.id, task.token, Outcome.SUCCEEDED, b"1")
+        self.ask(AttemptsEnded(task.node, self.state.nodes[task.node].session, (result,)))
+
     def turn(self) -> None:
         """Some commands, one commit; now and then a comparison, or another controller takes over."""
         self._clock.mono += self._chance.choice((0.01, 0.2, 1.0, 1.0, 2.5))
@@ -119,8 +142,7 @@ class History:
         if self._chance.random() < 0.2:
             self.compare()
         if self._chance.random() < 0.05:
-            self._journal = self._open()
-            self._lead()
+            self.succeed()
 
     def _command(self) -> Command:
         chance, state = self._chance, self.state

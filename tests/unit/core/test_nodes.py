@@ -273,7 +273,10 @@ def test_cancel_reaches_an_attempt_only_where_it_is_heard(farm: Farm) -> None:
 def test_nodes_failures_are_halved_each_minute(farm: Farm) -> None:
     farm.node("n1")
     node = farm.state.nodes[N1]
-    node.recent_failures = 5
+    farm.deploy(replicas=5)
+    for replica in farm.replicas():
+        farm.report(replica, ReplicaState.FAILED, "out_of_memory")
+    assert node.recent_failures == 5
     farm.wait(61)
     assert node.recent_failures == 2
     farm.wait(60)
