@@ -21,6 +21,7 @@ import structlog
 
 from agentfarm.backoff import Backoff, longest_s
 from agentfarm.errors import FarmError, Unavailable
+from agentfarm.service import Service
 from controller.core.commands import Command, SubmitTasks, Tick
 from controller.core.decide import decide
 from controller.core.model import FarmState, Instant, Limits, TaskId, Token
@@ -85,7 +86,7 @@ def recover_wait_s(failures_in_row: int) -> float:
     return longest_s(failures_in_row - 1, RECOVER_WAIT_FIRST_S, RECOVER_WAIT_MAX_S)
 
 
-class Engine:
+class Engine(Service):
     """One leader's engine. `state` may be read on the event loop between awaits, and is None while not leading."""
 
     def __init__(
@@ -97,6 +98,7 @@ class Engine:
         wall: Callable[[], float] = time.time,
         seed: int = 0,
     ) -> None:
+        super().__init__("engine")
         self._journal = journal
         self._limits = limits
         self._mono, self._wall = mono, wall
@@ -132,13 +134,12 @@ class Engine:
         """The moment on both clocks."""
         return Instant(self._mono(), self._wall())
 
-    async def start(self) -> None:
-        """Start; returns at once. `leading` is set when the state is loaded and commands are taken."""
-        self._task = asyncio.create_task(self._run(), name="engine")
+    async def _begin(self) -> None:
+        """Returns at once. `leading` is set when the state is loaded and commands are taken."""
+        self._task = self.run_task(self._run())
 
-    async def stop(self) -> None:
-        """Finish the turn in progress, or give up on it, and stop. Safe twice, safe unstarted. What still waits hears
-        Unavailable."""
+    async def _finish(self) -> None:
+        """Finish the turn in progress, or give up on it. What still waits hears Unavailable."""
         self._is_stopping = True
         self._wake.set()
         if self._task is not None:

@@ -55,6 +55,7 @@ async def _run(settings: ControllerSettings, times: StartTimes) -> None:
 
     import structlog  # noqa: PLC0415
 
+    from agentfarm.service import first_of  # noqa: PLC0415
     from controller.service import Controller  # noqa: PLC0415
 
     times.reached("imports")
@@ -65,7 +66,8 @@ async def _run(settings: ControllerSettings, times: StartTimes) -> None:
     controller = Controller(settings, times)
     try:
         await controller.start()
-        await stopping.wait()
+        ended = await first_of(stopping.wait(), controller.wait())
+        ended.result()  # raises what killed a part: the service manager starts us again
         structlog.get_logger("controller.main").info("controller.stopping")
     finally:
         await controller.stop()

@@ -22,12 +22,13 @@ import structlog
 
 from agentfarm.errors import FarmError, Unavailable
 from agentfarm.files import write_file, write_private
+from agentfarm.service import Service
 from controller.authority import Authority
 from controller.engine import Engine
 from controller.journal.journal import Journal
 from controller.journal.migrations.migrate import migrate
 from controller.lazy import Late
-from controller.link.server import LinkPorts, LinkServer, LinkSettings
+from controller.link.server import LinkPorts, LinkServer, LinkSettings, LinkTls
 from controller.postgres import EmbeddedPostgres, ExternalPostgres
 from controller.settings import ControllerSettings
 from controller.start_times import StartTimes
@@ -44,17 +45,18 @@ HOUSEKEEPING_S: Final = 3600.0
 LEAD_FIRST_S: Final = 1.0  # how long the gateway's import leaves the processor to taking the lead and reading the state
 
 
-class Controller:
+class Controller(Service):
     """All parts of one controller, started and stopped together."""
 
     def __init__(self, settings: ControllerSettings, times: StartTimes | None = None) -> None:
+        super().__init__("controller")
         self.settings = settings
         self._times = times or StartTimes()
         self._stack = contextlib.AsyncExitStack()
         self.gateway_url = ""
         self.link_address = ""
 
-    async def start(self) -> None:
+    async def _begin(self) -> None:
         """Start everything; returns when callers are served (also while another controller leads)."""
         settings, stack, times = self.settings, self._stack, self._times
         settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -69,6 +71,7 @@ class Controller:
         journal = Journal(dsn)
         engine = Engine(journal, settings.limits, seed=secrets.randbits(32))
         stack.callback(journal.close)
+        self.own(engine)
         await engine.start()  # which takes the lead and reads the state, while we go on
         stack.push_async_callback(engine.stop)
         stack.callback(journal.stop_waiting)  # a standby waits for the lead inside the journal
@@ -86,9 +89,11 @@ class Controller:
                 lambda *which: reader().checkpoints(*which),
                 authority.sign_csr,
             ),
+            LinkTls(server.key_pem, server.certificate_pem, authority.ca_pem),
         )
+        self.own(link)
         with times.step("link"):
-            await link.start(server.key_pem, server.certificate_pem, authority.ca_pem)
+            await link.start()
         stack.push_async_callback(link.stop)
         with times.step("lead"), contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAD_FIRST_S):
@@ -97,17 +102,18 @@ class Controller:
         self.link_address = f"{settings.public_host}:{link.port}"
         with times.step("gateway"):
             gateway = await asyncio.to_thread(self._gateway, engine, reader, store, authority, token, link)
+            self.own(gateway)
             stack.push_async_callback(gateway.stop)
             await gateway.listen()
             times.reached("submits_served")
             await gateway.complete()
         self.gateway_url = f"http://{settings.public_host}:{gateway.port}"
         self._announce()
-        housekeeper = asyncio.create_task(self._keep_house(dsn, reader, store), name="housekeeper")
-        stack.callback(housekeeper.cancel)
+        self.run_task(self._keep_house(dsn, reader, store), name="housekeeper")
 
-    async def stop(self) -> None:
-        """Stop in the opposite order: callers, nodes, the engine's last turn, the database. Safe twice."""
+    async def _finish(self) -> None:
+        """Stop in the opposite order: callers, nodes, the engine's last turn, the database."""
+        await self._tasks.end()
         await self._stack.aclose()
         with contextlib.suppress(OSError):
             (self.settings.data_dir / "controller.json").unlink()
@@ -119,6 +125,7 @@ class Controller:
             database = ExternalPostgres(settings.database_url)
         else:
             database = EmbeddedPostgres(settings.data_dir / "postgres", progress=_progress)
+        self.own(database)
         await database.start()
         self._stack.push_async_callback(database.stop)
         return database.dsn
@@ -158,7 +165,10 @@ class Controller:
     async def _keep_house(self, dsn: str, *lates: Late[Reader] | Late[Store]) -> None:
         """What the start left for later; then, once an hour, drop what ended longer ago than the retention says."""
         for late in lates:
-            await asyncio.to_thread(late)
+            try:
+                await asyncio.to_thread(late)
+            except FarmError as problem:  # a call that needs it tries again
+                log.warning("controller.late_part_failed", problem=str(problem))
         if not gc.isenabled():  # it rests since main: what a start brings lives as long as we do, and is not looked at
             gc.freeze()
             gc.enable()

@@ -48,6 +48,8 @@ class GatewayServer(HttpServer):
 
     async def start(self) -> None:
         """Listen; return when every call is answered. Raises as HttpServer's does."""
+        if self.is_up:
+            return
         await self.listen()
         await self.complete()
 

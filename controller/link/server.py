@@ -20,6 +20,7 @@ import structlog
 
 from agentfarm.calls.checkpoints import GET, PUT
 from agentfarm.errors import Conflict, FarmError, Forbidden, InvalidRequest, NotFound, StaleToken, Unavailable
+from agentfarm.service import Service, first_of
 from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire import link_pb2_grpc
 from controller.core.commands import AttemptsEnded, AttemptsStarted, NodeStreamEnded, ReplicasReported
@@ -57,6 +58,15 @@ class LinkSettings:
     port: int = 8601  # 0: any free port
     beat_interval_s: float = 1.0
     stop_exclusive_after_s: float = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTls:
+    """Who the server is, and whose certificates it accepts; all PEM."""
+
+    key_pem: bytes
+    certificate_pem: bytes
+    ca_pem: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +129,16 @@ class Session:
                 await self._wake.wait()
 
 
-class LinkServer(link_pb2_grpc.LinkServicer):
-    """The node side of the controller. `start` needs the server's key, certificate and CA, all PEM."""
+class LinkServer(Service, link_pb2_grpc.LinkServicer):
+    """The node side of the controller: listens from `start` on, and sends what the engine's turns ask for."""
 
-    def __init__(self, engine: Engine, limits: Limits, settings: LinkSettings, ports: LinkPorts) -> None:
+    def __init__(self, engine: Engine, limits: Limits, settings: LinkSettings, ports: LinkPorts, tls: LinkTls) -> None:
+        super().__init__("link")
         self._engine = engine
         self._limits = limits
         self._settings = settings
         self._ports = ports
+        self._tls = tls
         self._sessions: dict[int, Session] = {}
         self._numbers = itertools.count(1)
         self._server: grpc.aio.Server | None = None
@@ -136,9 +148,12 @@ class LinkServer(link_pb2_grpc.LinkServicer):
         engine.send = self.deliver
         engine.on_reset = self.close_all
 
-    async def start(self, key_pem: bytes, certificate_pem: bytes, ca_pem: bytes) -> None:
+    async def _begin(self) -> None:
         """Listen. Raises Unavailable if the port cannot be had."""
-        credentials = grpc.ssl_server_credentials([(key_pem, certificate_pem)], ca_pem, require_client_auth=True)
+        tls = self._tls
+        credentials = grpc.ssl_server_credentials(
+            [(tls.key_pem, tls.certificate_pem)], tls.ca_pem, require_client_auth=True
+        )
         self._server = grpc.aio.server(
             options=[
                 ("grpc.keepalive_time_ms", 10_000),
@@ -163,8 +178,8 @@ class LinkServer(link_pb2_grpc.LinkServicer):
         await self._server.start()
         log.info("link.listening", host=self._settings.host, port=self.port)
 
-    async def stop(self) -> None:
-        """Close every stream and the port. Safe twice, safe unstarted."""
+    async def _finish(self) -> None:
+        """Close every stream and the port."""
         self.close_all()
         if self._server is not None:
             await self._server.stop(1.0)
@@ -232,14 +247,10 @@ class LinkServer(link_pb2_grpc.LinkServicer):
         session.put(translate.welcome(epoch, self._limits, settings.beat_interval_s, settings.stop_exclusive_after_s))
         await self._engine.ask(translate.joined(session.node, session.number, hello))
         log.info("link.joined", node=session.node, session=session.number, daemon_version=hello.daemon_version)
-        reader = asyncio.create_task(self._read(session, context))
-        writer = asyncio.create_task(session.pump(context))
-        try:
-            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (reader, writer):
-                task.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+        ended = await first_of(self._read(session, context), session.pump(context))
+        problem = None if ended.cancelled() else ended.exception()
+        if problem is not None and not isinstance(problem, grpc.aio.BaseError):  # that is a node which went
+            log.error("link.stream_failed", node=session.node, session=session.number, problem=repr(problem))
 
     async def _read(self, session: Session, context: Any) -> None:
         node, number, engine = session.node, session.number, self._engine

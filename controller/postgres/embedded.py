@@ -20,6 +20,7 @@ import structlog
 from agentfarm.backoff import Backoff
 from agentfarm.errors import Conflict, Unavailable
 from agentfarm.files import FileLock, Locked
+from agentfarm.service import Service
 from controller.postgres import cluster as on_disk
 from controller.postgres.cluster import DATABASE, Cluster
 from controller.postgres.external import answer
@@ -35,7 +36,7 @@ STOP_FAST_S: Final = 5.0  # a slow disk can hold a fast stop up; an immediate on
 START_DEADLINE_S: Final = 120.0  # replaying a long log after a power cut takes its time
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(Service):
     """A private server in `folder`, on a Unix socket only.
 
     settings: laid over cluster.SETTINGS (tests turn fsync off). progress: told, in words, what takes long.
@@ -48,14 +49,15 @@ class EmbeddedPostgres:
         settings: Mapping[str, str] | None = None,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
+        super().__init__("postgres")
         self._folder = folder
         self._settings = dict(settings or {})
         self._progress = progress
         self._cluster: Cluster | None = None
         self._process: psutil.Process | None = None
-        self._supervisor: asyncio.Task[None] | None = None
         self._is_ready = asyncio.Event()
         self._lock: FileLock | None = None
+        self._stop_s = STOP_FAST_S
         self.restarts = 0  # how often it died and was started again
         self.died = asyncio.Event()  # set at each death; whoever waits for the next one clears it
 
@@ -76,13 +78,11 @@ class EmbeddedPostgres:
         """The postmaster's process id while one lives."""
         return self._process.pid if self._process is not None else None
 
-    async def start(self) -> None:
+    async def _begin(self) -> None:
         """Make the data folder on first use, adopt or start the server, and return once it takes connections.
 
         Raises Unavailable with a remedy; Conflict when another process supervises the same folder.
         """
-        if self._supervisor is not None:
-            return
         try:
             self._take_lock()
         except OSError as error:
@@ -90,15 +90,11 @@ class EmbeddedPostgres:
                 f"The database's folder {self._folder} cannot be used: {error}",
                 remedy="Choose another data_dir, or make this one writable.",
             ) from error
-        try:
-            self._cluster = await asyncio.to_thread(on_disk.prepare, self._folder, self._settings, self._progress)
-            self._process = await self._adopt() or await self._spawn()
-            self._is_ready.set()
-            await asyncio.to_thread(_make_database, self._cluster)
-        except BaseException:
-            await self.stop()
-            raise
-        self._supervisor = asyncio.create_task(self._supervise(), name="postgres")
+        self._cluster = await asyncio.to_thread(on_disk.prepare, self._folder, self._settings, self._progress)
+        self._process = await self._adopt() or await self._spawn()
+        self._is_ready.set()
+        await asyncio.to_thread(_make_database, self._cluster)
+        self.run_task(self._supervise())
 
     async def wait_ready(self, deadline_s: float) -> None:
         """Return once it takes connections, also in the middle of a restart; Unavailable after `deadline_s`."""
@@ -113,16 +109,16 @@ class EmbeddedPostgres:
             ) from None
 
     async def stop(self, deadline_s: float = STOP_FAST_S) -> None:
-        """Stop the server: fast, at the deadline immediately. Safe twice, safe unstarted."""
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            supervisor.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await supervisor
+        """Stop the server: fast, at the deadline immediately."""
+        self._stop_s = deadline_s
+        await super().stop()
+
+    async def _finish(self) -> None:
+        await self._tasks.end()
         self._is_ready.clear()
         process, self._process = self._process, None
         if process is not None:
-            await asyncio.to_thread(on_disk.end, process, deadline_s)
+            await asyncio.to_thread(on_disk.end, process, self._stop_s)
         if self._cluster is not None and self._lock is not None:
             await asyncio.to_thread(on_disk.clear, self._cluster)
             await asyncio.to_thread(on_disk.remove_socket_folder, self._cluster)

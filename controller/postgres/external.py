@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import psycopg2
 
 from agentfarm.errors import InvalidRequest, Unavailable
+from agentfarm.service import Service
 
 CONNECT_TIMEOUT_S: Final = 5
 RETRY_S: Final = 0.2
@@ -30,10 +31,11 @@ class Postgres(Protocol):
         """End what `start` began. Safe twice, safe unstarted."""
 
 
-class ExternalPostgres:
+class ExternalPostgres(Service):
     """The server at a `database_url`. Starting it only proves that it answers."""
 
     def __init__(self, url: str) -> None:
+        super().__init__("postgres")
         if not url.startswith(("postgresql://", "postgres://")):
             raise InvalidRequest(
                 "database_url does not begin with postgresql://.",
@@ -41,15 +43,9 @@ class ExternalPostgres:
             )
         self.dsn = url
 
-    async def start(self) -> None:
-        """Nothing to begin."""
-
     async def wait_ready(self, deadline_s: float) -> None:
         """Return once it takes connections; raises Unavailable after `deadline_s`."""
         await answer(self.dsn, deadline_s)
-
-    async def stop(self, deadline_s: float = 15.0) -> None:
-        """Nothing to end: it is not ours."""
 
 
 async def answer(dsn: str, deadline_s: float) -> None:

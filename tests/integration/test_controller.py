@@ -7,11 +7,14 @@ import json
 from pathlib import Path
 
 import httpx
+import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from agentfarm.service import Service
 from controller.service import Controller
 from controller.settings import ControllerSettings
+from tests.service_contract import ServiceContract
 
 
 async def test_start_serves_nodes_first_and_is_ready_when_all_is_served(database_url: str, tmp_path: Path) -> None:
@@ -34,3 +37,9 @@ async def test_start_serves_nodes_first_and_is_ready_when_all_is_served(database
     steps = {"postgres_ms", "schema_ms", "certificates_ms", "link_ms", "lead_ms", "gateway_ms"}
     assert steps < started.keys()
     assert 0 < started["nodes_served_ms"] <= started["submits_served_ms"] <= started["total_ms"]
+
+
+class TestController(ServiceContract):
+    @pytest.fixture
+    def service(self, database_url: str, tmp_path: Path) -> Service:
+        return Controller(ControllerSettings(data_dir=tmp_path, database_url=database_url, gateway_port=0, link_port=0))

@@ -35,7 +35,7 @@ class Stranger:
 
 def link_of(engine: Engine) -> LinkServer:
     nothing: Any = None
-    return LinkServer(engine, Limits(), LinkSettings(), LinkPorts(nothing, nothing, nothing))
+    return LinkServer(engine, Limits(), LinkSettings(), LinkPorts(nothing, nothing, nothing), nothing)
 
 
 async def test_stream_is_looked_at_once_the_lead_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

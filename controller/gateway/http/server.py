@@ -12,23 +12,25 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from agentfarm.errors import Conflict
+from agentfarm.service import Service
 
 DRAIN_S: Final = 3  # what answers in progress get when the server stops; streams are cut then
 BACKLOG: Final = 512
 KEEPALIVE_S: Final = 75
 
 
-class HttpServer:
+class HttpServer(Service):
     """Serves an application on one address. `port` is known once `start` has returned."""
 
     def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+        super().__init__("gateway")
         self._app = app
         self._host, self._wanted_port = host, port
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self.port = port
 
-    async def start(self) -> None:
+    async def _begin(self) -> None:
         """Listen. Raises Conflict when the address is taken, by name and port."""
         listener = self._bind()
         self.port = int(listener.getsockname()[1])
@@ -38,24 +40,19 @@ class HttpServer:
             proxy_headers=False,
         )  # fmt: skip
         self._server = _Server(config)
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway")
+        self._serving = self.run_task(self._server.serve(sockets=[listener]))
         while not self._server.started:  # no await of ours inside: it has bound already, this takes a turn or two
             if self._serving.done():
                 self._serving.result()
             await asyncio.sleep(0)
 
-    async def stop(self) -> None:
-        """Take no more, let answers in progress finish for DRAIN_S, cut the rest. Safe twice, safe unstarted."""
+    async def _finish(self) -> None:
+        """Take no more, let answers in progress finish for DRAIN_S, cut the rest."""
         if self._server is None or self._serving is None:
             return
         self._server.should_exit = True
         serving, self._serving = self._serving, None
-        await serving
-
-    async def wait(self) -> None:
-        """Return when the server has ended, for whatever reason."""
-        if self._serving is not None:
-            await asyncio.shield(self._serving)
+        await asyncio.wait((serving,))
 
     def _bind(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET

@@ -19,6 +19,7 @@ import psycopg2
 import pytest
 
 from agentfarm.errors import Conflict, InvalidRequest, Unavailable
+from agentfarm.service import Service
 from controller.core.model import Limits
 from controller.core.transition import Changes
 from controller.journal.journal import Journal
@@ -27,6 +28,7 @@ from controller.postgres import EmbeddedPostgres, ExternalPostgres
 from controller.postgres import cluster as on_disk
 from tests.integration.journal.contract import new_task, registered
 from tests.integration.journal.histories import Clock
+from tests.service_contract import ServiceContract
 
 FAST = {"fsync": "off", "shared_buffers": "16MB"}
 DEADLINE_S = 60.0
@@ -54,6 +56,12 @@ def filled(folder: Path, made: Path) -> Path:
     folder.mkdir(mode=0o700)
     subprocess.run(["cp", "-a", made, folder / "data"], check=True)  # with its owner
     return folder
+
+
+class TestLife(ServiceContract):
+    @pytest.fixture
+    def service(self, filled: Path) -> Service:
+        return EmbeddedPostgres(filled, settings=FAST)
 
 
 @pytest.fixture
