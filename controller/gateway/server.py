@@ -11,11 +11,11 @@ from starlette.types import ASGIApp
 from controller.authority import Authority
 from controller.core.commands import Tick
 from controller.gateway.front import Front
+from controller.gateway.history import JournalHistory
 from controller.gateway.http.server import HttpServer
 from controller.gateway.nodes.invitations import AuthorityJoining
 from controller.gateway.scope import EngineLike, Farm, FeedSource, LogSource
 from controller.gateway.settings import GatewaySettings
-from controller.gateway.stored import JournalHistory
 
 if TYPE_CHECKING:
     from controller.journal.queries.reader import Reader

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from agentfarm.errors import Unavailable
 from controller.core.lives import NodeState
+from controller.core.model import TaskId
 from controller.gateway.farm.metrics import metrics_text
 from controller.gateway.farm.models import EventView, HealthView, StatusView, TargetGroup
-from controller.gateway.farm.views import VERSION, status_view
+from controller.gateway.farm.views import VERSION, event_view, status_view
+from controller.gateway.history import EventFilter
 from controller.gateway.http import sse
 from controller.gateway.http.answers import dump, json_response
 from controller.gateway.http.limits import EVENTS_PAGE, SSE_KEEPALIVE_S
@@ -23,6 +25,9 @@ from controller.gateway.http.reference import reference_page
 from controller.gateway.scope import Farm
 from controller.gateway.tasks.routes import event_id
 from controller.gateway.the_farm import TheFarm
+
+if TYPE_CHECKING:
+    from controller.journal.queries.reader import StoredEvent
 
 router = APIRouter(tags=["farm"])
 
@@ -56,14 +61,14 @@ async def events(
     """The farm's story, oldest first: NDJSON, or server-sent events by Accept."""
     if follow:
         sse.check_room()
-    filters = _filters(farm, node, agent, task)
+    about = _filter(farm, node, agent, task)
     start = event_id(last_event_id) if last_event_id else after
     is_sse = "text/event-stream" in accept
-    first = await farm.history.events(start, limit if start is None or not follow else EVENTS_PAGE, filters)
+    first = await farm.history.events(start, limit if start is None or not follow else EVENTS_PAGE, about)
     if not follow:
         body = b"".join(_written(event, is_sse=is_sse) for event in first)
         return Response(body, media_type="text/event-stream" if is_sse else NDJSON)
-    pieces = _follow(farm, first, start or 0, filters, is_sse=is_sse)
+    pieces = _follow(farm, first, start or 0, about, is_sse=is_sse)
     return sse.event_stream(pieces) if is_sse else sse.StreamedAnswer(pieces, NDJSON, b"\n")
 
 
@@ -112,20 +117,16 @@ async def root() -> Response:
     return RedirectResponse("/docs")
 
 
-def _filters(farm: Farm, node: str | None, agent: str | None, task: int | None) -> dict[str, Any]:
-    """Column values that events must have."""
-    filters: dict[str, Any] = {}
-    if node is not None:
-        filters["node"] = find_node(farm.state, node)
-    if agent is not None:
-        filters["deployment"] = find_deployment(farm.state, agent)
-    if task is not None:
-        filters["task"] = task
-    return filters
+def _filter(farm: Farm, node: str | None, agent: str | None, task: int | None) -> EventFilter:
+    return EventFilter(
+        node=find_node(farm.state, node) if node is not None else None,
+        deployment=find_deployment(farm.state, agent) if agent is not None else None,
+        task=TaskId(task) if task is not None else None,
+    )
 
 
 async def _follow(
-    farm: Farm, first: list[dict[str, Any]], after: int, filters: dict[str, Any], *, is_sse: bool
+    farm: Farm, first: Sequence[StoredEvent], after: int, about: EventFilter, *, is_sse: bool
 ) -> AsyncGenerator[bytes, None]:
     """Events as they are committed. The bus only wakes; the journal is read, so none is missed or doubled."""
     queue = farm.engine.events.follow()
@@ -133,16 +134,16 @@ async def _follow(
     try:
         while True:
             for event in page:
-                after = max(after, event["id"])
+                after = max(after, event.id)
             if page:
                 yield b"".join(_written(event, is_sse=is_sse) for event in page)
             if len(page) < EVENTS_PAGE and not await _woken(queue):
                 farm.engine.events.unfollow(queue)
                 queue = farm.engine.events.follow()
             with suppress(Unavailable):  # PostgreSQL is away: what was missed is read when it is back
-                page = await farm.history.events(after, EVENTS_PAGE, filters)
+                page = await farm.history.events(after, EVENTS_PAGE, about)
                 continue
-            page = []
+            page = ()
             await asyncio.sleep(1.0)
     finally:
         farm.engine.events.unfollow(queue)
@@ -161,5 +162,6 @@ async def _woken(queue: asyncio.Queue[Any]) -> bool:
     return item is not None
 
 
-def _written(event: dict[str, Any], *, is_sse: bool) -> bytes:
-    return sse.message("event", dump(event), str(event["id"])) if is_sse else dump(event) + b"\n"
+def _written(event: StoredEvent, *, is_sse: bool) -> bytes:
+    text = dump(event_view(event))
+    return sse.message("event", text, str(event.id)) if is_sse else text + b"\n"

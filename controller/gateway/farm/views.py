@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from controller.core.lives import NodeState, TaskState
 from controller.core.model import FarmState, Instant
@@ -13,6 +13,9 @@ from controller.gateway.agents.views import deployment_view, replica_view
 from controller.gateway.farm.models import MarketView, StatusView
 from controller.gateway.http.times import when
 from controller.gateway.nodes.views import node_view
+
+if TYPE_CHECKING:
+    from controller.journal.queries.reader import StoredEvent
 
 
 def farm_version() -> str:
@@ -26,7 +29,7 @@ def farm_version() -> str:
 VERSION: Final = farm_version()
 
 
-def status_view(state: FarmState, now: Instant, ended: Mapping[str, int]) -> StatusView:
+def status_view(state: FarmState, now: Instant, ended: Mapping[TaskState, int]) -> StatusView:
     """Nodes, deployments, replicas, tasks by state, market. `ended`: how many tasks ended how."""
     at = when(now.wall)
     assert at is not None
@@ -43,9 +46,26 @@ def status_view(state: FarmState, now: Instant, ended: Mapping[str, int]) -> Sta
     )
 
 
-def task_counts(state: FarmState, ended: Mapping[str, int]) -> dict[str, int]:
+def event_view(stored: StoredEvent) -> dict[str, Any]:
+    """One fact of the farm's story, in the shape of EventView."""
+    event = stored.event
+    return {
+        "id": stored.id,
+        "at": when(event.at),
+        "kind": event.kind,
+        "severity": event.severity,
+        "message": event.message,
+        "node": event.node,
+        "deployment": event.deployment,
+        "replica": event.replica,
+        "task": event.task,
+        "data": event.data,
+    }
+
+
+def task_counts(state: FarmState, ended: Mapping[TaskState, int]) -> dict[str, int]:
     """Tasks by state, every state named."""
-    counts = {item.value: 0 for item in TaskState} | {str(name): number for name, number in ended.items()}
+    counts = {item.value: ended.get(item, 0) for item in TaskState}
     running = Counter(state.tasks[task].state for task in state.by_token.values() if task in state.tasks)
     counts["queued"] = sum(deployment.queued for deployment in state.deployments.values())
     counts["leased"], counts["running"] = running[TaskState.LEASED], running[TaskState.RUNNING]

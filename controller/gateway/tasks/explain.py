@@ -8,7 +8,8 @@ from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from agentfarm.errors import InvalidRequest, NotFound
-from controller.core.model import TaskId
+from controller.core.model import Task, TaskId
+from controller.core.transition import FinishedTask
 from controller.explain.tasks import TaskExplanation, explain_task
 from controller.gateway.agents.explain import fits_view, standings_view
 from controller.gateway.agents.models import ExplainView
@@ -48,18 +49,25 @@ def _explanation_view(answer: TaskExplanation) -> dict[str, Any]:
     }
 
 
-def _ended_view(view: dict[str, Any]) -> dict[str, Any]:
-    """How a task ended, in the shape of an explanation."""
-    error = view["error"]
-    because = f"it has ended: {view['state']}" + (f" ({error['type']}: {error['message']})" if error else "")
+def _ended_view(item: Task | FinishedTask) -> dict[str, Any]:
+    """How a task ended, in the same shape."""
+    if isinstance(item, FinishedTask):
+        task, reason = item.task, _error_words(item)
+    else:
+        task, reason = item, ""
     return {
-        "task": view["id"],
-        "agent": view["agent"],
-        "state": view["state"],
-        "because": because,
+        "task": task.id,
+        "agent": task.deployment,
+        "state": item.state,
+        "because": f"it has ended: {item.state}{reason}",
         "ahead": 0,
-        "node": view["node"],
-        "attempt": view["attempt"],
+        "node": task.node,
+        "attempt": task.attempt,
         "replicas": [],
         "nodes": [],
     }
+
+
+def _error_words(finished: FinishedTask) -> str:
+    has_error = finished.error_type or finished.error_message
+    return f" ({finished.error_type}: {finished.error_message})" if has_error else ""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import Response
 
 from agentfarm.errors import Conflict, InvalidRequest, NotFound
 from controller.core.commands import CancelTask, NewTask, SubmitTasks
-from controller.core.lives import TaskState
+from controller.core.lives import FINAL_TASK_STATES, TaskState
 from controller.core.model import TaskId, TaskOptions
+from controller.core.transition import FinishedTask
 from controller.gateway.http import sse
 from controller.gateway.http.answers import json_response
 from controller.gateway.http.bodies import body_of
@@ -22,7 +23,7 @@ from controller.gateway.tasks.batch import submit_batch
 from controller.gateway.tasks.models import BatchAnswer, BatchLine, CancelAnswer, SubmitBody, TaskPage, TaskView
 from controller.gateway.tasks.submission import SubmissionReader, answer_of
 from controller.gateway.tasks.submit import answer_submitted, submit_one
-from controller.gateway.tasks.views import current_attempt
+from controller.gateway.tasks.views import attempt_view, current_attempt_view, summary_view, task_view
 from controller.gateway.tasks.wait import look_at, no_task, task_events, wait_while_wanted
 from controller.gateway.the_farm import TheFarm
 
@@ -73,9 +74,9 @@ async def list_tasks(
 ) -> Response:
     """Tasks, newest first, without their inputs and outputs."""
     name = _agent_filter(farm, agent) if agent is not None else None
-    tasks = await farm.history.tasks([item.value for item in state or ()], name, after, limit)
-    more = tasks[-1]["id"] if len(tasks) == limit else None
-    return json_response({"tasks": tasks, "next_after": more})
+    views = [summary_view(item) for item in await farm.history.tasks(state or (), name, after, limit)]
+    more = views[-1]["id"] if len(views) == limit else None
+    return json_response({"tasks": views, "next_after": more})
 
 
 @router.get("/{id}", response_model=TaskView, operation_id="show_task")
@@ -86,21 +87,22 @@ async def show(task_id: Id, farm: TheFarm) -> Response:
     live = farm.state.tasks.get(task)
     if stored is None and live is None:
         raise no_task(task)
-    is_over = stored is not None and (live is None or stored["is_final"])
-    view: dict[str, Any] = stored if stored is not None and is_over else await look_at(farm, task)
+    if isinstance(stored, FinishedTask):
+        live = None
+    view = task_view(stored if stored is not None and live is None else await look_at(farm, task))
     if stored is not None and view["input"] is None:
-        view["input"] = stored["input"]
-    attempts = await farm.history.attempts(task)
-    now = current_attempt(live) if live is not None and not is_over else None
-    is_told = now is not None and any(each["attempt"] == now["attempt"] for each in attempts)  # it ended meanwhile
-    view["attempts"] = attempts + ([now] if now is not None and not is_told else [])
-    return json_response(view)
+        view["input"] = task_view(stored)["input"]
+    attempts = [attempt_view(attempt) for attempt in await farm.history.attempts(task)]
+    current = current_attempt_view(live) if live is not None else None
+    if current is not None and all(each["attempt"] != current["attempt"] for each in attempts):
+        attempts.append(current)  # it has not ended meanwhile
+    return json_response(view | {"attempts": attempts})
 
 
 @router.get("/{id}/wait", response_model=TaskView, operation_id="wait_for_task")
 async def wait_task(task_id: Id, request: Request, farm: TheFarm, timeout: Wait = 30.0) -> Response:
     """The task once it has ended, or as it stands when the time is over (`is_final` tells)."""
-    return json_response(await wait_while_wanted(farm, TaskId(task_id), timeout, request.receive))
+    return json_response(task_view(await wait_while_wanted(farm, TaskId(task_id), timeout, request.receive)))
 
 
 @router.get("/{id}/events", operation_id="watch_task", response_class=Response,
@@ -122,10 +124,9 @@ async def cancel(task_id: Id, farm: TheFarm) -> Response:
     try:
         state = await farm.engine.ask(CancelTask(TaskId(task_id)), deadline_s=ENGINE_DEADLINE_S)
     except NotFound:
-        stored = await look_at(farm, TaskId(task_id))
-        if stored["state"] != TaskState.CANCELLED:
-            raise _has_ended(task_id, stored["state"]) from None
-        state = TaskState.CANCELLED
+        state = (await look_at(farm, TaskId(task_id))).state
+        if state is not TaskState.CANCELLED:
+            raise _has_ended(task_id, state) from None
     return json_response({"id": task_id, "state": state})
 
 
@@ -133,13 +134,13 @@ async def cancel(task_id: Id, farm: TheFarm) -> Response:
 async def retry(task_id: Id, farm: TheFarm) -> Response:
     """A new task with the input and options of one that has ended; its `retry_of` names the old one."""
     old = await look_at(farm, TaskId(task_id))
-    if not old["is_final"]:
-        raise Conflict(f"Task {task_id} is {old['state']}; only a task that has ended can be retried.",
-                       remedy="Wait for it, or cancel it first.", state=str(old["state"]))  # fmt: skip
+    if old.state not in FINAL_TASK_STATES:
+        raise Conflict(f"Task {task_id} is {old.state}; only a task that has ended can be retried.",
+                       remedy="Wait for it, or cancel it first.", state=str(old.state))  # fmt: skip
     task = as_retry(await farm.history.submission(TaskId(task_id)), task_id)
     answers = await farm.engine.ask(SubmitTasks((task,)), deadline_s=ENGINE_DEADLINE_S)
     new_id = answer_of(answers[0])
-    return json_response(await look_at(farm, TaskId(new_id)), 201, {"Location": f"/v1/tasks/{new_id}"})
+    return json_response(task_view(await look_at(farm, TaskId(new_id))), 201, {"Location": f"/v1/tasks/{new_id}"})
 
 
 def event_id(text: str | None) -> int:
@@ -165,6 +166,6 @@ def _agent_filter(farm: Farm, agent: str) -> str:
         return agent
 
 
-def _has_ended(task_id: int, state: str) -> Conflict:
+def _has_ended(task_id: int, state: TaskState) -> Conflict:
     return Conflict(f"Task {task_id} is {state} already.", remedy="'farmctl task show' tells how it ended.",
                     state=str(state))  # fmt: skip

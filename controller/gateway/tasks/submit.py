@@ -20,6 +20,7 @@ from controller.gateway.http.json_input import read_json
 from controller.gateway.http.limits import ENGINE_DEADLINE_S
 from controller.gateway.scope import Farm
 from controller.gateway.tasks.submission import SubmissionReader, answer_of, check_key
+from controller.gateway.tasks.views import task_view
 from controller.gateway.tasks.wait import look_at, wait_while_wanted
 
 
@@ -57,8 +58,8 @@ async def submit_one(farm: Farm, body: bytes, key: str | None) -> Submitted:
 
 async def answer_submitted(farm: Farm, done: Submitted, wait_s: float, receive: Receive) -> Response:
     """The task as it stands, or as it ended within `wait_s`; no longer than the caller stays."""
-    view = await (wait_while_wanted(farm, done.task, wait_s, receive) if wait_s else look_at(farm, done.task))
-    return json_response(view, done.status, done.headers)
+    item = await (wait_while_wanted(farm, done.task, wait_s, receive) if wait_s else look_at(farm, done.task))
+    return json_response(task_view(item), done.status, done.headers)
 
 
 async def refuse_other_work(history: History, task: KnownTask, new: NewTask) -> None:

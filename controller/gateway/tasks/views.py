@@ -11,10 +11,20 @@ import orjson
 
 from controller.core.lives import FINAL_TASK_STATES, TaskState
 from controller.core.model import Task, TaskOptions
-from controller.core.transition import FinishedTask
+from controller.core.transition import EndedAttempt, FinishedTask
 from controller.gateway.http.times import when
 
 _NONE: Final = TaskOptions()
+
+
+def task_view(item: Task | FinishedTask) -> dict[str, Any]:
+    """A task as it stands."""
+    return finished_view(item) if isinstance(item, FinishedTask) else live_view(item)
+
+
+def summary_view(item: Task | FinishedTask) -> dict[str, Any]:
+    """A task among others: without its input and output."""
+    return task_view(item) | {"input": None, "output": None}
 
 
 def live_view(task: Task) -> dict[str, Any]:
@@ -57,7 +67,20 @@ def finished_view(finished: FinishedTask) -> dict[str, Any]:
     }
 
 
-def current_attempt(task: Task) -> dict[str, Any] | None:
+def attempt_view(attempt: EndedAttempt) -> dict[str, Any]:
+    """An attempt that has ended."""
+    return {
+        "attempt": attempt.attempt,
+        "outcome": attempt.outcome,
+        "node": attempt.node,
+        "replica": attempt.replica,
+        "leased_at": when(attempt.leased_at),
+        "ended_at": when(attempt.ended_at),
+        "error": error_view(attempt.error_type, attempt.error_message),
+    }
+
+
+def current_attempt_view(task: Task) -> dict[str, Any] | None:
     """The attempt a live task is in, if it is in one."""
     if task.token is None:
         return None

@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, closing
-from typing import Any, Final
+from copy import copy
+from typing import Final
 
 from starlette.types import Receive
 
 from agentfarm.errors import FarmError, NotFound, Unavailable
-from controller.core.lives import TaskState
-from controller.core.model import TaskId
+from controller.core.lives import FINAL_TASK_STATES, TaskState
+from controller.core.model import Task, TaskId
 from controller.core.transition import FinishedTask
 from controller.gateway.http import sse
 from controller.gateway.http.answers import dump
 from controller.gateway.http.problems import problem_of
 from controller.gateway.scope import Farm, Watch
-from controller.gateway.tasks.views import finished_view, live_view
+from controller.gateway.tasks.views import finished_view
 from controller.watchers import OutputPiece, StateChange, WatchItem
 
 LOOK_AGAIN_S: Final = 0.25  # between looks for a task that is neither live nor stored: its commit is in flight
@@ -30,27 +31,25 @@ LOOKS_MAX: Final = 20
 SOON_S: Final = 1.0
 
 
-async def wait_for(farm: Farm, task: TaskId, timeout_s: float) -> dict[str, Any]:
-    """The task's view once it has ended, or as it stands after `timeout_s`. Raises NotFound."""
+async def wait_for(farm: Farm, task: TaskId, timeout_s: float) -> Task | FinishedTask:
+    """The task once it has ended, or as it stands after `timeout_s`. Raises NotFound."""
     try:
         async with asyncio.timeout(timeout_s):
             async with aclosing(follow(farm, task)) as items:
                 async for item in items:
                     if isinstance(item, FinishedTask):
-                        return finished_view(item)
-                    if isinstance(item, dict):
                         return item
     except TimeoutError:
         pass
     return await look_at(farm, task)
 
 
-async def wait_while_wanted(farm: Farm, task: TaskId, timeout_s: float, receive: Receive) -> dict[str, Any]:
-    """As wait_for, but no longer than the caller stays. What is over soon is not burdened with looking after that."""
-    view = await wait_for(farm, task, min(timeout_s, SOON_S))
-    if view["is_final"] or timeout_s <= SOON_S:
-        return view
-    waiting = asyncio.ensure_future(wait_for(farm, task, timeout_s - SOON_S))
+async def wait_while_wanted(farm: Farm, task: TaskId, timeout_s: float, receive: Receive) -> Task | FinishedTask:
+    """As wait_for, but no longer than the caller stays. A short wait does not look whether the caller stays."""
+    item = await wait_for(farm, task, min(timeout_s, SOON_S))
+    if item.state in FINAL_TASK_STATES or timeout_s <= SOON_S:
+        return item
+    waiting = asyncio.ensure_future(_wait_and_keep(farm, task, timeout_s - SOON_S))
     leaving = asyncio.ensure_future(sse.disconnected(receive))
     try:
         await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -58,25 +57,34 @@ async def wait_while_wanted(farm: Farm, task: TaskId, timeout_s: float, receive:
         leaving.cancel()
         if not waiting.done():
             waiting.cancel()
-    return view if waiting.cancelling() else waiting.result()
+    return item if waiting.cancelling() else waiting.result()
 
 
-async def look_at(farm: Farm, task: TaskId) -> dict[str, Any]:
-    """The task as it stands, live or stored. Raises NotFound."""
+async def _wait_and_keep(farm: Farm, task: TaskId, timeout_s: float) -> Task | FinishedTask:
+    """As wait_for. A live task is copied, because it goes on before the one who waits for this reads it."""
+    item = await wait_for(farm, task, timeout_s)
+    return copy(item) if isinstance(item, Task) else item
+
+
+async def look_at(farm: Farm, task: TaskId) -> Task | FinishedTask:
+    """The task as it stands, live or stored. A live one is the engine's own: read it before the next await.
+
+    Raises NotFound.
+    """
     live = farm.state.tasks.get(task)
     if live is not None:
-        return live_view(live)
+        return live
     stored = await farm.history.task(task)
     if stored is None:
         raise no_task(task)
     live = farm.state.tasks.get(task)  # known now, if the state was being read again
-    return stored if live is None or stored["is_final"] else live_view(live)
+    return stored if live is None or isinstance(stored, FinishedTask) else live
 
 
 async def follow(
     farm: Farm, task: TaskId, after: int = 0, watch: Watch | None = None
-) -> AsyncGenerator[WatchItem | dict[str, Any], None]:
-    """What happens to a task; last its FinishedTask, or, where it had ended before, its stored view.
+) -> AsyncGenerator[WatchItem, None]:
+    """What happens to a task; last its FinishedTask.
 
     watch: one that was begun already; it is closed here.
     """
@@ -93,7 +101,7 @@ async def follow(
         stored = await farm.history.task(task)
         if stored is None:
             raise no_task(task)
-        if stored["is_final"]:
+        if isinstance(stored, FinishedTask):
             yield stored
             return
         await asyncio.sleep(LOOK_AGAIN_S)
@@ -127,12 +135,12 @@ async def _story(
             watch.close()
 
 
-def _message_of(task: TaskId, item: WatchItem | dict[str, Any]) -> bytes:
+def _message_of(task: TaskId, item: WatchItem) -> bytes:
     if isinstance(item, OutputPiece):
         return sse.message("output", item.data, str(item.id))
     if isinstance(item, StateChange):
         return _state_message(task, item.state, item.attempt)
-    return sse.message("end", dump(finished_view(item) if isinstance(item, FinishedTask) else item))
+    return sse.message("end", dump(finished_view(item)))
 
 
 def _state_message(task: TaskId, state: TaskState, attempt: int) -> bytes:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import AsyncIterator, Collection
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,7 +34,7 @@ from controller.core.commands import (
     SubmitTasks,
 )
 from controller.core.decide import decide
-from controller.core.lives import Outcome, ProductState, ReplicaState
+from controller.core.lives import Outcome, ProductState, ReplicaState, TaskState
 from controller.core.model import (
     DeploymentName,
     FarmState,
@@ -44,17 +45,19 @@ from controller.core.model import (
     ProductStatus,
     Replica,
     ReplicaId,
+    Task,
     TaskId,
 )
-from controller.core.transition import Assign, CancelAttempts, FinishedTask, Lease, SetDesired, Transition
+from controller.core.transition import Assign, CancelAttempts, EndedAttempt, FinishedTask, Lease, SetDesired, Transition
 from controller.engine import EngineMetrics
 from controller.followers import EventBus
 from controller.gateway.agents.policies import policy_of
 from controller.gateway.app import app_of
+from controller.gateway.history import EventFilter
 from controller.gateway.nodes.models import InviteAnswer, JoinAnswer, JoinBody
 from controller.gateway.scope import Farm
 from controller.gateway.settings import GatewaySettings
-from controller.gateway.tasks.views import error_view, finished_view, live_view
+from controller.journal.queries.reader import StoredEvent
 from controller.watchers import StateChange, TaskWatch, Watchers
 
 TOKEN = "operator-token-of-the-tests"
@@ -210,9 +213,9 @@ class MemoryHistory:
         self.engine = engine
         self.inputs: dict[int, NewTask] = {}
         self.ended: dict[int, FinishedTask] = {}
-        self.tries: dict[int, list[dict[str, Any]]] = {}
+        self.tries: dict[int, list[EndedAttempt]] = {}
         self.keys: dict[str, TaskId] = {}
-        self.stored_events: list[dict[str, Any]] = []
+        self.stored_events: list[StoredEvent] = []
         self.bundles: dict[str, bytes] = {DIGEST: b"a bundle"}
         self.is_away = False
 
@@ -222,51 +225,42 @@ class MemoryHistory:
             if task.options is not None and task.options.idempotency_key is not None:
                 self.keys[task.options.idempotency_key] = task.id
         for ended in out.changes.ended_attempts:
-            row = {"attempt": ended.attempt, "outcome": ended.outcome, "node": ended.node, "replica": ended.replica}
-            row["error"] = error_view(ended.error_type, ended.error_message)
-            self.tries.setdefault(ended.task, []).append(row)
+            self.tries.setdefault(ended.task, []).append(ended)
         for item in out.changes.finished_tasks:
             self.ended[item.task.id] = item
         for event in out.changes.events:
-            row = {"id": len(self.stored_events) + 1, "at": datetime.fromtimestamp(event.at, UTC), "kind": event.kind}
-            row |= {"severity": event.severity, "message": event.message, "node": event.node, "data": event.data}
-            row |= {"deployment": event.deployment, "replica": event.replica, "task": event.task}
-            self.stored_events.append(row)
+            self.stored_events.append(StoredEvent(len(self.stored_events) + 1, event))
 
     def _reach(self) -> None:
         if self.is_away:
             raise Unavailable("PostgreSQL cannot be reached.", remedy="Start it.")
 
-    async def task(self, task: TaskId) -> dict[str, Any] | None:
+    async def task(self, task: TaskId) -> Task | FinishedTask | None:
         self._reach()
-        if task in self.ended:
-            return finished_view(self.ended[task])
-        live = self.engine.state.tasks.get(task)
-        return live_view(live) if live is not None else None
+        return self.ended.get(task) or self.engine.state.tasks.get(task)
 
     async def tasks(
-        self, states: Sequence[str], agent: str | None, after: int | None, limit: int
-    ) -> list[dict[str, Any]]:
+        self, states: Collection[TaskState], agent: str | None, after: int | None, limit: int
+    ) -> list[Task | FinishedTask]:
         self._reach()
-        views = [await self.task(TaskId(task)) for task in sorted(self.inputs, reverse=True)]
-        kept = [
-            view | {"input": None, "output": None}
-            for view in views
-            if view is not None
-            and (not states or view["state"] in states)
-            and agent in (None, view["agent"])
-            and (after is None or view["id"] < after)
-        ]
-        return kept[:limit]
+        items = [await self.task(TaskId(task)) for task in sorted(self.inputs, reverse=True)]
+        page: list[Task | FinishedTask] = []
+        for item in items:
+            task = item.task if isinstance(item, FinishedTask) else item
+            if item is None or task is None or (states and item.state not in states):
+                continue
+            if agent in (None, task.deployment) and (after is None or task.id < after):
+                page.append(item)
+        return page[:limit]
 
-    async def attempts(self, task: TaskId) -> list[dict[str, Any]]:
+    async def attempts(self, task: TaskId) -> list[EndedAttempt]:
         self._reach()
-        last = self.ended.get(task)
-        rows = list(self.tries.get(task, []))
+        last, rows = self.ended.get(task), list(self.tries.get(task, []))
         if last is not None and last.task.token is not None:
-            error = error_view(last.error_type, last.error_message)
-            rows.append({"attempt": last.task.attempt, "outcome": last.state.value, "node": last.task.node,
-                         "error": error, "replica": last.task.replica})  # fmt: skip
+            rows.append(EndedAttempt(
+                task, last.task.attempt, last.task.token, last.task.node, last.task.replica, last.task.leased_at,
+                last.finished_at, last.state.value, last.error_type, last.error_message,
+            ))  # fmt: skip
         return rows
 
     async def submission(self, task: TaskId) -> NewTask:
@@ -275,15 +269,15 @@ class MemoryHistory:
             raise NotFound(f"There is no task {task}.")
         return self.inputs[task]
 
-    async def events(self, after: int | None, limit: int, filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    async def events(self, after: int | None, limit: int, about: EventFilter) -> list[StoredEvent]:
         self._reach()
-        kept = [row for row in self.stored_events if all(row[key] == value for key, value in filters.items())]
-        return kept[-limit:] if after is None else [row for row in kept if row["id"] > after][:limit]
+        wanted = {key: value for key, value in asdict(about).items() if value is not None}
+        kept = [row for row in self.stored_events if all(getattr(row.event, key) == wanted[key] for key in wanted)]
+        return kept[-limit:] if after is None else [row for row in kept if row.id > after][:limit]
 
-    async def ended_counts(self) -> dict[str, int]:
+    async def ended_counts(self) -> dict[TaskState, int]:
         self._reach()
-        states = [item.state.value for item in self.ended.values()]
-        return {state: states.count(state) for state in set(states)}
+        return dict(Counter(item.state for item in self.ended.values()))
 
     async def has_bundle(self, digest: str) -> bool:
         self._reach()

@@ -9,8 +9,11 @@ import httpx
 import orjson
 import pytest
 
+from controller.core.lives import TaskState
 from controller.gateway.http.json_input import write_json
+from controller.gateway.tasks import wait
 from controller.gateway.tasks.models import TaskPage, TaskView
+from controller.gateway.tasks.submit import submit_one
 from tests.unit.gateway.small_farm import SmallFarm
 
 
@@ -258,3 +261,15 @@ def test_a_small_input_that_waits_takes_little_memory() -> None:
     finally:
         tracemalloc.stop()
     assert taken / len(waiting) < 200
+
+
+async def test_a_long_wait_that_is_over_answers_with_the_moment_it_looked(
+    small: SmallFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wait, "SOON_S", 0.001)
+    farm = small.app.state.farm
+    task = (await submit_one(farm, b'{"agent": "slow"}', None)).task
+    await small.settle()
+    item = await wait.wait_while_wanted(farm, task, 0.02, asyncio.Event().wait)  # type: ignore[arg-type] - stays
+    small.nodes["node-1"].release()
+    assert item.state is TaskState.RUNNING, "the live task has ended meanwhile, and its output is not in it"

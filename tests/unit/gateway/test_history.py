@@ -8,7 +8,7 @@ from typing import Any, cast
 from controller.core.lives import TaskState
 from controller.core.model import DeploymentName, FarmState, Limits, Task, TaskId
 from controller.core.transition import FinishedTask
-from controller.gateway.stored import JournalHistory
+from controller.gateway.history import JournalHistory
 
 
 class SlowJournal:
@@ -54,9 +54,9 @@ def history_of(journal: SlowJournal) -> JournalHistory:
 async def test_a_task_that_ends_while_it_is_read_is_told_as_ended_and_never_as_waiting() -> None:
     journal = SlowJournal(FarmState(1, Limits()))
     journal.submit(1, TaskState.RUNNING)
-    view = await history_of(journal).task(TaskId(1))
-    assert view is not None
-    assert (view["state"], view["is_final"]) == (TaskState.SUCCEEDED, True)
+    item = await history_of(journal).task(TaskId(1))
+    assert isinstance(item, FinishedTask)
+    assert item.state is TaskState.SUCCEEDED
 
 
 async def test_tasks_that_end_while_they_are_listed_are_listed_as_ended() -> None:
@@ -64,10 +64,11 @@ async def test_tasks_that_end_while_they_are_listed_are_listed_as_ended() -> Non
     for number in (1, 2, 3):
         journal.submit(number, TaskState.RUNNING)
     page = await history_of(journal).tasks((), None, None, 10)
-    assert [(view["id"], view["state"]) for view in page] == [(n, TaskState.SUCCEEDED) for n in (3, 2, 1)]
+    ended = [(item.task.id, item.state) for item in page if isinstance(item, FinishedTask)]
+    assert ended == [(n, TaskState.SUCCEEDED) for n in (3, 2, 1)]
     journal.submit(4, TaskState.RUNNING)
-    page = await history_of(journal).tasks(["queued", "succeeded"], None, None, 10)
-    assert {view["state"] for view in page} == {TaskState.SUCCEEDED}, "a task that ran does not wait"
+    page = await history_of(journal).tasks([TaskState.QUEUED, TaskState.SUCCEEDED], None, None, 10)
+    assert {item.state for item in page} == {TaskState.SUCCEEDED}, "a task that ran does not wait"
 
 
 async def test_a_task_that_has_ended_is_read_once() -> None:
