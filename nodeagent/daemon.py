@@ -16,10 +16,10 @@ from agentfarm.errors import Conflict, InvalidRequest
 from agentfarm.files import FileLock, Locked, write_private
 from agentfarm.identity import Identity
 from agentfarm.wire import link_pb2 as wire
+from nodeagent.core.outgoing import Outgoing
 from nodeagent.link.calls import Calls
-from nodeagent.link.outbox import Outbox
-from nodeagent.link.outgoing import Outgoing
 from nodeagent.link.renewal import Renewal
+from nodeagent.link.storage import Storage
 from nodeagent.link.stream import Link, Peer
 from nodeagent.machine.logging import log
 from nodeagent.machine.measure import LoadMeter, machine
@@ -57,7 +57,9 @@ class Daemon:
         self._meter = LoadMeter(self._folder)
         runtime = RuntimeFolder(self._folder / "runtime")
         runtime.prepare()
-        self.outgoing = Outgoing()
+        wake = asyncio.Event()
+        self.outgoing = Outgoing(wake.set)
+        self.storage = Storage(self._folder / "outbox.db")
         self.calls = Calls()
         self.relay = Relay(self.calls)
         self.supervisor = Supervisor(
@@ -67,12 +69,12 @@ class Daemon:
             environments=Environments(self._folder / "environments", runtime),
             zygotes=Zygotes(self._folder / "zygotes", runtime, self._exited, release=version),
             outgoing=self.outgoing,
+            storage=self.storage,
             relay=self.relay,
             variables=_agent_variables(settings),
         )
         self.workload = self.supervisor.workload
-        self.outbox = Outbox(self._folder / "outbox.db", self.workload.kept)
-        self.workload.outbox = self.outbox
+        self.outbox = self.workload.outbox
         self.logs = LogStreams(self.supervisor, self.calls, self.outgoing)
         self.market = Market(settings.market, self._folder, runtime, self._market_ready)
         self.questions = FeedQuestions(
@@ -83,7 +85,7 @@ class Daemon:
         if settings.market is not None:
             self.supervisor.arriving[CAPABILITY] = asyncio.Event()
         peer = Peer(self._address, self._credentials, settings.link_name or "")
-        self.link = Link(peer, self, self.outgoing, self.calls)
+        self.link = Link(peer, self, self.outgoing, wake, self.calls)
         self.renewal = Renewal(self._identity_folder, self.identity, self.calls, runtime)
         self.metrics = MetricsServer(self)
 
@@ -91,7 +93,7 @@ class Daemon:
         """Serve until told to stop; then stop in order."""
         parts: list[asyncio.Task[None]] = []
         try:
-            await self.outbox.start()
+            await self.storage.start(self.outbox)
             await self.supervisor.start()
             await self.metrics.start(self._settings.metrics_host, self._settings.metrics_port)
             self._tell_where()
@@ -126,15 +128,17 @@ class Daemon:
         await self.market.stop(with_server=self._settings.stop_replicas_on_exit)
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
-                if self.link.is_connected and len(self.outbox):
-                    await self.outbox.emptied.wait()
+                if self.link.is_connected:
+                    emptied = asyncio.Event()
+                    self.outbox.when_empty(emptied.set)
+                    await emptied.wait()
         self.relay.stop()
         await self.logs.stop()
         await self.questions.stop()
         for part in parts:
             part.cancel()
         await asyncio.gather(*parts, return_exceptions=True)
-        await self.outbox.stop()
+        await self.storage.stop(self.outbox)
         await self.metrics.stop()
         (self._folder / NODE_FILE).unlink(missing_ok=True)
         self._lock.release()
@@ -217,7 +221,8 @@ class Daemon:
 
     def stop_exclusive(self, within_s: float) -> None:
         """See `nodeagent.link.stream.Node`."""
-        self.workload.stop_exclusive(within_s)
+        if attempts := self.workload.stop_exclusive(within_s):
+            log.warning("attempts.stopped_exclusive", attempts=attempts, why="the controller was not heard in time")
 
     def lease_renewed(self, until_s: float) -> None:
         """See `nodeagent.link.stream.Node`."""

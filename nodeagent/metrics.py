@@ -151,10 +151,12 @@ class NodeCollector:
         )
 
     def _outbox(self) -> Iterator[Metric]:
-        outbox = self._daemon.outbox
+        outbox, storage = self._daemon.outbox, self._daemon.storage
         yield _gauge("agentfarm_node_outbox_results", "Waiting for acknowledgement.", len(outbox))
         yield _gauge(
-            "agentfarm_node_outbox_failing", "Whether results cannot be written to disk.", bool(outbox.problem)
+            "agentfarm_node_outbox_failing",
+            "Whether results cannot be written to disk.",
+            bool(storage.problem),
         )
         yield _counter("agentfarm_node_outbox_stored", "Results written to disk.", outbox.stored_total)
         yield _counter("agentfarm_node_outbox_acknowledged", "By the controller.", outbox.acknowledged_total)

@@ -19,18 +19,17 @@ import grpc
 from agentfarm.backoff import Backoff, backoff_s
 from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire.link_pb2_grpc import LinkStub
+from nodeagent.core.heartbeat import Heartbeat
 from nodeagent.core.lease import Lease
+from nodeagent.core.outgoing import Outgoing
 from nodeagent.link.calls import Calls
 from nodeagent.link.knock import wait_or_opened
-from nodeagent.link.outgoing import Outgoing
 from nodeagent.machine.logging import log
 
 PROTOCOL: Final = 1
 WELCOME_TIMEOUT_S: Final = 10.0
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 1.0
 REFUSED_BACKOFF_S: Final = 10.0
-UNANSWERED_INTERVALS_MAX: Final = 5
-"""A stream on which a heartbeat goes unanswered for this many intervals is given up, whatever TCP says."""
 MESSAGE_BYTES_MAX: Final = 16 * 2**20
 EXCLUSIVE_KILL_WITHIN_S: Final = 1.0
 WRITE_EVERY_S: Final = 0.001
@@ -92,22 +91,25 @@ class Refused(Exception):
 class Link:
     """Keeps one stream. `run` until cancelled."""
 
-    def __init__(self, peer: Peer, node: Node, outgoing: Outgoing, calls: Calls) -> None:
+    def __init__(self, peer: Peer, node: Node, outgoing: Outgoing, wake: asyncio.Event, calls: Calls) -> None:
         self.epoch = secrets.randbits(63) | 1
         self.is_connected = False
         self.connected = asyncio.Event()
         self.streams_total = 0
-        self.round_trip_s = 0.0
         self.problem = "not connected yet"
         self._peer = peer
         self._node = node
         self._outgoing = outgoing
+        self._wake = wake
         self._calls = calls
         self._lease = Lease(asyncio.get_running_loop(), self._lease_is_over)
-        self._seq = 0
-        self._beat_sent_at = 0.0
-        self._beat_answered = asyncio.Event()
+        self._heartbeat = Heartbeat(asyncio.get_running_loop(), self._beat, self._proven)
         self._current: asyncio.Future[None] | None = None
+
+    @property
+    def round_trip_s(self) -> float:
+        """Of the last heartbeat."""
+        return self._heartbeat.round_trip_s
 
     async def run(self) -> None:
         """Connect, serve, and connect again: at once after a working stream broke, then less and less often; and when
@@ -154,16 +156,16 @@ class Link:
         try:
             stub = LinkStub(channel)  # type: ignore[no-untyped-call]
             call = stub.Connect()
-            welcome = await self._greet(call)
+            welcome, sent_at = await self._greet(call)
             self._calls.stub = stub
-            await self._serve(call, welcome)
+            await self._serve(call, welcome, sent_at)
         finally:
             self._calls.stub = None
             await channel.close(None)
 
-    async def _greet(self, call: Any) -> wire.Welcome:
-        """Hello and Welcome. What the node holds is told and what waits is queued in one turn, so nothing falls
-        between."""
+    async def _greet(self, call: Any) -> tuple[wire.Welcome, float]:
+        """Hello and Welcome, and when the Hello left. What the node holds is told and what waits is queued in one turn,
+        so nothing falls between."""
         try:
             async with asyncio.timeout(WELCOME_TIMEOUT_S):
                 await call.wait_for_connection()
@@ -181,23 +183,21 @@ class Link:
             if await call.code() in _REFUSALS:
                 raise Refused(await call.details())
             raise OSError("the controller did not say Welcome")
-        self._lease.proven(sent_at)
-        return wire.Welcome.FromString(first.welcome.SerializeToString())
+        return wire.Welcome.FromString(first.welcome.SerializeToString()), sent_at
 
-    async def _serve(self, call: Any, welcome: wire.Welcome) -> None:
+    async def _serve(self, call: Any, welcome: wire.Welcome, sent_at: float) -> None:
         self.is_connected = True
         self.problem = ""
         self.streams_total += 1
-        self._lease.stop_after_s = welcome.stop_exclusive_after_ms / 1000
+        self._lease.granted(sent_at, welcome.stop_exclusive_after_ms / 1000)
         self._node.welcomed(welcome)
         self._node.lease_renewed(self._lease.until_s)
         self.connected.set()
         log.info("link.connected", controller=self._peer.address, controller_epoch=welcome.controller_epoch)
         interval_s = max(0.05, welcome.beat_interval_ms / 1000)
-        parts = [
-            asyncio.ensure_future(part)
-            for part in (self._read(call), self._write(call), self._keep_beating(interval_s))
-        ]
+        silence: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._heartbeat.start(interval_s, lambda silent_s: _give_up(silence, silent_s))
+        parts = [*(asyncio.ensure_future(part) for part in (self._read(call), self._write(call))), silence]
         self._current = parts[1]
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
@@ -205,6 +205,7 @@ class Link:
                 if not part.cancelled():  # by reintroduce
                     part.result()
         finally:
+            self._heartbeat.stop()
             for part in parts:
                 part.cancel()
             self._current = None
@@ -215,7 +216,7 @@ class Link:
         while (message := await call.read()) is not grpc.aio.EOF:
             kind = message.WhichOneof("body")
             if kind == "beat_ack":
-                self._acknowledged(message.beat_ack.seq)
+                self._heartbeat.answered(message.beat_ack.seq)
             elif kind is not None and kind != "welcome":
                 self._node.obey(message)
         code = await call.code()
@@ -229,41 +230,23 @@ class Link:
         loop = asyncio.get_running_loop()
         written_at = 0.0
         while True:
-            await self._outgoing.wake.wait()
+            await self._wake.wait()
             gather_s = written_at + WRITE_EVERY_S - loop.time()
             if gather_s > 0 and self._outgoing.drained_results >= GATHER_FROM:
                 await asyncio.sleep(gather_s)
+            self._wake.clear()
             for message in self._outgoing.drain():
                 await call.write(message)
             written_at = loop.time()
 
-    async def _keep_beating(self, interval_s: float) -> None:
-        """The next beat goes when the last was answered: where the controller's words do not reach us, it must not
-        believe that its work does, only because ours reach it. It hears silence then, and gives our work to others."""
-        loop = asyncio.get_running_loop()
-        give_up_s = UNANSWERED_INTERVALS_MAX * interval_s
-        next_at = loop.time()
-        while True:
-            self._seq += 1
-            self._beat_sent_at = loop.time()
-            self._beat_answered.clear()
-            self._outgoing.beat(wire.Beat(seq=self._seq, measured=self._node.measured()))
-            try:
-                await asyncio.wait_for(self._beat_answered.wait(), give_up_s)
-            except TimeoutError:
-                raise TimeoutError(f"a heartbeat went unanswered for {give_up_s:g} s") from None
-            next_at = max(next_at + interval_s, loop.time())  # a stall is not made up for by a burst
-            await asyncio.sleep(next_at - loop.time())
-
     # -------------------------------------------------------------- time
 
-    def _acknowledged(self, seq: int) -> None:
-        """The leases hold from the moment before this beat was sent, not from the moment of its answer."""
-        if seq == self._seq and not self._beat_answered.is_set():
-            self._beat_answered.set()
-            self.round_trip_s = asyncio.get_running_loop().time() - self._beat_sent_at
-            self._lease.proven(self._beat_sent_at)
-            self._node.lease_renewed(self._lease.until_s)
+    def _beat(self, seq: int) -> None:
+        self._outgoing.beat(wire.Beat(seq=seq, measured=self._node.measured()))
+
+    def _proven(self, sent_at: float) -> None:
+        self._lease.proven(sent_at)
+        self._node.lease_renewed(self._lease.until_s)
 
     def _lease_is_over(self) -> None:
         self._node.stop_exclusive(EXCLUSIVE_KILL_WITHIN_S)
@@ -279,6 +262,11 @@ class Link:
         if problem != self.problem:
             log.tell(level, "link.failed", {"controller": self._peer.address, "problem": problem})
         self.problem = problem
+
+
+def _give_up(silence: asyncio.Future[None], silent_s: float) -> None:
+    if not silence.done():
+        silence.set_exception(TimeoutError(f"a heartbeat went unanswered for {silent_s:g} s"))
 
 
 def _words(problem: BaseException) -> str:

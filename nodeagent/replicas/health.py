@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.machine.logging import log
 from nodeagent.machine.measure import process_use
 from nodeagent.replicas.logs import bound_rotated
 from nodeagent.runner.replica import frames
@@ -72,8 +71,7 @@ class Health:
         if works and silent_s > BLOCKED_MAX_S and seat.pinged_at > seat.ponged_at:
             seat.healthy(False, f"It has not answered for {silent_s:.0f} s; something holds its interpreter.")
         elif not works and silent_s > IDLE_SILENT_MAX_S and seat.pinged_at > seat.ponged_at:
-            log.warning("replica.killed", replica=seat.name, why="it has nothing to do and does not answer")
-            seat.kill()
+            seat.kill("it has nothing to do and does not answer")
         if now - seat.pinged_at >= (PING_EVERY_S / 2 if works else IDLE_PING_EVERY_S) and seat.process is not None:
             seat.pinged_at = now
             seat.process.send(frames.frame_ping(int(now)))

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 from agentfarm.errors import FarmError
 from agentfarm.wire import link_pb2 as wire
+from nodeagent.core.outgoing import Outgoing
 from nodeagent.core.problems import LinkAway
 from nodeagent.link.calls import Calls
-from nodeagent.link.outgoing import Outgoing
 from nodeagent.replicas.logs import read_log
 from nodeagent.replicas.supervisor import Supervisor
 

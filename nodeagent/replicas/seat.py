@@ -139,8 +139,10 @@ class Seat:
             self._kill_timer.cancel()
         self._kill_timer = asyncio.get_running_loop().call_later(grace_s, self.kill)
 
-    def kill(self) -> None:
+    def kill(self, why: str = "") -> None:
         """End the process and all it started, now; unless it is to stop, it is started again."""
+        if why:
+            log.warning("replica.killed", replica=self.name, replica_id=self.id, why=why)
         if self.process is not None:
             self.process.kill()
 

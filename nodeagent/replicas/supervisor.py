@@ -17,7 +17,9 @@ from agentfarm.errors import InvalidRequest
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.core.attempts import Ending
 from nodeagent.core.desired import Presence, plan_seats
-from nodeagent.link.outgoing import Outgoing
+from nodeagent.core.outbox import Disk
+from nodeagent.core.outgoing import Outgoing
+from nodeagent.core.workload import Workload
 from nodeagent.machine.logging import log
 from nodeagent.replicas.adoption import Adoption
 from nodeagent.replicas.bundles import Bundles
@@ -26,11 +28,11 @@ from nodeagent.replicas.health import Health
 from nodeagent.replicas.process import Exit
 from nodeagent.replicas.relay import Relay
 from nodeagent.replicas.seat import Seat, launch_of
-from nodeagent.replicas.workload import Workload
 from nodeagent.replicas.zygotes import Zygotes
 from nodeagent.runner.replica import frames
 from nodeagent.runner.replica.frames import Kind
-from nodeagent.runner.replica.launch import Launch
+from nodeagent.runner.replica.launch import SLOTS_NAME, Launch
+from nodeagent.runner.replica.slots import read_slots
 
 ZYGOTE_LINGER_S: Final = 30.0
 
@@ -47,11 +49,12 @@ class Supervisor:
         environments: Environments,
         zygotes: Zygotes,
         outgoing: Outgoing,
+        storage: Disk,
         relay: Relay,
         variables: Mapping[str, str],
     ) -> None:
         self.seats: dict[int, Seat] = {}
-        self.workload = Workload(self.seats, outgoing)
+        self.workload = Workload(asyncio.get_running_loop(), self.seats, outgoing, storage)
         self.late_variables: dict[str, str] = {}
         """Variables for replicas started from now on, such as the address of the market data."""
         self.arriving: dict[str, asyncio.Event] = {}
@@ -178,7 +181,8 @@ class Supervisor:
 
     def gone(self, seat: Seat, ended: Exit, why: str) -> None:
         """See `Surroundings`."""
-        self.workload.gone(seat, ended, why)
+        working_on = read_slots(seat.folder / SLOTS_NAME) if self.has_work(seat) else None
+        self.workload.gone(seat, working_on, was_ours=ended.was_ours, why=why)
 
     def heard(self, seat: Seat, kind: int, body: bytes) -> None:
         """See `Surroundings`. Frames of kinds we do not know are left alone."""

@@ -1,5 +1,5 @@
 """A simulated daemon's results that are not acknowledged yet: in memory at once, on disk soon, in the manner of
-nodeagent/link/outbox.py."""
+nodeagent/core/outbox.py."""
 
 from __future__ import annotations
 

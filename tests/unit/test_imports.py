@@ -168,6 +168,16 @@ def test_core_calls_nobody() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_core_of_the_node_does_no_io() -> None:
+    wrong = [
+        f"{path}:{line} imports {name}"
+        for path, tree in modules("nodeagent/core")
+        for name, line in imported(tree)
+        if name.split(".")[0] not in PARTS and name not in CORE_MAY_IMPORT
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 @pytest.mark.parametrize("part", PROGRAMS_OF)
 def test_programs_started_by_name_are_listed_and_exist(part: str) -> None:
     """A string that names a module of ours (`a.b` or `a.b:Class`) starts or loads it; names of loggers do not."""

@@ -12,32 +12,21 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
 from nodeagent.runner.replica import frames
-from nodeagent.runner.replica.frames import FrameReader, Kind, Pong, ProtocolError, Run
+from nodeagent.runner.replica.frames import FrameReader, Kind, Pong, ProtocolError
+from nodeagent.runner.replica.lease import ReplicaLease
 from nodeagent.runner.replica.ledger import Ledger
+from nodeagent.runner.replica.orders import Orders, announcement, obey
 
 READ_BYTES: Final = 256 * 1024
 OUTPUT_BACKLOG_BYTES_MAX: Final = 4 * 2**20
 """Output pieces a slow daemon may leave waiting; beyond it the oldest are dropped, and counted."""
 CHORES_EVERY_S: Final = 0.5
 ALONE_CHORES_EVERY_S: Final = 10.0
-
-
-class Orders(Protocol):
-    """The runtime's side. Called on the control thread; must hand over to the loop and return."""
-
-    def run(self, runs: list[Run]) -> None: ...
-    def cancel(self, tokens: Sequence[int]) -> None: ...
-    def stop(self) -> None: ...
-    def probe(self) -> None:
-        """Have the loop call `Control.loop_turned` on its next turn."""
-
-    def answer(self, body: bytes) -> None: ...
-    def connected(self) -> None: ...
 
 
 class Control:
@@ -47,11 +36,13 @@ class Control:
         self,
         listener: socket.socket,
         ledger: Ledger,
+        lease: ReplicaLease,
         hello: Callable[[], dict[str, object]],
         chores: Callable[[], None],
     ) -> None:
         self._listener = listener
         self._ledger = ledger
+        self._lease = lease
         self._hello = hello
         self._chores = chores
         self._orders: Orders | None = None
@@ -63,8 +54,6 @@ class Control:
         self._dropped = 0
         self._probed_at: float | None = None
         self._heard_at = time.monotonic()
-        self.lease_until_s = 0.0
-        """Until when exclusive attempts may run, on the monotonic clock. Over until the daemon says otherwise."""
         self._stopping = threading.Event()
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector = selectors.DefaultSelector()
@@ -139,12 +128,9 @@ class Control:
             self._orders.connected()
 
     def announce(self) -> None:
-        """HELLO: who we are, what is in hand; then every result not kept yet. Doubles are the daemon's to ignore."""
-        held, ended = self._ledger.snapshot()
-        running, _ = self._ledger.counts
-        self.send(frames.frame_json(Kind.HELLO, {**self._hello(), "held": held, "running": running}))
-        for at in range(0, len(ended), 256):
-            self.send(frames.frame_results(ended[at : at + 256]))
+        """Say who we are and what is in hand."""
+        for data in announcement(self._ledger, self._hello()):
+            self.send(data)
 
     def _ready(self, events: int) -> None:
         if events & selectors.EVENT_WRITE:
@@ -171,26 +157,10 @@ class Control:
 
     def _obey(self, kind: int, body: bytes) -> None:
         assert self._orders is not None
-        if kind == Kind.RUN:
-            fresh = self._ledger.take(frames.read_runs(body))
-            if fresh:
-                self._orders.run(fresh)
-        elif kind == Kind.KEPT:
-            self._ledger.forget(frames.read_tokens(body))
-        elif kind == Kind.PING:
+        if kind == Kind.PING:
             self._pong(frames.read_ping(body))
-        elif kind == Kind.LEASE:
-            self.lease_until_s = max(self.lease_until_s, frames.read_lease(body))
-        elif kind == Kind.CANCEL:
-            self._orders.cancel(frames.read_tokens(body))
-        elif kind == Kind.RECALL:  # answered here: the loop may be blocked by what keeps the others waiting
-            given = self._ledger.give_back(frames.read_tokens(body))
-            if given:
-                self.send(frames.frame_results(given))
-        elif kind == Kind.AGENT_ANSWER:
-            self._orders.answer(body)
-        elif kind == Kind.STOP:
-            self._orders.stop()
+        else:
+            obey(kind, body, self._ledger, self._lease, self._orders, self.send)
 
     def _pong(self, seq: int) -> None:
         assert self._orders is not None

@@ -46,6 +46,11 @@ class Launch:
         """The replica's folder."""
         return Path(self.folder)
 
+    @property
+    def ends_with_zygote(self) -> bool:
+        """Whether the kernel ends it with its zygote: nobody else would, where it stands still beside a dead daemon."""
+        return self.is_exclusive
+
     def to_json(self) -> str:
         """For the wire."""
         return json.dumps(asdict(self))

@@ -39,7 +39,7 @@ class Ledger:
         return True
 
     def give_back(self, tokens: Iterable[int]) -> list[bytes]:
-        """Let go of those that no agent works on, for ever. Returns their results, packed; the others go on."""
+        """Let go of those that no agent works on; they never begin. Returns their results, packed; the others go on."""
         with self._lock:
             waiting = [token for token in tokens if token in self._held and token not in self._started]
             given = [_given_back(self._held.pop(token), token) for token in waiting]
@@ -68,6 +68,12 @@ class Ledger:
         with self._lock:
             held = [(token, task, token in self._started) for token, task in self._held.items()]
             return held, list(self._ended.values())
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Tokens of every attempt in hand."""
+        with self._lock:
+            return tuple(self._held)
 
     @property
     def running(self) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from nodeagent.runner.replica.control import Control
 from nodeagent.runner.replica.frames import PROTOCOL
 from nodeagent.runner.replica.identity import start_ticks
 from nodeagent.runner.replica.launch import LOG_NAME, PROCESS_NAME, SLOTS_NAME, SOCKET_NAME, Launch
+from nodeagent.runner.replica.lease import ReplicaLease, Verdict
 from nodeagent.runner.replica.ledger import Ledger
 from nodeagent.runner.replica.output_log import OutputLog
 from nodeagent.runner.replica.runtime import Runtime
@@ -39,9 +40,6 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 EXIT_DELIVERY_S: Final = 2.0
 """How long a stopping replica tries to hand over what it still has to say."""
 ABANDONED_AFTER_S: Final = 5.0
-EXCLUSIVE_KILL_AFTER_S: Final = 0.5
-"""After the end of the lease (six seconds after the beat that renewed it), and half a second to look: below the eight
-after which the controller gives a silent node's work to others."""
 MEMORY_SLACK_MIB: Final = 1024
 """Address space for thread stacks and the like above the spec's memory: the limit is a backstop against runaways."""
 
@@ -52,7 +50,7 @@ def become_replica(launch: Launch, agent: Any | None, forked_at_ns: int, *, zygo
     """Run as this replica and exit. `agent` is the loaded agent, or None: load it here. `zygote`: who forked us."""
     code = 1
     try:
-        if launch.is_exclusive:
+        if launch.ends_with_zygote:
             _die_with(zygote)
         log = take_streams(launch.home / LOG_NAME, launch.log_bytes_max)
         listener = _take_place(launch)
@@ -92,13 +90,13 @@ async def _serve(launch: Launch, agent: Any, listener: socket.socket, log: Outpu
         log.rotate_if_large()
         runtime.deliver()
         if control.silence_s > ABANDONED_AFTER_S and not launch.home.exists():
-            runtime.stop()  # the node was taken away, folder and all: nobody will ever come back for us
-        if launch.is_exclusive:
-            _mind_lease(time.monotonic() - control.lease_until_s, ledger, runtime)
+            runtime.stop()  # the node was taken away, folder and all: nobody will come back for us
+        if lease.is_needed:
+            _mind_lease(lease.look(time.monotonic(), has_work=bool(ledger.tokens)), ledger, runtime)
 
-    ledger = Ledger()
-    control = Control(listener, ledger, hello, chores)
-    runtime = Runtime(agent, launch, control, ledger, Slots(launch.home / SLOTS_NAME, launch.concurrency))
+    ledger, lease = Ledger(), ReplicaLease(launch.is_exclusive)
+    control = Control(listener, ledger, lease, hello, chores)
+    runtime = Runtime(agent, launch, control, ledger, lease, Slots(launch.home / SLOTS_NAME, launch.concurrency))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, runtime.stop)
@@ -108,15 +106,12 @@ async def _serve(launch: Launch, agent: Any, listener: socket.socket, log: Outpu
     control.stop(EXIT_DELIVERY_S)
 
 
-def _mind_lease(over_s: float, ledger: Ledger, runtime: Runtime) -> None:
-    """The daemon stops exclusive attempts when the lease is over. Where it cannot (it is dead, or stopped), we do: the
-    end of the lease is a moment on the machine's clock, and needs nobody to tell it."""
-    held, _ = ledger.snapshot()
-    if held and over_s > EXCLUSIVE_KILL_AFTER_S:
+def _mind_lease(verdict: Verdict, ledger: Ledger, runtime: Runtime) -> None:
+    if verdict is Verdict.KILL:
         print("agentfarm: the lease of an exclusive attempt is over, and it does not end", file=sys.stderr)
         os.killpg(0, signal.SIGKILL)
-    elif held and over_s > 0:
-        runtime.cancel([token for token, _, _ in held])
+    elif verdict is Verdict.CANCEL:
+        runtime.cancel(ledger.tokens)
 
 
 def _die_with(parent: int) -> None:

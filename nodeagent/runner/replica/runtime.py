@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -18,7 +17,9 @@ from nodeagent.runner.replica.calls import AgentCalls
 from nodeagent.runner.replica.control import Control
 from nodeagent.runner.replica.frames import Outcome, Output, Result, Run
 from nodeagent.runner.replica.launch import Launch
+from nodeagent.runner.replica.lease import ReplicaLease
 from nodeagent.runner.replica.ledger import Ledger
+from nodeagent.runner.replica.queue import Queue
 from nodeagent.runner.replica.reporter import Reporter
 from nodeagent.runner.replica.slots import Slots
 from nodeagent.runner.replica.threads import CURRENT_TOKEN, AttemptThreads
@@ -40,7 +41,9 @@ class Agent(Protocol):
 class Runtime:
     """The orders of the control thread, obeyed on the loop."""
 
-    def __init__(self, agent: Agent, launch: Launch, control: Control, ledger: Ledger, slots: Slots) -> None:
+    def __init__(
+        self, agent: Agent, launch: Launch, control: Control, ledger: Ledger, lease: ReplicaLease, slots: Slots
+    ) -> None:
         from agentfarm.sdk import Reject, make_call  # noqa: PLC0415 - loaded with the agent, in the zygote
         from agentfarm.sdk.tracebacks import agent_traceback  # noqa: PLC0415 - as above
 
@@ -49,14 +52,13 @@ class Runtime:
         self._traceback = agent_traceback
         self._bundle = Path(launch.bundle)
         self._agent = agent
-        self._concurrency = launch.concurrency
-        self._is_exclusive = launch.is_exclusive
         self._payload_max = launch.payload_bytes_max
         self._control = control
         self._ledger = ledger
         self._slots = slots
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Run] = deque()
+        self._queue = Queue(ledger, lease, launch.concurrency, time.monotonic, self._end)
+        self._waiting = self._queue.waiting
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._cancelled: set[int] = set()
         self._reporter = Reporter(control, self._loop, self._tasks)
@@ -69,9 +71,7 @@ class Runtime:
     async def serve(self) -> None:
         """Until told to stop; then everything in hand is interrupted and reported."""
         await self._stopped.wait()
-        for run in list(self._waiting):
-            self._end(Result(run.task_id, run.token, Outcome.INTERRUPTED, 0))
-        self._waiting.clear()
+        self._queue.stop()
         for token, task in self._tasks.items():
             self._cancelled.add(token)
             task.cancel()
@@ -106,29 +106,15 @@ class Runtime:
     # -------------------------------------------------------------- attempts, on the loop
 
     def _take(self, runs: list[Run]) -> None:
-        if self._stopped.is_set():
-            for run in runs:
-                self._end(Result(run.task_id, run.token, Outcome.INTERRUPTED, 0))
-            return
-        self._waiting.extend(runs)
+        self._queue.take(runs)
         self._start_some()
 
-    @property
-    def _is_lease_over(self) -> bool:
-        """Whether the controller may have given what waits here to others: then it must not begin."""
-        return self._is_exclusive and time.monotonic() >= self._control.lease_until_s
-
     def _start_some(self) -> None:
-        waiting, tasks = self._waiting, self._tasks
+        queue, tasks = self._queue, self._tasks
         for _ in range(TURN_STARTS_MAX):
-            if not waiting or len(tasks) >= self._concurrency:
+            run = queue.begin(len(tasks))
+            if run is None:
                 return
-            run = waiting.popleft()
-            if self._is_lease_over:
-                self._end(Result(run.task_id, run.token, Outcome.INTERRUPTED, 0))
-                continue
-            if not self._ledger.start(run.token):
-                continue  # given back
             self._slots.take(run.token)
             self._reporter.started(run.token)
             tasks[run.token] = self._loop.create_task(self._attempt(run))
@@ -140,10 +126,7 @@ class Runtime:
             if task is not None:
                 self._cancelled.add(token)
                 task.cancel()
-        named = set(tokens)
-        for run in [run for run in self._waiting if run.token in named]:
-            self._waiting.remove(run)
-            self._end(Result(run.task_id, run.token, Outcome.CANCELLED, 0))
+        self._queue.cancel(tokens)
 
     async def _attempt(self, run: Run) -> None:
         CURRENT_TOKEN.set(run.token)

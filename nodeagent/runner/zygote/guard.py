@@ -41,12 +41,16 @@ class LeaseGuard:
         """The lease holds until then, on the machine's monotonic clock. Before the first word nobody is ended."""
         self._until_s = max(until_s, self._until_s or 0.0)
 
+    def overdue(self, now: float) -> list[tuple[int, Launch]]:
+        """The exclusive replicas that must not be at work now, with their pids."""
+        if self._until_s is None or now < self._until_s + GUARD_AFTER_S:
+            return []
+        return [(pid, launch) for pid, launch in self._replicas.items() if launch.is_exclusive]
+
     def look(self) -> None:
         """End what works without a lease, with everything in its session."""
-        if self._until_s is None or time.monotonic() < self._until_s + GUARD_AFTER_S:
-            return
-        for pid, launch in self._replicas.items():
-            if launch.is_exclusive and read_slots(launch.home / SLOTS_NAME):
+        for pid, launch in self.overdue(time.monotonic()):
+            if read_slots(launch.home / SLOTS_NAME):
                 print(f"agentfarm: replica {launch.replica_id} works after the end of its lease", file=sys.stderr)
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal.SIGKILL)

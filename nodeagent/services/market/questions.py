@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from agentfarm.errors import Conflict, FarmError, InvalidRequest
 from agentfarm.wire import link_pb2 as wire
+from nodeagent.core.outgoing import Outgoing
 from nodeagent.core.problems import LinkAway
 from nodeagent.link.calls import Calls
-from nodeagent.link.outgoing import Outgoing
 from nodeagent.machine.logging import log
 from nodeagent.machine.programs import OUR_PYTHON, RuntimeFolder
 from nodeagent.replicas.logs import last_lines

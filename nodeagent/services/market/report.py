@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.link.outgoing import Outgoing
+from nodeagent.core.outgoing import Outgoing
 from nodeagent.services.market.programs import Market
 
 REPORT_EVERY_S: Final = 1.0

@@ -7,10 +7,10 @@ import asyncio
 import grpc
 import pytest
 
+from nodeagent.core.outgoing import Outgoing
 from nodeagent.daemon import Daemon
 from nodeagent.link import knock as knocking
 from nodeagent.link.calls import Calls
-from nodeagent.link.outgoing import Outgoing
 from nodeagent.link.stream import Link, Peer
 
 
@@ -30,7 +30,10 @@ ENDS = {
 
 @pytest.mark.parametrize("end", ENDS)
 async def test_a_stream_that_breaks_is_made_anew(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    link = Link(Peer("127.0.0.1:1", grpc.ssl_channel_credentials), Daemon.__new__(Daemon), Outgoing(), Calls())
+    wake = asyncio.Event()
+    link = Link(
+        Peer("127.0.0.1:1", grpc.ssl_channel_credentials), Daemon.__new__(Daemon), Outgoing(wake.set), wake, Calls()
+    )
     streams, again = 0, asyncio.Event()
 
     async def stream(self: Link) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.link.outgoing import Outgoing
+from nodeagent.core.outgoing import Outgoing
 from nodeagent.services.market.report import market_report
 
 GOOD = {"products": {"A-USD": {"state": "good", "reason": ""}}}
@@ -31,7 +31,7 @@ def test_a_product_is_told_as_it_is(said: Any, failed: str, state: int, reason: 
 
 
 def test_of_two_reports_that_wait_only_the_newer_is_sent() -> None:
-    outgoing = Outgoing()
+    outgoing = Outgoing(lambda: None)
     outgoing.market(market_report(["A-USD"], None, ""))
     outgoing.open([])
     assert list(outgoing.drain()) == []  # there was no stream

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.link.outgoing import OUTPUT_BYTES_MAX, RESULT_BYTES_PER_MESSAGE, Outgoing
+from nodeagent.core.outgoing import OUTPUT_BYTES_MAX, RESULT_BYTES_PER_MESSAGE, Outgoing
 
 
 def result(token: int, size: int = 1) -> wire.AttemptResult:
@@ -15,7 +15,7 @@ def piece(seq: int, size: int = 1) -> wire.AttemptOutput:
 
 
 def test_without_a_stream_nothing_gathers() -> None:
-    outgoing = Outgoing()
+    outgoing = Outgoing(lambda: None)
     outgoing.results([result(1)])
     outgoing.started([1])
     outgoing.output(piece(1))
@@ -23,7 +23,7 @@ def test_without_a_stream_nothing_gathers() -> None:
 
 
 def test_many_facts_become_few_messages_in_an_order_that_can_be_understood() -> None:
-    outgoing = Outgoing()
+    outgoing = Outgoing(lambda: None)
     outgoing.open([result(1)])
     outgoing.results([result(2)])
     outgoing.output(piece(1))
@@ -41,13 +41,13 @@ def test_many_facts_become_few_messages_in_an_order_that_can_be_understood() -> 
 
 
 def test_large_results_are_spread_over_messages() -> None:
-    outgoing = Outgoing()
+    outgoing = Outgoing(lambda: None)
     outgoing.open([result(token, RESULT_BYTES_PER_MESSAGE // 2 + 1) for token in range(5)])
     assert [len(message.attempt_results.results) for message in outgoing.drain()] == [1] * 5
 
 
 def test_old_pieces_are_dropped_and_counted_and_results_never() -> None:
-    outgoing = Outgoing()
+    outgoing = Outgoing(lambda: None)
     outgoing.open([])
     for seq in range(1, 6):
         outgoing.output(piece(seq, OUTPUT_BYTES_MAX // 2))
@@ -59,13 +59,15 @@ def test_old_pieces_are_dropped_and_counted_and_results_never() -> None:
 
 
 def test_result_does_not_overtake_output_that_was_told_while_others_were_written() -> None:
-    outgoing = Outgoing()
+    wakes: list[None] = []
+    outgoing = Outgoing(lambda: wakes.append(None))
     outgoing.open([])
     outgoing.output(piece(1))
     writing = outgoing.drain()
     assert next(writing).attempt_output.seq == 1
+    wakes.clear()
     outgoing.output(piece(2))
     outgoing.results([result(1)])
-    assert outgoing.wake.is_set()
+    assert wakes
     kinds = [message.WhichOneof("body") for message in (*writing, *outgoing.drain())]
     assert kinds == ["attempt_output", "attempt_results"]

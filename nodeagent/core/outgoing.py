@@ -1,4 +1,4 @@
-"""What waits to be told to the controller, gathered between writes: many facts, few messages.
+"""What waits to be told to the controller, gathered between writes: many facts, few messages. Pure.
 
 Bounded: pieces of output are dropped, oldest first, and counted, when the stream is slow. Results are never dropped;
 their number is bounded by the attempts the node was given. Nothing here needs to survive a broken stream: Hello and the
@@ -7,9 +7,8 @@ outbox tell everything again.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from agentfarm.wire import link_pb2 as wire
@@ -21,10 +20,10 @@ TOKENS_PER_MESSAGE: Final = 10_000
 
 
 class Outgoing:
-    """Filled by the supervisor, drained by the link's writer."""
+    """Filled by the workload and the seats, drained by the link's writer. `wake` is called when something waits."""
 
-    def __init__(self) -> None:
-        self.wake = asyncio.Event()
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self._wake = wake
         self.outputs_dropped = 0
         self.drained_results = 0
         """In the last drain."""
@@ -44,10 +43,10 @@ class Outgoing:
         self._is_open = True
         self._results.extend(results)
         if self._results:
-            self.wake.set()
+            self._wake()
 
     def close(self) -> None:
-        """No stream: what is told now is told to nobody."""
+        """No stream: facts are dropped until the next one."""
         self._is_open = False
         self._beat = None
         self._reports.clear()
@@ -57,23 +56,22 @@ class Outgoing:
         self._results.clear()
         self._log_ends.clear()
         self._market = None
-        self.wake.clear()
 
     def beat(self, beat: wire.Beat) -> None:
         self._beat = beat
-        self.wake.set()
+        self._wake()
 
     def report(self, status: wire.ReplicaStatus) -> None:
         """The newest state of a replica; one that was not sent yet is replaced."""
         if self._is_open:
             self._reports.pop(status.replica_id, None)
             self._reports[status.replica_id] = status
-            self.wake.set()
+            self._wake()
 
     def started(self, tokens: Iterable[int]) -> None:
         if self._is_open:
             self._started.extend(tokens)
-            self.wake.set()
+            self._wake()
 
     def output(self, piece: wire.AttemptOutput) -> None:
         if not self._is_open:
@@ -83,28 +81,27 @@ class Outgoing:
         while self._output_bytes > OUTPUT_BYTES_MAX:
             self._output_bytes -= len(self._outputs.popleft().data)
             self.outputs_dropped += 1
-        self.wake.set()
+        self._wake()
 
     def results(self, results: Iterable[wire.AttemptResult]) -> None:
         if self._is_open:
             self._results.extend(results)
-            self.wake.set()
+            self._wake()
 
     def log_end(self, end: wire.LogEnd) -> None:
         if self._is_open:
             self._log_ends.append(end)
-            self.wake.set()
+            self._wake()
 
     def market(self, report: wire.MarketReport) -> None:
         """How the market products are now; a report that was not sent yet is replaced."""
         if self._is_open:
             self._market = report
-            self.wake.set()
+            self._wake()
 
     def drain(self) -> Iterator[wire.NodeMessage]:
         """Everything that waits, as messages, in an order in which it can be understood: the sign of life first, a
         replica's state before the results that follow from it, a task's output before its end."""
-        self.wake.clear()
         # All of it is taken before any of it is written: what is told while we write waits for the next drain, or a
         # result would overtake output that was told before it.
         beat, self._beat = self._beat, None

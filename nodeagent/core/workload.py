@@ -1,32 +1,34 @@
-"""The attempts in the hands of this node's replicas: handed over, watched, ended, and told of.
+"""The attempts in the hands of this node's replicas: handed over, watched, ended, and reported.
 
-What is decided about them is pure and elsewhere (`attempts`); here it meets replicas, the outbox and the stream.
+Pure: clock, disk and replicas are arguments. What is reported of an attempt is decided in `attempts`; here its way is
+decided: which replica gets it, what follows from each frame, order and moment, and what goes to the outbox.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.core.attempts import Attempt, Attempts, Ending, interrupted, report, report_gone
+from nodeagent.core.clock import Clock, Timer
 from nodeagent.core.desired import Presence
-from nodeagent.link.outbox import Outbox
-from nodeagent.link.outgoing import Outgoing
-from nodeagent.machine.logging import log
-from nodeagent.replicas.process import Exit
-from nodeagent.replicas.seat import Seat
-from nodeagent.runner.replica import frames
-from nodeagent.runner.replica.frames import Kind, Run
-from nodeagent.runner.replica.launch import SLOTS_NAME
-from nodeagent.runner.replica.slots import read_slots
+from nodeagent.core.outbox import Disk, Outbox
+from nodeagent.core.outgoing import Outgoing
+from nodeagent.runner.replica.frames import (
+    Kind,
+    Output,
+    Run,
+    frame_lease,
+    frame_runs,
+    frame_tokens,
+    read_results,
+)
 
 SWEEP_MIN_S: Final = 0.01
 KEPT_GATHER_S: Final = 0.05
-"""What replicas may forget is told them a little later, many at once."""
+"""Replicas hear a little later what they may forget: many results at once."""
 
 
 @dataclass(slots=True)
@@ -43,19 +45,56 @@ class Counts:
     crashes: int = 0
 
 
-class Workload:
-    """`seats` is the supervisor's, read here; `outbox` is set before use."""
+class Terms(Protocol):
+    """What the spec of a replica says of its attempts."""
 
-    def __init__(self, seats: Mapping[int, Seat], outgoing: Outgoing) -> None:
+    @property
+    def run_timeout_s(self) -> float | None: ...
+    @property
+    def shutdown_timeout_s(self) -> float: ...
+    @property
+    def exclusive(self) -> bool: ...
+
+
+class Process(Protocol):
+    """The process of a replica."""
+
+    def send(self, data: bytes, /) -> None: ...
+
+
+class Holder(Protocol):
+    """A replica, as its attempts see it."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def spec(self) -> Terms: ...
+    @property
+    def presence(self) -> Presence: ...
+    @property
+    def process(self) -> Process | None: ...
+    @property
+    def takes_work(self) -> bool: ...
+    def settle(self) -> None:
+        """An attempt of it has ended."""
+
+    def kill(self, why: str, /) -> None: ...
+
+
+class Workload:
+    """`seats` is the supervisor's, read here."""
+
+    def __init__(self, clock: Clock, seats: Mapping[int, Holder], outgoing: Outgoing, disk: Disk) -> None:
         self.attempts = Attempts()
         self.counts = Counts()
-        self.outbox: Outbox
+        self.outbox = Outbox(clock, disk, self.kept)
+        self._clock = clock
         self._seats = seats
         self._outgoing = outgoing
         self._kept: dict[int, list[int]] = {}
         self._lease_until_s = 0.0
-        self._kept_timer: asyncio.TimerHandle | None = None
-        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._kept_timer: Timer | None = None
+        self._sweep_timer: Timer | None = None
 
     def stop(self) -> None:
         """Tell replicas what they may forget, and watch nothing any more."""
@@ -88,22 +127,22 @@ class Workload:
             process = self._seats[replica_id].process
             assert process is not None  # takes_work
             if self._seats[replica_id].spec.exclusive:  # a replica may be younger than the last renewal
-                process.send(frames.frame_lease(self._lease_until_s))
-            process.send(frames.frame_runs(batch))
+                process.send(frame_lease(self._lease_until_s))
+            process.send(frame_runs(batch))
         if refused:
             self.counts.attempts_refused += len(refused)
             self._deliver(refused, 0)
 
     def _is_too_late(self, item: wire.Assignment) -> bool:
         """An order that waited in a socket while we were stopped: the controller may have given it to others."""
-        return item.exclusive and time.monotonic() >= self._lease_until_s
+        return item.exclusive and self._clock.time() >= self._lease_until_s
 
     def lease_renewed(self, until_s: float) -> None:
-        """Exclusive attempts may run until then; their replicas are told, for they must end also without us."""
+        """Exclusive attempts may run until then. Their replicas hear it, because they must end also without us."""
         self._lease_until_s = until_s
         for seat in self._seats.values():
             if seat.spec.exclusive and seat.process is not None:
-                seat.process.send(frames.frame_lease(until_s))
+                seat.process.send(frame_lease(until_s))
 
     def cancel(self, tokens: Sequence[int], reason: wire.CancelReason) -> None:
         """End these attempts; how that is reported depends on the reason."""
@@ -111,19 +150,19 @@ class Workload:
 
     def recall(self, tokens: Iterable[int]) -> None:
         """Ask the replicas to give back those of these that they have not begun. They know best which these are."""
-        wanted: dict[int, list[int]] = {}
+        named: dict[int, list[int]] = {}
         for token in tokens:
             attempt = self.attempts.get(token)
             if attempt is not None and attempt.is_waiting:
-                wanted.setdefault(attempt.replica_id, []).append(token)
-        for replica_id, named in wanted.items():
+                named.setdefault(attempt.replica_id, []).append(token)
+        for replica_id, waiting in named.items():
             process = self._seats[replica_id].process
             if process is not None:
-                process.send(frames.frame_tokens(Kind.RECALL, named))
+                process.send(frame_tokens(Kind.RECALL, waiting))
 
     def end_attempts(self, tokens: Iterable[int], ending: Ending, *, within_s: float | None = None) -> None:
         """Ask the replicas to end them, and end the replicas that have not after the time their specs give."""
-        now = asyncio.get_running_loop().time()
+        now = self._clock.time()
         cancels: dict[int, list[int]] = {}
         for token in tokens:
             attempt = self.attempts.get(token)
@@ -138,41 +177,44 @@ class Workload:
         for replica_id, named in cancels.items():
             process = self._seats[replica_id].process
             if process is not None:
-                process.send(frames.frame_tokens(Kind.CANCEL, named))
+                process.send(frame_tokens(Kind.CANCEL, named))
 
     def end_all_of(self, replica_id: int, ending: Ending) -> None:
-        """Decide that all of a replica's attempts end, which is being told to the replica by other means."""
+        """Decide that all attempts of a replica end. The replica hears of it by other means."""
         seat = self._seats[replica_id]
-        kill_at = asyncio.get_running_loop().time() + seat.spec.shutdown_timeout_s
+        kill_at = self._clock.time() + seat.spec.shutdown_timeout_s
         self.attempts.end([attempt.token for attempt in self.attempts.of(replica_id)], ending, kill_at)
 
-    def stop_exclusive(self, within_s: float) -> None:
-        """The controller may give these attempts to others soon: no process may work on them after `within_s`."""
+    def stop_exclusive(self, within_s: float) -> int:
+        """The controller may give exclusive attempts to others soon: no process may work on them after `within_s`.
+
+        Returns how many there are.
+        """
         tokens = list(self.attempts.exclusive)
         if tokens:
-            log.warning("attempts.stopped_exclusive", attempts=len(tokens), why="the controller was not heard in time")
             self.end_attempts(tokens, Ending.INTERRUPTED, within_s=within_s)
+        return len(tokens)
 
     def kept(self, pairs: Sequence[tuple[int, int]]) -> None:
         """(token, replica id) of results that the replicas need not hold any more."""
         for token, replica_id in pairs:
             self._kept.setdefault(replica_id, []).append(token)
         if self._kept and self._kept_timer is None:
-            self._kept_timer = asyncio.get_running_loop().call_later(KEPT_GATHER_S, self._tell_kept)
+            self._kept_timer = self._clock.call_at(self._clock.time() + KEPT_GATHER_S, self._tell_kept)
 
     def _tell_kept(self) -> None:
         self._kept_timer = None
-        told, self._kept = self._kept, {}
-        for replica_id, tokens in told.items():
+        kept, self._kept = self._kept, {}
+        for replica_id, tokens in kept.items():
             seat = self._seats.get(replica_id)
             if seat is not None and seat.process is not None:
-                seat.process.send(frames.frame_tokens(Kind.KEPT, tokens))
+                seat.process.send(frame_tokens(Kind.KEPT, tokens))
 
     # -------------------------------------------------------------- what replicas say
 
-    def found(self, seat: Seat, held: Iterable[tuple[int, int, bool]]) -> None:
+    def found(self, seat: Holder, held: Iterable[tuple[int, int, bool]]) -> None:
         """What a replica says it has in hand, as (token, task, is started); news after a restart of the daemon."""
-        now = asyncio.get_running_loop().time()
+        now = self._clock.time()
         for token, task_id, is_started in held:
             if token not in self.attempts:
                 timeout_s = seat.spec.run_timeout_s or 0.0
@@ -183,36 +225,36 @@ class Workload:
 
     def started(self, tokens: Sequence[int]) -> None:
         """A replica works on these now. Those that we know to run already are left out."""
-        fresh, due_at = self.attempts.start(tokens, asyncio.get_running_loop().time())
+        fresh, due_at = self.attempts.start(tokens, self._clock.time())
         if fresh:
             self._sweep_at(due_at)
             self._outgoing.started(fresh)
 
-    def output(self, piece: frames.Output) -> None:
+    def output(self, piece: Output) -> None:
         """A piece of a running attempt's output."""
         if piece.token in self.attempts:
             self._outgoing.output(
                 wire.AttemptOutput(task_id=piece.task_id, fencing_token=piece.token, seq=piece.seq, data=piece.data)
             )
 
-    def results(self, seat: Seat, body: bytes) -> None:
+    def results(self, seat: Holder, body: bytes) -> None:
         """A RESULTS frame: into the outbox and onto the stream."""
-        told, unheard = [], []
-        for result in frames.read_results(body):
+        reports, stale = [], []
+        for result in read_results(body):
             attempt = self.attempts.remove(result.token)
             if attempt is None:
                 if result.token in self.outbox:
-                    continue  # told again because an earlier daemon may not have heard it; KEPT follows in time
+                    continue  # sent again because an earlier daemon may not have heard it; KEPT follows in time
                 attempt = Attempt(result.token, result.task_id, seat.id, 0.0, is_exclusive=False)
             answer = report(attempt, result)
             if answer is None:
-                unheard.append(result.token)
+                stale.append(result.token)
             else:
-                told.append(answer)
-        if told:
-            self._deliver(told, seat.id)
-        if unheard:
-            self.kept([(token, seat.id) for token in unheard])
+                reports.append(answer)
+        if reports:
+            self._deliver(reports, seat.id)
+        if stale:
+            self.kept([(token, seat.id) for token in stale])
         if seat.presence is Presence.RETIRING:
             seat.settle()
 
@@ -223,14 +265,16 @@ class Workload:
         self.outbox.keep(results, replica_id)
         self._outgoing.results(results)
 
-    def gone(self, seat: Seat, ended: Exit, why: str) -> None:
-        """A replica's process is gone, and with it whatever it had in hand."""
-        attempts = self.attempts.of(seat.id)
-        if not ended.was_ours:
+    def gone(self, seat: Holder, working_on: frozenset[int] | None, *, was_ours: bool, why: str) -> None:
+        """The process of a replica is gone, and with it what it had in hand.
+
+        working_on: what it worked on at its end, None if nobody can tell. was_ours: we killed it.
+        """
+        if not was_ours:
             self.counts.crashes += 1
+        attempts = self.attempts.of(seat.id)
         if attempts:
-            was_ours = ended.was_ours or seat.presence is Presence.STOPPING
-            working_on = read_slots(seat.folder / SLOTS_NAME)
+            was_ours = was_ours or seat.presence is Presence.STOPPING
             results = report_gone(attempts, working_on, was_ours=was_ours, why=f"The replica died: {why}")
             for attempt in attempts:
                 self.attempts.remove(attempt.token)
@@ -241,25 +285,21 @@ class Workload:
     def _sweep_at(self, moment: float | None) -> None:
         if moment is None:
             return
-        loop = asyncio.get_running_loop()
         if self._sweep_timer is not None:
             if self._sweep_timer.when() <= moment:
                 return
             self._sweep_timer.cancel()
-        self._sweep_timer = loop.call_at(max(moment, loop.time() + SWEEP_MIN_S), self._sweep)
+        self._sweep_timer = self._clock.call_at(max(moment, self._clock.time() + SWEEP_MIN_S), self._sweep)
 
     def _sweep(self) -> None:
         self._sweep_timer = None
-        sweep = self.attempts.sweep(asyncio.get_running_loop().time())
+        sweep = self.attempts.sweep(self._clock.time())
         for replica_id in sweep.replicas_to_kill:
             seat = self._seats[replica_id]
-            log.warning("replica.killed", replica=seat.name, why="an attempt did not end when it was told to")
             for attempt in self.attempts.of(replica_id):
-                if attempt.kill_at is not None:
-                    attempt.kill_at += (
-                        seat.spec.shutdown_timeout_s + 1.0
-                    )  # not again before this one has had its effect
-            seat.kill()
+                if attempt.kill_at is not None:  # not again before this one has had its effect
+                    attempt.kill_at += seat.spec.shutdown_timeout_s + 1.0
+            seat.kill("an attempt did not end when it was told to")
         if sweep.timed_out:
             self.end_attempts([attempt.token for attempt in sweep.timed_out], Ending.TIMED_OUT)
         self._sweep_at(sweep.next_at)
