@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from controller.core.lives import Outcome, ReplicaState
 from controller.core.model import (
+    FARM,
+    Actor,
     DeploymentName,
     Measured,
     NodeName,
@@ -20,7 +22,28 @@ from controller.core.model import (
     TaskId,
     TaskOptions,
     Token,
+    node_actor,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody asks for. Who that is stands in every event that follows from it."""
+
+    actor: Actor = field(kw_only=True)
+
+
+class NodeReport:
+    """What a node says on its own stream. The stream proves the name of the node, and so the node is who acts."""
+
+    __slots__ = ()
+    node: NodeName
+
+    @property
+    def actor(self) -> Actor:
+        """The node."""
+        return node_actor(self.node)
+
 
 # ------------------------------------------------------------------ tasks
 
@@ -40,7 +63,7 @@ class KnownTask(int):
 
 
 @dataclass(frozen=True, slots=True)
-class SubmitTasks:
+class SubmitTasks(Wish):
     """Answered with list[TaskId | KnownTask | FarmError], one for each task in order.
 
     known_keys: task ids already stored under an idempotency key of this command; the engine looks them up.
@@ -51,14 +74,14 @@ class SubmitTasks:
 
 
 @dataclass(frozen=True, slots=True)
-class CancelTask:
+class CancelTask(Wish):
     """Answered with TaskState: cancelled, or the state it is in while its attempt is being stopped."""
 
     task: TaskId
 
 
 @dataclass(frozen=True, slots=True)
-class StoreCheckpoint:
+class StoreCheckpoint(Wish):
     """Answered with None once durable; StaleToken if the attempt lost its lease."""
 
     task: TaskId
@@ -75,7 +98,7 @@ class StoreCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Deploy:
+class Deploy(Wish):
     """Answered with DeployAnswer. Makes the deployment, or a new version of it, and rolls it out.
 
     if_generation: refuse (Conflict) unless the deployment's generation is this; 0 means it must not exist yet.
@@ -98,7 +121,7 @@ class DeployAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(Wish):
     """Answered with the new generation."""
 
     name: DeploymentName
@@ -107,7 +130,7 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
-class Rollback:
+class Rollback(Wish):
     """Answered with DeployAnswer. to_version None: the newest earlier version that ran well."""
 
     name: DeploymentName
@@ -116,7 +139,7 @@ class Rollback:
 
 
 @dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(Wish):
     """Answered with None. Queued tasks are cancelled; running ones may finish."""
 
     name: DeploymentName
@@ -126,14 +149,14 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
-class AddNode:
+class AddNode(Wish):
     """Answered with None. The node is known by name from its invitation on; known already: nothing changes."""
 
     node: NodeName
 
 
 @dataclass(frozen=True, slots=True)
-class Cordon:
+class Cordon(Wish):
     """Answered with None."""
 
     node: NodeName
@@ -141,14 +164,14 @@ class Cordon:
 
 
 @dataclass(frozen=True, slots=True)
-class Uncordon:
+class Uncordon(Wish):
     """Answered with None. Ends a drain too."""
 
     node: NodeName
 
 
 @dataclass(frozen=True, slots=True)
-class StartDrain:
+class StartDrain(Wish):
     """Answered with None; progress is in the node's view and in events."""
 
     node: NodeName
@@ -157,7 +180,7 @@ class StartDrain:
 
 
 @dataclass(frozen=True, slots=True)
-class ForgetNode:
+class ForgetNode(Wish):
     """Answered with None. Only a node that is lost or never joined can be forgotten."""
 
     node: NodeName
@@ -176,7 +199,7 @@ class NewProduct:
 
 
 @dataclass(frozen=True, slots=True)
-class AddProducts:
+class AddProducts(Wish):
     """Answered with list[ProductName]: those that are new or changed. Known already and the same: nothing changes.
 
     All or none. CannotPlace if no node has a feed that could ever take one of them.
@@ -186,7 +209,7 @@ class AddProducts:
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveProducts:
+class RemoveProducts(Wish):
     """Answered with None. All or none: NotFound if one of them is not assigned across the farm."""
 
     products: tuple[ProductName, ...]
@@ -196,7 +219,7 @@ class RemoveProducts:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeJoined:
+class NodeJoined(NodeReport):
     """A node's Hello on a new stream. Answered with None before Welcome is sent."""
 
     node: NodeName
@@ -232,7 +255,7 @@ class ReplicaNews:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeBeat:
+class NodeBeat(NodeReport):
     """Renews every lease of the node. Acknowledged with its `seq` after the turn: by a leader only."""
 
     node: NodeName
@@ -242,7 +265,7 @@ class NodeBeat:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeStreamEnded:
+class NodeStreamEnded(NodeReport):
     """The stream broke. The node's leases hold on until it has been silent for too long."""
 
     node: NodeName
@@ -250,14 +273,14 @@ class NodeStreamEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplicasReported:
+class ReplicasReported(NodeReport):
     node: NodeName
     session: int
     replicas: tuple[ReplicaNews, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class MarketReported:
+class MarketReported(NodeReport):
     """Every product that the node's feed serves now."""
 
     node: NodeName
@@ -266,7 +289,7 @@ class MarketReported:
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptsStarted:
+class AttemptsStarted(NodeReport):
     node: NodeName
     session: int
     tokens: tuple[Token, ...]
@@ -285,7 +308,7 @@ class AttemptResult:
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptsEnded:
+class AttemptsEnded(NodeReport):
     """Results of a node. Every token in it is acknowledged to the node after the commit, stale ones too."""
 
     node: NodeName
@@ -296,6 +319,11 @@ class AttemptsEnded:
 @dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed. Sent by the engine when the next timer is due, at least once a second."""
+
+    @property
+    def actor(self) -> Actor:
+        """The farm itself."""
+        return FARM
 
 
 Command = (

@@ -46,7 +46,7 @@ from controller.core.tasks import life as tasks
 from controller.core.tasks.dispatch import dispatch
 from controller.core.tasks.recall import recall_parked
 from controller.core.transition import Transition
-from controller.core.turn import Turn
+from controller.core.turn import TIME_PASSES, Turn
 
 TICK_S: Final = 0.25  # the longest the core goes without a turn while nodes are known
 
@@ -92,7 +92,9 @@ def decide(state: FarmState, commands: Sequence[Command], now: Instant) -> Trans
     """
     turn = Turn(state, now)
     for index, command in enumerate(commands):
+        turn.command = command
         turn.out.answers[index] = HANDLERS[type(command)](turn, command)
+    turn.command = TIME_PASSES
     _fire_timers(turn)
     nodes.check_silence(turn)
     feeding.assign_products(turn)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, NewType
+from typing import Any, Final, NamedTuple, NewType
 
 from controller.core.lives import NodeState, ProductState, ReplicaState, TaskState
 
@@ -22,12 +22,21 @@ DeploymentName = NewType("DeploymentName", str)
 ReplicaId = NewType("ReplicaId", int)
 TaskId = NewType("TaskId", int)
 ProductName = NewType("ProductName", str)
+Actor = NewType("Actor", str)  # who wants or says something: see below
 Token = NewType("Token", int)  # a fencing token: epoch in the high bits, so it grows across restarts too
 
 PRIORITY_MIN, PRIORITY_MAX = -5, 5
 PRODUCTS_MAX = 2_000  # market products assigned across the farm
 COPIES_MAX = 16  # nodes that feed one of them
 PRODUCT_NAME_MAX_CHARS = 64
+
+OPERATOR: Final = Actor("operator")  # whoever holds the operators' token
+FARM: Final = Actor("farm")  # the farm itself, as time passes
+
+
+def node_actor(node: NodeName) -> Actor:
+    """A node that speaks on its own stream."""
+    return Actor(f"node/{node}")
 
 
 class Instant(NamedTuple):

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from agentfarm.errors import FarmError
 from controller.core.lives import TaskState
 from controller.core.model import (
+    FARM,
+    Actor,
     Deployment,
     DeploymentName,
     Node,
@@ -83,6 +85,7 @@ class Event:
     task: TaskId | None = None
     severity: str = "info"  # or "warning", "error"
     data: dict[str, object] = field(default_factory=dict)
+    actor: Actor = FARM  # who made it happen; "" in what releases before 0.2 stored
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ import random
 from collections import deque
 from typing import Any, Final
 
+from controller.core.commands import Command, Tick
 from controller.core.lives import Outcome, ReplicaState, TaskState, move_replica, move_task
 from controller.core.model import (
     Deployment,
@@ -38,19 +39,21 @@ from controller.core.transition import (
 )
 
 TASK_THREAD_PREFIX: Final = "task-"
+TIME_PASSES: Final = Tick()
 
 
 class Turn:
     """What one call of `decide` works on."""
 
     __slots__ = (
-        "acks", "batches", "cancels", "desired", "dispatch", "is_feeding", "is_placing", "keys", "now", "out", "seats",
-        "state",
+        "acks", "batches", "cancels", "command", "desired", "dispatch", "is_feeding", "is_placing", "keys", "now",
+        "out", "seats", "state",
     )  # fmt: skip
 
     def __init__(self, state: FarmState, now: Instant) -> None:
         self.state = state
         self.now = now
+        self.command: Command = TIME_PASSES  # whose actor stands in the events that follow
         self.out = Transition()
         self.keys: dict[str, TaskId] = {}  # idempotency keys accepted in this turn
         self.dispatch: set[DeploymentName] = set()  # queues or replicas changed
@@ -67,7 +70,10 @@ class Turn:
     def tell(self, kind: str, message: str, *, severity: str = "info", **about: Any) -> None:
         """Record one fact of the farm's story. `about`: node, deployment, replica, task, and small `data`."""
         refs = {name: about.pop(name) for name in ("node", "deployment", "replica", "task") if name in about}
-        self.out.changes.events.append(Event(kind, self.now.wall, message, severity=severity, data=about, **refs))
+        actor = self.command.actor
+        self.out.changes.events.append(
+            Event(kind, self.now.wall, message, severity=severity, data=about, actor=actor, **refs)
+        )
 
     def cancel(self, node: Node, tokens: list[Token], reason: str) -> None:
         """Ask a node to stop attempts, if it can be asked at all."""

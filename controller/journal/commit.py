@@ -56,7 +56,7 @@ class Committer:
         if changes.events:
             batch.insert("event", statements.EVENT, [
                 (it.kind, it.severity, it.at, it.node, it.deployment, it.replica, it.task, clean(it.message),
-                 to_json(it.data))
+                 to_json(it.data), clean(it.actor))
                 for it in changes.events
             ])  # fmt: skip
         batch.commit()

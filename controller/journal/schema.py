@@ -292,6 +292,7 @@ event = Table(
     Column("task", BigInteger),
     Column("message", Text, nullable=False),
     _json("data"),
+    _words("actor"),
     one_of("severity", SEVERITIES, "event_severity"),
     Index("event_task", "task", postgresql_where=text("task IS NOT NULL")),
 )

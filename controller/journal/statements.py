@@ -118,5 +118,5 @@ WRITE: Final = {
 }  # fmt: skip
 EVENT: Final = {
     "kind": "%s", "severity": "%s", "at": "to_timestamp(%s)", "node": "%s", "deployment": "%s", "replica": "%s",
-    "task": "%s", "message": "%s", "data": "%s::jsonb",
+    "task": "%s", "message": "%s", "data": "%s::jsonb", "actor": "%s",
 }  # fmt: skip

@@ -17,7 +17,7 @@ from agentfarm.calls.checkpoints import (
 )
 from agentfarm.errors import InvalidRequest, StaleToken
 from controller.core.commands import StoreCheckpoint
-from controller.core.model import Task
+from controller.core.model import Task, node_actor
 from controller.core.tasks.life import thread_id
 from controller.core.transition import CheckpointRow
 from controller.engine import Engine
@@ -35,6 +35,7 @@ def checkpoint_handlers(
     async def put(task: Task, header: bytes, parts: Sequence[bytes]) -> Iterable[bytes]:
         """Durable when it returns."""
         assert task.token is not None
+        assert task.node is not None
         try:
             (record,) = read_records([header, *parts])
         except UNREADABLE as problem:
@@ -43,6 +44,7 @@ def checkpoint_handlers(
             StoreCheckpoint(
                 task.id, task.token, record.thread_id, record.namespace, record.checkpoint_id, record.parent_id,
                 record.payload or None, tuple((write.writer_id, write.index, write.payload) for write in record.writes),
+                actor=node_actor(task.node),
             )
         )  # fmt: skip
         return ()

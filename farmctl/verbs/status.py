@@ -153,7 +153,10 @@ def _say_event(session: Session, event: Mapping[str, Any]) -> int:
         from farmctl.display.tables import STYLES, clock  # noqa: PLC0415 - for people only
 
         kind = Text(f"{event['kind']:<22}", style=STYLES.get(event["severity"], ""))
-        session.out.console.print(Text(f"{clock(event['at'])} ") + kind + Text(f" {event['message']}"), soft_wrap=True)
+        actor = event.get("actor", "")
+        by = Text(f" (by {actor})" if actor not in ("", "farm", f"node/{event.get('node')}") else "", style="dim")
+        line = Text(f"{clock(event['at'])} ") + kind + Text(f" {event['message']}") + by
+        session.out.console.print(line, soft_wrap=True)
     return int(event["id"])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from agentfarm.errors import FarmError, Unavailable
 from controller.core.commands import Command, NewTask, SubmitTasks
-from controller.core.model import TaskId
+from controller.core.model import OPERATOR, TaskId
 from tests.simulation.checkers import Checkers
 from tests.simulation.controllers import Controller
 from tests.simulation.world import World
@@ -44,7 +44,7 @@ class Clients:
                     self._checks.acknowledged(key, one)
                     self.known.append(one)
 
-        self.request(SubmitTasks(tasks), answered, is_repeated=is_repeated)
+        self.request(SubmitTasks(tasks, actor=OPERATOR), answered, is_repeated=is_repeated)
 
     def request(self, command: Command, answered: Callable[[Any], None], *, is_repeated: bool) -> None:
         """Ask whoever leads."""

@@ -26,7 +26,16 @@ from controller.core.commands import (
     StartDrain,
     Uncordon,
 )
-from controller.core.model import DeploymentName, Limits, NodeName, Policy, ProductName, Resources, TaskOptions
+from controller.core.model import (
+    OPERATOR,
+    DeploymentName,
+    Limits,
+    NodeName,
+    Policy,
+    ProductName,
+    Resources,
+    TaskOptions,
+)
 from tests.simulation.agents import AgentSpec
 from tests.simulation.checkers import Checkers
 from tests.simulation.clients import Clients
@@ -115,7 +124,7 @@ class History:
         self.machines[name] = machine
         if self._has_feeds:
             machine.feed.furnish()
-        self._operate(AddNode(NodeName(name)), is_repeated=True)
+        self._operate(AddNode(NodeName(name), actor=OPERATOR), is_repeated=True)
         self.world.at(0.05, machine.boot)
 
     def _happening(self, happening: Happening) -> None:
@@ -139,7 +148,7 @@ class History:
         self.database.heal()
         self._revive()
         for name in list(self.machines):
-            self._operate(AddNode(NodeName(name)), is_repeated=True)
+            self._operate(AddNode(NodeName(name), actor=OPERATOR), is_repeated=True)
         self.world.at(REUNION_S, self._open)
 
     def _open(self) -> None:
@@ -147,7 +156,7 @@ class History:
         self.checks.every_lease_is_in_hand(before=self.plan.length_s)
         self.do_add_machine(4096)  # room for takeovers beside whatever the small ones hold
         for name in self.machines:
-            self._operate(Uncordon(NodeName(name)), is_repeated=True)
+            self._operate(Uncordon(NodeName(name), actor=OPERATOR), is_repeated=True)
         for number in range(self.plan.deployments):
             self.do_deploy(number, "good", 4, 4, False, 64)
 
@@ -197,7 +206,9 @@ class History:
     def do_cancel(self, number: int) -> None:
         known = self.clients.known
         if known:
-            self._operate(CancelTask(known[-1 - number % min(len(known), 8)]), is_repeated=number % 2 == 0)
+            self._operate(
+                CancelTask(known[-1 - number % min(len(known), 8)], actor=OPERATOR), is_repeated=number % 2 == 0
+            )
 
     def do_deploy(
         self, number: int, kind: str, replicas: int, concurrency: int, is_exclusive: bool, memory_mib: int
@@ -211,23 +222,24 @@ class History:
         )  # fmt: skip
         name = self._deployment(number)
         self._operate(
-            Deploy(name, f"sha256:{self._digests}", spec.text(), policy, replicas=replicas), is_repeated=self._is_peace
+            Deploy(name, f"sha256:{self._digests}", spec.text(), policy, replicas=replicas, actor=OPERATOR),
+            is_repeated=self._is_peace,
         )
 
     def do_scale(self, number: int, replicas: int) -> None:
-        self._operate(Scale(self._deployment(number), replicas), is_repeated=False)
+        self._operate(Scale(self._deployment(number), replicas, actor=OPERATOR), is_repeated=False)
 
     def do_rollback(self, number: int) -> None:
-        self._operate(Rollback(self._deployment(number)), is_repeated=False)
+        self._operate(Rollback(self._deployment(number), actor=OPERATOR), is_repeated=False)
 
     def do_remove(self, number: int) -> None:
-        self._operate(Remove(self._deployment(number)), is_repeated=False)
+        self._operate(Remove(self._deployment(number), actor=OPERATOR), is_repeated=False)
 
     def do_feed(self, name: str, copies: int, source: str | None) -> None:
-        self._operate(AddProducts((NewProduct(ProductName(name), source, copies),)), is_repeated=False)
+        self._operate(AddProducts((NewProduct(ProductName(name), source, copies),), actor=OPERATOR), is_repeated=False)
 
     def do_unfeed(self, name: str) -> None:
-        self._operate(RemoveProducts((ProductName(name),)), is_repeated=False)
+        self._operate(RemoveProducts((ProductName(name),), actor=OPERATOR), is_repeated=False)
 
     def do_cut_feeding(self, number: int, for_s: float) -> None:
         """One that feeds something, if any does, is away for long."""
@@ -236,16 +248,16 @@ class History:
             self.do_cut_power(sorted(self.machines).index(feeding[number % len(feeding)]), for_s)
 
     def do_cordon(self, number: int) -> None:
-        self._operate(Cordon(NodeName(self._machine(number).name)), is_repeated=False)
+        self._operate(Cordon(NodeName(self._machine(number).name), actor=OPERATOR), is_repeated=False)
 
     def do_uncordon(self, number: int) -> None:
-        self._operate(Uncordon(NodeName(self._machine(number).name)), is_repeated=False)
+        self._operate(Uncordon(NodeName(self._machine(number).name), actor=OPERATOR), is_repeated=False)
 
     def do_drain(self, number: int, deadline_s: float) -> None:
-        self._operate(StartDrain(NodeName(self._machine(number).name), deadline_s), is_repeated=False)
+        self._operate(StartDrain(NodeName(self._machine(number).name), deadline_s, actor=OPERATOR), is_repeated=False)
 
     def do_forget(self, number: int) -> None:
-        self._operate(ForgetNode(NodeName(self._machine(number).name)), is_repeated=False)
+        self._operate(ForgetNode(NodeName(self._machine(number).name), actor=OPERATOR), is_repeated=False)
 
     def do_add_machine(self, memory_mib: int) -> None:
         self._add(f"n{len(self.machines) + 1}", memory_mib)

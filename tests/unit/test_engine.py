@@ -22,7 +22,17 @@ from controller.core.commands import (
     SubmitTasks,
 )
 from controller.core.lives import Outcome, ReplicaState, TaskState
-from controller.core.model import DeploymentName, FarmState, Instant, Limits, NodeName, Policy, TaskId, TaskOptions
+from controller.core.model import (
+    OPERATOR,
+    DeploymentName,
+    FarmState,
+    Instant,
+    Limits,
+    NodeName,
+    Policy,
+    TaskId,
+    TaskOptions,
+)
 from controller.core.transition import Assign, Changes, Effect, FinishedTask
 from controller.engine import Engine, recover_wait_s
 
@@ -96,12 +106,12 @@ class Farm:
         await self.populate()
 
     async def populate(self) -> None:
-        await self.engine.ask(AddNode(NODE))
+        await self.engine.ask(AddNode(NODE, actor=OPERATOR))
         none: frozenset[str] = frozenset()
         await self.engine.ask(
             NodeJoined(NODE, 1, "0", 4000, 8000, 0, {}, none, none, None, (), frozenset(), frozenset())
         )
-        await self.engine.ask(Deploy(AGENT, "sha256:0", "{}", Policy(concurrency=100)))
+        await self.engine.ask(Deploy(AGENT, "sha256:0", "{}", Policy(concurrency=100), actor=OPERATOR))
         events = self.engine.events.follow()
         replica = next(iter(self.engine.state.replicas))
         self.engine.tell(ReplicasReported(NODE, 1, (ReplicaNews(replica, ReplicaState.RUNNING),)))
@@ -120,7 +130,7 @@ class Farm:
     async def submit(self, *inputs: bytes, key: str | None = None) -> list[TaskId]:
         options = TaskOptions(idempotency_key=key) if key is not None else None
         answer: list[TaskId] = await self.engine.ask(
-            SubmitTasks(tuple(NewTask(AGENT, i, None, options) for i in inputs))
+            SubmitTasks(tuple(NewTask(AGENT, i, None, options) for i in inputs), actor=OPERATOR)
         )
         return answer
 
@@ -193,7 +203,7 @@ async def test_inputs_beyond_the_memory_limit_are_read_back_at_dispatch(farm: Fa
     results = tuple(AttemptResult(lease.task, lease.token, Outcome.SUCCEEDED, b"1", duration_s=1) for lease in sent)
     farm.engine.tell(AttemptsEnded(NODE, 1, results))
     for _ in range(2):  # answered in later turns: what came before is done
-        await farm.engine.ask(AddNode(NODE))
+        await farm.engine.ask(AddNode(NODE, actor=OPERATOR))
     assert sum(len(assign.leases) for assign in farm.leases()) == 150
     assert all(lease.input == b"x" * 8 for assign in farm.leases() for lease in assign.leases)
 
@@ -215,7 +225,7 @@ async def test_watcher_sees_pieces_of_the_lease_holder_only_then_the_end(farm: F
 
 
 async def test_refusals_are_raised_and_a_stopped_engine_is_unavailable(farm: Farm) -> None:
-    answer = await farm.engine.ask(SubmitTasks((NewTask(DeploymentName("nobody"), b"1"),)))
+    answer = await farm.engine.ask(SubmitTasks((NewTask(DeploymentName("nobody"), b"1"),), actor=OPERATOR))
     assert isinstance(answer[0], NotFound)
     await farm.engine.stop()
     with pytest.raises(Unavailable):
@@ -256,13 +266,15 @@ async def test_a_database_that_refuses_every_commit_is_asked_more_and_more_slowl
         await farm.engine.leading.wait()
         farm.journal.fail_next = True
         with pytest.raises(Unavailable):
-            await farm.engine.ask(AddNode(NodeName("n2")))
+            await farm.engine.ask(AddNode(NodeName("n2"), actor=OPERATOR))
     await farm.engine.leading.wait()
     assert waited_for == [1, 2, 3, 4]
-    await farm.engine.ask(AddNode(NodeName("n2")))  # it works again, and so the next failure is a first one
+    await farm.engine.ask(
+        AddNode(NodeName("n2"), actor=OPERATOR)
+    )  # it works again, and so the next failure is a first one
     farm.journal.fail_next = True
     with pytest.raises(Unavailable):
-        await farm.engine.ask(AddNode(NodeName("n3")))
+        await farm.engine.ask(AddNode(NodeName("n3"), actor=OPERATOR))
     await farm.engine.leading.wait()
     assert waited_for == [1, 2, 3, 4, 1]
 

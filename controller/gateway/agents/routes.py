@@ -12,7 +12,7 @@ from starlette.responses import Response
 from agentfarm.agents.spec import AgentSpec
 from agentfarm.errors import Conflict, InvalidRequest
 from controller.core.commands import Deploy, DeployAnswer, Remove, Rollback, Scale
-from controller.core.model import DeploymentName
+from controller.core.model import OPERATOR, DeploymentName
 from controller.explain.deployments import plan_deploy, plan_replicas
 from controller.gateway.agents.models import (
     DeployAnswerView,
@@ -52,6 +52,7 @@ async def deploy(request: Request, farm: TheFarm, plan: Plan = False) -> Respons
         replicas=body.replicas,
         spec_replicas=spec.replicas,
         if_generation=body.if_generation,
+        actor=OPERATOR,
     )
     if plan:
         return json_response(deploy_plan_view(plan_deploy(farm.state, command)))
@@ -92,7 +93,7 @@ async def scale(name: str, request: Request, farm: TheFarm, plan: Plan = False) 
         deployment = state.deployments[found]
         policy = deployment.versions[deployment.version].policy
         return json_response(scale_plan_view(plan_replicas(state, found, policy, body.replicas)))
-    command = Scale(found, body.replicas, body.if_generation)
+    command = Scale(found, body.replicas, body.if_generation, actor=OPERATOR)
     generation = await farm.engine.ask(command, deadline_s=ENGINE_DEADLINE_S)
     return json_response({"name": found, "replicas": body.replicas, "generation": generation})
 
@@ -104,7 +105,9 @@ async def scale(name: str, request: Request, farm: TheFarm, plan: Plan = False) 
 async def rollback(name: str, request: Request, farm: TheFarm) -> Response:
     """Roll an earlier version out again."""
     body = await read_model(request, RollbackBody, is_optional=True)
-    return await _deployed(farm, Rollback(find_deployment(farm.state, name), body.to_version, body.if_generation))
+    return await _deployed(
+        farm, Rollback(find_deployment(farm.state, name), body.to_version, body.if_generation, actor=OPERATOR)
+    )
 
 
 @router.delete("/{name}", status_code=204, operation_id="remove_deployment")
@@ -113,7 +116,7 @@ async def remove(name: str, farm: TheFarm) -> Response:
     found = find_deployment(farm.state, name)
     if found != name:
         raise InvalidRequest(f"To remove {found}, write its whole name, not {name!r}.", remedy=f"Name it {found}.")
-    await farm.engine.ask(Remove(found), deadline_s=ENGINE_DEADLINE_S)
+    await farm.engine.ask(Remove(found, actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
     return Response(status_code=204)
 
 

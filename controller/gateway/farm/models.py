@@ -25,6 +25,8 @@ class EventView(View):
     replica: int | None = None
     task: int | None = None
     data: dict[str, Any] = Field(default_factory=dict)
+    actor: str = Field(default="", description="Who made it happen: operator, node/NAME, or farm as time passes.",
+                       examples=["operator"])  # fmt: skip
 
 
 class MarketView(View):

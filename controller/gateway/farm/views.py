@@ -60,6 +60,7 @@ def event_view(stored: StoredEvent) -> dict[str, Any]:
         "replica": event.replica,
         "task": event.task,
         "data": event.data,
+        "actor": event.actor,
     }
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from controller.core.commands import AddProducts, NewProduct, RemoveProducts
-from controller.core.model import ProductName
+from controller.core.model import OPERATOR, ProductName
 from controller.explain.products import explain_product, fed_product, fed_products
 from controller.gateway.http.answers import json_response
 from controller.gateway.http.bodies import body_of, read_model
@@ -35,7 +35,7 @@ async def feed(request: Request, farm: TheFarm) -> Response:
     """Have products fed, or change how many nodes feed them. Equal calls change nothing. All or none."""
     body = await read_model(request, FeedBody)
     new = tuple(NewProduct(ProductName(name), body.source, body.copies) for name in dict.fromkeys(body.products))
-    changed = await farm.engine.ask(AddProducts(new), deadline_s=ENGINE_DEADLINE_S)
+    changed = await farm.engine.ask(AddProducts(new, actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
     state = farm.state
     products = [product_view(fed_product(state, wish.name)) for wish in new]
     return json_response({"products": products, "changed": changed})
@@ -45,7 +45,7 @@ async def feed(request: Request, farm: TheFarm) -> Response:
 async def remove(name: Name, farm: TheFarm) -> Response:
     """Have a product fed no more, but by nodes whose own settings name it. Needs its whole name. Stored data stays."""
     product = find_product(farm.state, name)
-    await farm.engine.ask(RemoveProducts((product,)), deadline_s=ENGINE_DEADLINE_S)
+    await farm.engine.ask(RemoveProducts((product,), actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
     return Response(status_code=204)
 
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from agentfarm.errors import InvalidRequest
 from controller.core.commands import AddNode, Command, Cordon, ForgetNode, StartDrain, Uncordon
-from controller.core.model import NodeName
+from controller.core.model import OPERATOR, NodeName
 from controller.explain.drains import plan_drain
 from controller.gateway.http.answers import json_response
 from controller.gateway.http.bodies import body_of, read_model
@@ -48,7 +48,7 @@ async def invite(request: Request, farm: TheFarm) -> Response:
     """A one-use token with which a machine joins under this name. Inviting again replaces the token before it."""
     body = await read_model(request, InviteBody)
     answer = await farm.joining.invite(body.name)
-    await farm.engine.ask(AddNode(NodeName(body.name)), deadline_s=ENGINE_DEADLINE_S)
+    await farm.engine.ask(AddNode(NodeName(body.name), actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
     return json_response(answer, 201)
 
 
@@ -74,14 +74,14 @@ async def cordon(name: str, request: Request, farm: TheFarm) -> Response:
     """Place nothing new there. What runs goes on."""
     body = await read_model(request, ReasonBody, is_optional=True)
     node = find_node(farm.state, name)
-    return await _changed(farm, node, Cordon(node, body.reason))
+    return await _changed(farm, node, Cordon(node, body.reason, actor=OPERATOR))
 
 
 @router.post("/{name}/uncordon", response_model=NodeView, operation_id="uncordon_node")
 async def uncordon(name: str, farm: TheFarm) -> Response:
     """Let it take replicas again; a drain ends."""
     node = find_node(farm.state, name)
-    return await _changed(farm, node, Uncordon(node))
+    return await _changed(farm, node, Uncordon(node, actor=OPERATOR))
 
 
 @router.post(
@@ -101,7 +101,7 @@ async def drain(
     if plan:
         others = {find_node(farm.state, other) for other in beside or ()} - {node}
         return json_response(drain_plan_view(plan_drain(farm.state, [node, *sorted(others)])))
-    return await _changed(farm, node, StartDrain(node, body.deadline_s, body.reason))
+    return await _changed(farm, node, StartDrain(node, body.deadline_s, body.reason, actor=OPERATOR))
 
 
 @router.delete("/{name}", status_code=204, operation_id="forget_node")
@@ -110,7 +110,7 @@ async def forget(name: str, farm: TheFarm) -> Response:
     node = find_node(farm.state, name)
     if node != name:
         raise InvalidRequest(f"To forget {node}, write its whole name, not {name!r}.", remedy=f"Name it {node}.")
-    await farm.engine.ask(ForgetNode(node), deadline_s=ENGINE_DEADLINE_S)
+    await farm.engine.ask(ForgetNode(node, actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
     await farm.joining.forget(node)
     return Response(status_code=204)
 

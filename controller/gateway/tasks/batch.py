@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 
 from agentfarm.errors import FarmError
 from controller.core.commands import KnownTask, NewTask, SubmitTasks
+from controller.core.model import OPERATOR
 from controller.gateway.history import History
 from controller.gateway.http.answers import dump
 from controller.gateway.http.limits import (
@@ -97,7 +98,7 @@ class _Batch:
 
     async def _submit(self, tasks: tuple[NewTask, ...], places: list[int]) -> None:
         try:
-            given = await self._engine.ask(SubmitTasks(tasks), deadline_s=ENGINE_DEADLINE_S)
+            given = await self._engine.ask(SubmitTasks(tasks, actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
         except FarmError as problem:
             given = [problem] * len(tasks)
         for place, answer, task in zip(places, given, tasks, strict=True):

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from agentfarm.errors import Conflict, InvalidRequest, NotFound
 from controller.core.commands import CancelTask, NewTask, SubmitTasks
 from controller.core.lives import FINAL_TASK_STATES, TaskState
-from controller.core.model import TaskId, TaskOptions
+from controller.core.model import OPERATOR, TaskId, TaskOptions
 from controller.core.transition import FinishedTask
 from controller.gateway.http import sse
 from controller.gateway.http.answers import json_response
@@ -122,7 +122,7 @@ async def watch(
 async def cancel(task_id: Id, farm: TheFarm) -> Response:
     """Cancel: a queued task ends at once, a running one when its node says that nothing works on it any more."""
     try:
-        state = await farm.engine.ask(CancelTask(TaskId(task_id)), deadline_s=ENGINE_DEADLINE_S)
+        state = await farm.engine.ask(CancelTask(TaskId(task_id), actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
     except NotFound:
         state = (await look_at(farm, TaskId(task_id))).state
         if state is not TaskState.CANCELLED:
@@ -138,7 +138,7 @@ async def retry(task_id: Id, farm: TheFarm) -> Response:
         raise Conflict(f"Task {task_id} is {old.state}; only a task that has ended can be retried.",
                        remedy="Wait for it, or cancel it first.", state=str(old.state))  # fmt: skip
     task = as_retry(await farm.history.submission(TaskId(task_id)), task_id)
-    answers = await farm.engine.ask(SubmitTasks((task,)), deadline_s=ENGINE_DEADLINE_S)
+    answers = await farm.engine.ask(SubmitTasks((task,), actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
     new_id = answer_of(answers[0])
     return json_response(task_view(await look_at(farm, TaskId(new_id))), 201, {"Location": f"/v1/tasks/{new_id}"})
 

@@ -13,7 +13,7 @@ from starlette.types import Receive
 
 from agentfarm.errors import Conflict
 from controller.core.commands import KnownTask, NewTask, SubmitTasks
-from controller.core.model import TaskId
+from controller.core.model import OPERATOR, TaskId
 from controller.gateway.history import History
 from controller.gateway.http.answers import json_response
 from controller.gateway.http.json_input import read_json
@@ -49,7 +49,7 @@ async def submit_one(farm: Farm, body: bytes, key: str | None) -> Submitted:
     """
     state, key = farm.state, check_key(key)
     new = SubmissionReader(state, farm.settings.payload_max_bytes).read_body(body, key)
-    answers = await farm.engine.ask(SubmitTasks((new,)), deadline_s=ENGINE_DEADLINE_S)
+    answers = await farm.engine.ask(SubmitTasks((new,), actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
     task = answer_of(answers[0])
     if isinstance(task, KnownTask):
         await refuse_other_work(farm.history, task, new)

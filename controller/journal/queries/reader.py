@@ -159,7 +159,7 @@ class Reader:
         event = schema.event.c
         query = select(
             event.id, event.kind, _seconds(event.at), event.message, event.node, event.deployment, event.replica,
-            event.task, event.severity, event.data,
+            event.task, event.severity, event.data, event.actor,
         ).limit(min(limit, EVENTS_MAX))  # fmt: skip
         query = query.order_by(event.id.desc()) if after is None else query.where(event.id > after).order_by(event.id)
         for column, value in (

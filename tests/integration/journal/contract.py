@@ -14,6 +14,7 @@ import pytest
 from controller.core.commands import AddNode, Deploy, NewTask, NodeJoined, SubmitTasks, Tick
 from controller.core.lives import ReplicaState, TaskState
 from controller.core.model import (
+    OPERATOR,
     Deployment,
     Limits,
     Node,
@@ -296,14 +297,14 @@ class JournalContract:
         self, open_journal: OpenJournal, clock: Clock
     ) -> None:
         history = History(open_journal, clock, random.Random(0))
-        history.ask(AddNode(NodeName("n1")), AddNode(NodeName("n2")))
+        history.ask(AddNode(NodeName("n1"), actor=OPERATOR), AddNode(NodeName("n2"), actor=OPERATOR))
         for number in (1, 2):
             history.ask(NodeJoined(NodeName(f"n{number}"), number, "1", 4000, 2048, 0, {}, frozenset(), frozenset(),
                                    None, (), frozenset(), frozenset()))  # fmt: skip
-        history.ask(Deploy(ECHO, "sha256:1", "{}", Policy(), replicas=2))
+        history.ask(Deploy(ECHO, "sha256:1", "{}", Policy(), replicas=2, actor=OPERATOR))
         good, bad = list(history.state.replicas.values())
         history.report(good, ReplicaState.RUNNING)
-        history.ask(SubmitTasks((NewTask(ECHO, b"1"),)))
+        history.ask(SubmitTasks((NewTask(ECHO, b"1"),), actor=OPERATOR))
         [task] = history.state.tasks.values()
         history.end(task)
         history.report(bad, ReplicaState.FAILED)

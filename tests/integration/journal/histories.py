@@ -37,6 +37,7 @@ from controller.core.commands import (
 from controller.core.decide import decide
 from controller.core.lives import Outcome, ProductState, ReplicaState
 from controller.core.model import (
+    OPERATOR,
     DeploymentName,
     FarmState,
     Instant,
@@ -147,24 +148,24 @@ class History:
     def _command(self) -> Command:
         chance, state = self._chance, self.state
         makers: list[tuple[int, Callable[[], Command]]] = [
-            (2, lambda: AddNode(self._node())),
+            (2, lambda: AddNode(self._node(), actor=OPERATOR)),
             (4, self._hello),
             (6, self._report),
             (6, self._submit),
-            (3, lambda: CancelTask(chance.choice([*state.tasks, TaskId(1)]))),
+            (3, lambda: CancelTask(chance.choice([*state.tasks, TaskId(1)]), actor=OPERATOR)),
             (4, self._begin),
             (14, self._end),
             (2, self._checkpoint),
             (2, self._deploy),
-            (1, lambda: Scale(self._name(), chance.randint(0, 4))),
-            (1, lambda: Rollback(self._name())),
-            (1, lambda: Remove(self._name()) if chance.random() < 0.2 else Tick()),
-            (1, lambda: Cordon(self._node(), "why not")),
-            (1, lambda: Uncordon(self._node())),
-            (1, lambda: StartDrain(self._node(), chance.choice((0.5, 20.0)), "disk")),
+            (1, lambda: Scale(self._name(), chance.randint(0, 4), actor=OPERATOR)),
+            (1, lambda: Rollback(self._name(), actor=OPERATOR)),
+            (1, lambda: Remove(self._name(), actor=OPERATOR) if chance.random() < 0.2 else Tick()),
+            (1, lambda: Cordon(self._node(), "why not", actor=OPERATOR)),
+            (1, lambda: Uncordon(self._node(), actor=OPERATOR)),
+            (1, lambda: StartDrain(self._node(), chance.choice((0.5, 20.0)), "disk", actor=OPERATOR)),
             (1, self._break),
             (2, self._feed),
-            (1, lambda: RemoveProducts((self._product(),))),
+            (1, lambda: RemoveProducts((self._product(),), actor=OPERATOR)),
             (3, self._market),
         ]
         maker = chance.choices([it for _, it in makers], [weight for weight, _ in makers])[0]
@@ -178,7 +179,8 @@ class History:
 
     def _feed(self) -> Command:
         return AddProducts(
-            (NewProduct(self._product(), self._chance.choice((None, "", "b")), self._chance.randint(1, 3)),)
+            (NewProduct(self._product(), self._chance.choice((None, "", "b")), self._chance.randint(1, 3)),),
+            actor=OPERATOR,
         )
 
     def _market(self) -> Command:
@@ -224,7 +226,7 @@ class History:
         new = tuple(
             NewTask(self._name(), data, self._chance.randint(-5, 5), chosen) for _ in range(self._chance.randint(1, 8))
         )
-        return SubmitTasks(new)
+        return SubmitTasks(new, actor=OPERATOR)
 
     def _leased(self) -> Task | None:
         leased = [task for task in self.state.tasks.values() if task.token is not None]
@@ -251,12 +253,15 @@ class History:
         task = self._leased()
         if task is None or task.token is None:
             return Tick()
-        return StoreCheckpoint(task.id, task.token, thread_id(task), "", "c1", "", b"state", (("w", 0, b"data"),))
+        return StoreCheckpoint(task.id, task.token, thread_id(task), "", "c1", "", b"state", (("w", 0, b"data"),),
+                               actor=OPERATOR)  # fmt: skip
 
     def _deploy(self) -> Command:
         digest = f"sha256:{self._chance.randint(1, 3)}"
         policy = Policy(max_attempts=3, concurrency=self._chance.randint(1, 4), backoff_s=0.5)
-        return Deploy(self._name(), digest, f'{{"d": "{digest}"}}', policy, replicas=self._chance.randint(1, 3))
+        return Deploy(
+            self._name(), digest, f'{{"d": "{digest}"}}', policy, replicas=self._chance.randint(1, 3), actor=OPERATOR
+        )
 
     def _break(self) -> Command:
         node = self.state.nodes.get(self._node())

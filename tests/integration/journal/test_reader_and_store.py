@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 from agentfarm.agents.bundle import digest_of
 from agentfarm.errors import Forbidden, InvalidRequest, NotFound, Unavailable
 from controller.core.lives import TaskState
-from controller.core.model import DeploymentName, Limits, NodeName, ReplicaId, TaskId, Token
+from controller.core.model import Actor, DeploymentName, Limits, NodeName, ReplicaId, TaskId, Token
 from controller.core.transition import Changes, EndedAttempt, Event, FinishedTask
 from controller.journal.journal import Journal
 from controller.journal.queries.reader import Reader
@@ -169,7 +169,15 @@ def test_attempts_of_a_task_in_order_with_the_last(journal: Journal, reader: Rea
 def test_events_resume_by_id_and_filter(journal: Journal, reader: Reader) -> None:
     told = [
         Event("node.ready", WALL_OFFSET_S, "a", node=NodeName("n1")),
-        Event("node.lost", WALL_OFFSET_S, "b", node=NodeName("n2"), severity="error", data={"for_s": 8}),
+        Event(
+            "node.lost",
+            WALL_OFFSET_S,
+            "b",
+            node=NodeName("n2"),
+            severity="error",
+            data={"for_s": 8},
+            actor=Actor("account/ada"),
+        ),
         Event("task.dead", WALL_OFFSET_S, "c", deployment=ECHO, task=TaskId(4), severity="warning"),
         Event("replica.ready", WALL_OFFSET_S, "d", deployment=ECHO, replica=ReplicaId(2)),
         Event("nodes_are_not_a_family", WALL_OFFSET_S, "e"),

@@ -30,6 +30,7 @@ from controller.core.commands import (
 from controller.core.decide import TICK_S, decide
 from controller.core.lives import Outcome, ProductState, ReplicaState, TaskState
 from controller.core.model import (
+    OPERATOR,
     Deployment,
     DeploymentName,
     FarmState,
@@ -131,7 +132,7 @@ class Farm:
 
     def node(self, name: str, *, memory_mib: int = 4096, cpu: int = 4000, labels: dict[str, str] | None = None) -> Node:
         """A node is invited and joins."""
-        self.turn(AddNode(NodeName(name)))
+        self.turn(AddNode(NodeName(name), actor=OPERATOR))
         self.hello(name, memory_mib=memory_mib, cpu=cpu, labels=labels)
         return self.state.nodes[NodeName(name)]
 
@@ -164,14 +165,14 @@ class Farm:
     def feeding(self, *names: str, source: str = "a") -> None:
         """Nodes with feeds join; none feeds anything yet."""
         for name in names:
-            self.turn(AddNode(NodeName(name)))
+            self.turn(AddNode(NodeName(name), actor=OPERATOR))
             self.hello(name, source=source)
             self.feeds(name)
 
     def feed(self, *names: str, copies: int | None = None, source: str | None = None) -> list[Product]:
         """Products are added; returns them."""
         products = [ProductName(name) for name in names]
-        self.ask(AddProducts(tuple(NewProduct(name, source, copies) for name in products)))
+        self.ask(AddProducts(tuple(NewProduct(name, source, copies) for name in products), actor=OPERATOR))
         return [self.state.products[name] for name in products]
 
     def feeds(self, node: str, **states: str) -> None:
@@ -205,7 +206,7 @@ class Farm:
     def deploy(self, name: str = "echo", *, replicas: int = 1, digest: str = "sha256:1", **policy: Any) -> Deployment:
         """Deploy without waiting for anything."""
         chosen = Policy(**policy)
-        self.ask(Deploy(DeploymentName(name), digest, f"{{{digest}}}", chosen, replicas=replicas))
+        self.ask(Deploy(DeploymentName(name), digest, f"{{{digest}}}", chosen, replicas=replicas, actor=OPERATOR))
         return self.state.deployments[DeploymentName(name)]
 
     def run_all(self) -> None:
@@ -243,7 +244,9 @@ class Farm:
         """Submit tasks in one command; returns the live ones."""
         chosen = TaskOptions(**options) if options else None
         new = tuple(NewTask(DeploymentName(name), b"{}", priority, chosen) for _ in range(count))
-        answers = self.ask(SubmitTasks(new, self.journal.find_keys([options.get("idempotency_key", "")])))
+        answers = self.ask(
+            SubmitTasks(new, self.journal.find_keys([options.get("idempotency_key", "")]), actor=OPERATOR)
+        )
         for answer in answers:
             if isinstance(answer, FarmError):
                 raise answer

@@ -7,7 +7,7 @@ import pytest
 from agentfarm.errors import InvalidRequest, NotFound
 from controller.core.commands import NodeBeat, StartDrain, Uncordon
 from controller.core.lives import NodeState, Outcome, ReplicaState
-from controller.core.model import Drain, NodeName
+from controller.core.model import OPERATOR, Drain, NodeName
 from tests.unit.core.farm import LEASED, Farm, big
 
 N1, N2 = NodeName("n1"), NodeName("n2")
@@ -19,7 +19,7 @@ def farm() -> Farm:
 
 
 def drain(farm: Farm, node: NodeName = N1, deadline_s: float = 60.0) -> Drain:
-    farm.ask(StartDrain(node, deadline_s, "kernel"))
+    farm.ask(StartDrain(node, deadline_s, "kernel", actor=OPERATOR))
     found = farm.state.nodes[node].drain
     assert found is not None
     return found
@@ -101,7 +101,7 @@ def test_undrain_keeps_what_has_not_moved_and_takes_back_its_successor(farm: Far
     farm.node("n2")
     drain(farm)
     [old, _new] = farm.replicas()
-    farm.ask(Uncordon(N1))
+    farm.ask(Uncordon(N1, actor=OPERATOR))
     farm.run_all()
     assert farm.replicas() == [old]
     assert old.state is ReplicaState.RUNNING
@@ -171,9 +171,9 @@ def test_drain_of_a_node_that_was_lost_waits_for_the_processes_it_still_has(farm
 def test_drain_into_the_past_or_of_nobody_is_refused(farm: Farm) -> None:
     farm.node("n1")
     with pytest.raises(InvalidRequest):
-        farm.ask(StartDrain(N1, -1.0))
+        farm.ask(StartDrain(N1, -1.0, actor=OPERATOR))
     with pytest.raises(NotFound):
-        farm.ask(StartDrain(NodeName("n9"), 1.0))
+        farm.ask(StartDrain(NodeName("n9"), 1.0, actor=OPERATOR))
 
 
 def test_takeovers_for_a_drain_are_few_at_once(farm: Farm) -> None:

@@ -10,7 +10,7 @@ from agentfarm.errors import NotFound
 from controller.core.agents.placement import Reason
 from controller.core.commands import CancelTask, Cordon, Scale, StartDrain
 from controller.core.lives import Outcome, ReplicaState
-from controller.core.model import DeploymentName, NodeName, Policy, ReplicaId, TaskId
+from controller.core.model import OPERATOR, DeploymentName, NodeName, Policy, ReplicaId, TaskId
 from controller.explain.deployments import DeploymentCause, explain_deployment, plan_replicas
 from controller.explain.drains import plan_drain
 from controller.explain.nodes import NodeFit
@@ -32,7 +32,7 @@ def test_pending_replica_is_explained_by_every_node_and_every_reason(farm: Farm)
     farm.node("full", memory_mib=100)
     farm.node("shut")
     farm.node("gone")
-    farm.ask(Cordon(NodeName("shut"), "disk"))
+    farm.ask(Cordon(NodeName("shut"), "disk", actor=OPERATOR))
     farm.silent.add("gone")
     farm.wait(9)
     farm.deploy(resources=big(200), capabilities=("questdb",))
@@ -57,12 +57,12 @@ def test_task_is_explained_by_what_it_waits_for(farm: Farm) -> None:
     assert because(first.id) == "attempt 1 is at replica 1 on n1"
     assert because(second.id) == "every replica is busy"
     assert explain_task(farm.state, third.id, farm.now).ahead == 1
-    farm.ask(CancelTask(first.id))
+    farm.ask(CancelTask(first.id, actor=OPERATOR))
     assert "asked to stop" in because(first.id)
     farm.end(first, Outcome.CANCELLED)
     farm.end(second, Outcome.FAILED, "ValueError")
     assert "failed 1 times; the next attempt is in" in because(second.id)
-    farm.ask(Scale(ECHO, 0))
+    farm.ask(Scale(ECHO, 0, actor=OPERATOR))
     farm.end(third)
     farm.run_all()
     [fourth] = farm.submit()
@@ -108,7 +108,7 @@ def test_plan_of_a_scale_comes_true(farm: Farm) -> None:
     deployment = farm.deploy(replicas=1, resources=big(400))
     farm.run_all()
     plan = plan_replicas(farm.state, ECHO, deployment.versions[1].policy, 4)
-    farm.ask(Scale(ECHO, 4))
+    farm.ask(Scale(ECHO, 4, actor=OPERATOR))
     placed = {r.seat: r.node for r in farm.replicas() if r.node is not None and r.seat > 0}
     assert {seat.seat: seat.node for seat in plan.placed} == placed
     assert list(plan.refused) == [r.seat for r in farm.replicas() if r.node is None]
@@ -121,7 +121,7 @@ def test_plan_of_a_drain_names_each_replica_and_whether_it_fits(farm: Farm) -> N
     plan = plan_drain(farm.state, [NodeName("n1")])
     assert [(move.seat, move.target) for move in plan.replicas] == [(0, "n2"), (1, None)]
     assert plan.fits is False
-    farm.ask(StartDrain(NodeName("n1"), 60.0))
+    farm.ask(StartDrain(NodeName("n1"), 60.0, actor=OPERATOR))
     assert [r.node for r in farm.replicas() if r.node != "n1"] == ["n2"]
 
 

@@ -18,7 +18,7 @@ from controller.core.commands import (
     Uncordon,
 )
 from controller.core.lives import NodeState, Outcome, ReplicaState
-from controller.core.model import Limits, NodeName, ReplicaId, TaskId, Token
+from controller.core.model import FARM, OPERATOR, Actor, Limits, NodeName, ReplicaId, TaskId, Token, node_actor
 from controller.core.transition import AckBeat, CloseSession, SetDesired
 from tests.unit.core.farm import ECHO, LEASED, Farm, big
 
@@ -224,27 +224,27 @@ def test_generation_of_a_nodes_list_grows_across_restarts(farm: Farm) -> None:
 
 def test_nothing_is_placed_on_a_cordoned_node_and_what_runs_stays(farm: Farm) -> None:
     farm.service()
-    farm.ask(Cordon(N1, "disk"))
+    farm.ask(Cordon(N1, "disk", actor=OPERATOR))
     farm.deploy(replicas=2)
     assert [replica.state for replica in farm.replicas()] == [ReplicaState.RUNNING, ReplicaState.PENDING]
     [task] = farm.submit()
     assert task.state is LEASED, "what runs there still works"
-    farm.ask(Uncordon(N1))
+    farm.ask(Uncordon(N1, actor=OPERATOR))
     assert [replica.node for replica in farm.replicas()] == ["n1", "n1"]
 
 
 def test_only_a_node_that_is_gone_can_be_forgotten(farm: Farm) -> None:
     farm.service()
     with pytest.raises(Conflict):
-        farm.ask(ForgetNode(N1))
+        farm.ask(ForgetNode(N1, actor=OPERATOR))
     farm.silent.add("n1")
     farm.wait(9)
-    farm.ask(ForgetNode(N1))
+    farm.ask(ForgetNode(N1, actor=OPERATOR))
     assert N1 not in farm.state.nodes
     with pytest.raises(Forbidden):
         farm.hello("n1")
     with pytest.raises(NotFound):
-        farm.ask(Cordon(N1))
+        farm.ask(Cordon(N1, actor=OPERATOR))
 
 
 def test_results_of_a_forgotten_node_are_dropped(farm: Farm) -> None:
@@ -252,7 +252,7 @@ def test_results_of_a_forgotten_node_are_dropped(farm: Farm) -> None:
     farm.service()
     farm.silent.add("n1")
     farm.wait(9)
-    farm.ask(ForgetNode(N1))
+    farm.ask(ForgetNode(N1, actor=OPERATOR))
     farm.turn(AttemptsEnded(N1, 1, (AttemptResult(TaskId(1), Token(5), Outcome.SUCCEEDED),)))
     assert not farm.out.effects
 
@@ -261,13 +261,25 @@ def test_cancel_reaches_an_attempt_only_where_it_is_heard(farm: Farm) -> None:
     farm.service()
     [task] = farm.submit()
     farm.turn(NodeStreamEnded(N1, farm.state.nodes[N1].session))
-    farm.ask(CancelTask(task.id))
+    farm.ask(CancelTask(task.id, actor=OPERATOR))
     assert not farm.cancelled("requested")
     farm.hello("n1", **farm.holding("n1"))
     assert farm.cancelled("requested") == {task.token}
 
 
 # ------------------------------------------------------------------ failures are remembered, for a while
+
+
+def test_each_event_names_who_made_it_happen(farm: Farm) -> None:
+    farm.service("n1")
+    farm.ask(Cordon(N1, "disk", actor=Actor("account/ada")))
+    farm.silent.add("n1")
+    farm.wait(5)
+    actors = {event.kind: event.actor for event in farm.tables.events}
+    assert actors["node.added"] == actors["deployment.rollout"] == OPERATOR
+    assert actors["node.cordoned"] == "account/ada"
+    assert actors["replica.running"] == node_actor(N1)
+    assert actors["replica.placed"] == actors["node.unreachable"] == FARM
 
 
 def test_nodes_failures_are_halved_each_minute(farm: Farm) -> None:

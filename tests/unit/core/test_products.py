@@ -14,7 +14,7 @@ from controller.core.agents.placement import Reason, Refusal
 from controller.core.commands import AddNode, AddProducts, Cordon, NewProduct, RemoveProducts, StartDrain, Uncordon
 from controller.core.lives import NodeState
 from controller.core.market.products import Assignment, Feeder, Wanted, assign, refusals
-from controller.core.model import COPIES_MAX, NodeName, ProductName
+from controller.core.model import COPIES_MAX, OPERATOR, NodeName, ProductName
 from tests.unit.core.farm import Farm
 
 N1, N2, N3 = NodeName("n1"), NodeName("n2"), NodeName("n3")
@@ -177,7 +177,7 @@ def test_node_without_a_feed_is_told_nothing_of_products(farm: Farm) -> None:
 
 def test_what_a_node_feeds_by_its_own_settings_is_a_copy(farm: Farm) -> None:
     farm.feeding("n1")
-    farm.turn(AddNode(N2))
+    farm.turn(AddNode(N2, actor=OPERATOR))
     farm.hello("n2", own=("BTC-USD",))
     [btc] = farm.feed("BTC-USD")
     assert btc.nodes == set()
@@ -232,7 +232,7 @@ def test_drained_node_feeds_until_its_successor_is_good(farm: Farm) -> None:
     farm.feeding("n1", "n2")
     farm.feed("BTC-USD")
     farm.feeds("n1")
-    farm.ask(StartDrain(N1, 60.0))
+    farm.ask(StartDrain(N1, 60.0, actor=OPERATOR))
     drain = farm.state.nodes[N1].drain
     assert drain is not None
     assert farm.state.products[BTC].nodes == {"n1", "n2"}
@@ -249,7 +249,7 @@ def test_drain_gives_a_product_up_at_its_deadline_when_nobody_takes_it(farm: Far
     farm.feeding("n1")
     farm.feed("BTC-USD")
     farm.feeds("n1")
-    farm.ask(StartDrain(N1, 10.0))
+    farm.ask(StartDrain(N1, 10.0, actor=OPERATOR))
     drain = farm.state.nodes[N1].drain
     assert drain is not None
     assert [event.severity for event in farm.told("product.unplaced")] == ["warning"]
@@ -258,7 +258,7 @@ def test_drain_gives_a_product_up_at_its_deadline_when_nobody_takes_it(farm: Far
     farm.wait(1)
     assert farm.desired("n1").products == ()
     assert (drain.is_forced, drain.is_complete) == (True, True)
-    farm.ask(Uncordon(N1))
+    farm.ask(Uncordon(N1, actor=OPERATOR))
     assert farm.desired("n1").products == ("BTC-USD",)
 
 
@@ -266,7 +266,7 @@ def test_drain_does_not_wait_for_a_silent_feed_beyond_its_deadline(farm: Farm) -
     farm.feeding("n1", "n2")
     farm.feed("BTC-USD")
     farm.feeds("n1")
-    farm.ask(StartDrain(N1, 10.0))
+    farm.ask(StartDrain(N1, 10.0, actor=OPERATOR))
     farm.feeds("n2")
     drain = farm.state.nodes[N1].drain
     assert drain is not None
@@ -279,8 +279,8 @@ def test_undrain_keeps_the_feed_that_is_good(farm: Farm) -> None:
     farm.feeding("n1", "n2")
     farm.feed("BTC-USD")
     farm.feeds("n1")
-    farm.ask(StartDrain(N1, 60.0))
-    farm.ask(Uncordon(N1))
+    farm.ask(StartDrain(N1, 60.0, actor=OPERATOR))
+    farm.ask(Uncordon(N1, actor=OPERATOR))
     assert farm.state.products[BTC].nodes == {"n1"}
     assert farm.desired("n2").products == ()
 
@@ -288,7 +288,7 @@ def test_undrain_keeps_the_feed_that_is_good(farm: Farm) -> None:
 def test_cordoned_node_keeps_its_products_and_gets_no_new_ones(farm: Farm) -> None:
     farm.feeding("n1", "n2")
     farm.feed("BTC-USD")
-    farm.ask(Cordon(N1))
+    farm.ask(Cordon(N1, actor=OPERATOR))
     farm.feed("ETH-USD", "SOL-USD")
     assert farm.state.nodes[N1].assigned == {"BTC-USD"}
     assert farm.state.nodes[N2].assigned == {"ETH-USD", "SOL-USD"}
@@ -310,7 +310,7 @@ def test_new_controller_waits_for_the_word_of_feeds_before_a_drained_node_stops(
     farm.feeding("n1", "n2")
     farm.feed("BTC-USD")
     farm.feeds("n1")
-    farm.ask(StartDrain(N1, 60.0))
+    farm.ask(StartDrain(N1, 60.0, actor=OPERATOR))
     farm.restart()
     for name in ("n1", "n2"):
         farm.hello(name, source="a")
@@ -333,10 +333,10 @@ def test_fewer_copies_give_up_the_worse_ones(farm: Farm) -> None:
 def test_removed_products_are_fed_no_more(farm: Farm) -> None:
     farm.feeding("n1")
     farm.feed("BTC-USD", "ETH-USD")
-    farm.ask(RemoveProducts((BTC, BTC)))
+    farm.ask(RemoveProducts((BTC, BTC), actor=OPERATOR))
     assert farm.desired("n1").products == ("ETH-USD",)
     with pytest.raises(NotFound) as refused:
-        farm.ask(RemoveProducts((ETH, ProductName("BTC-EUR"))))
+        farm.ask(RemoveProducts((ETH, ProductName("BTC-EUR")), actor=OPERATOR))
     assert refused.value.data["known"] == ["ETH-USD"]
     assert ETH in farm.state.products, "all or none"
 
@@ -344,7 +344,7 @@ def test_removed_products_are_fed_no_more(farm: Farm) -> None:
 def test_adding_again_changes_nothing(farm: Farm) -> None:
     farm.feeding("n1")
     farm.feed("BTC-USD")
-    assert farm.ask(AddProducts((NewProduct(BTC, "", 1), NewProduct(BTC)))) == []
+    assert farm.ask(AddProducts((NewProduct(BTC, "", 1), NewProduct(BTC)), actor=OPERATOR)) == []
     assert len(farm.told("product.added")) == 1
 
 
@@ -391,7 +391,7 @@ def test_replicas_follow_their_data_when_its_node_is_drained(farm: Farm) -> None
     farm.feed("BTC-USD")
     farm.deploy(replicas=1, products=("BTC-USD",))
     farm.run_all()
-    farm.ask(StartDrain(N1, 60.0))
+    farm.ask(StartDrain(N1, 60.0, actor=OPERATOR))
     [heir] = [it for it in farm.replicas() if it.node != "n1"]
     assert farm.state.products[BTC].nodes == {"n1", heir.node}
 

@@ -6,7 +6,7 @@ import pytest
 
 from controller.core.commands import AttemptResult, AttemptsEnded, CancelTask, Remove, StartDrain
 from controller.core.lives import Outcome, ReplicaState, TaskState
-from controller.core.model import Limits, NodeName, Replica, Task, Token
+from controller.core.model import OPERATOR, Limits, NodeName, Replica, Task, Token
 from controller.core.tasks.dispatch import room_at
 from controller.core.tasks.life import GIVEN_BACK
 from controller.explain.replicas import explain_replica
@@ -182,10 +182,10 @@ def test_a_late_answer_to_a_recall_is_refused_like_any_other() -> None:
 
 def test_what_is_being_cancelled_is_not_recalled_and_ends_when_it_is_given_back() -> None:
     farm, _, [_, *waiting] = parked()
-    farm.ask(CancelTask(waiting[0].id))
+    farm.ask(CancelTask(waiting[0].id, actor=OPERATOR))
     farm.wait(WAIT_S)
     assert waiting[0].token not in farm.recalled()
-    farm.ask(CancelTask(waiting[1].id))
+    farm.ask(CancelTask(waiting[1].id, actor=OPERATOR))
     give_back(farm, waiting[1:])
     assert farm.finished(waiting[1]).state is TaskState.CANCELLED
 
@@ -193,7 +193,7 @@ def test_what_is_being_cancelled_is_not_recalled_and_ends_when_it_is_given_back(
 def test_what_waits_at_a_draining_node_is_recalled_too() -> None:
     farm, busy, [_, *waiting] = parked()
     farm.node("n3")
-    farm.turn(StartDrain(NodeName("n1"), 600.0))
+    farm.turn(StartDrain(NodeName("n1"), 600.0, actor=OPERATOR))
     farm.wait(WAIT_S)
     assert busy.is_retiring or busy.state is ReplicaState.RUNNING
     assert farm.recalled() == {task.token for task in waiting}
@@ -226,7 +226,7 @@ def test_slots_that_get_on_do_the_work_behind_one_that_does_not() -> None:
 
 def test_work_of_a_removed_agent_is_left_where_it_is() -> None:
     farm, busy, [first, *waiting] = parked()
-    farm.ask(Remove(busy.deployment))
+    farm.ask(Remove(busy.deployment, actor=OPERATOR))
     farm.wait(5.0)
     assert not farm.recalled()
     assert all(task.id in farm.state.tasks for task in [first, *waiting])

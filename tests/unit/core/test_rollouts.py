@@ -7,7 +7,7 @@ import pytest
 from agentfarm.errors import Conflict, InvalidRequest, NotFound
 from controller.core.commands import Remove, Rollback, Scale, StartDrain
 from controller.core.lives import ReplicaState
-from controller.core.model import Limits, NodeName, Rollout
+from controller.core.model import OPERATOR, Limits, NodeName, Rollout
 from tests.unit.core.farm import ECHO, LEASED, Farm, big
 
 
@@ -56,8 +56,8 @@ def test_new_version_takes_over_seat_by_seat(farm: Farm) -> None:
 def test_surge_counts_takeovers_wherever_their_seats_are(farm: Farm) -> None:
     farm.service("n1", "n2", "n3", "n4", replicas=4)
     homes = {replica.seat: replica.node for replica in farm.replicas()}
-    farm.ask(StartDrain(NodeName(str(homes[3])), 60.0))
-    farm.ask(StartDrain(NodeName(str(homes[1])), 60.0))
+    farm.ask(StartDrain(NodeName(str(homes[3])), 60.0, actor=OPERATOR))
+    farm.ask(StartDrain(NodeName(str(homes[1])), 60.0, actor=OPERATOR))
     starting = [replica.seat for replica in farm.replicas() if replica.state is ReplicaState.STARTING]
     assert starting == [3], "one of four at once"
 
@@ -181,13 +181,13 @@ def test_halted_deployment_is_tried_again_by_a_scale_and_says_so(farm: Farm) -> 
     farm.node("n1")
     deployment = farm.deploy(replicas=1)
     farm.report(farm.replicas()[0], ReplicaState.FAILED, "import_failed", "Traceback …")
-    farm.ask(Scale(ECHO, 2))
+    farm.ask(Scale(ECHO, 2, actor=OPERATOR))
     assert not deployment.is_halted
     assert (rollout(farm).state, rollout(farm).reason) == ("progressing", "")
     farm.report(farm.replicas()[0], ReplicaState.FAILED, "import_failed", "again")
     assert deployment.is_halted
     assert rollout(farm).state == "failed"
-    farm.ask(Scale(ECHO, 1))
+    farm.ask(Scale(ECHO, 1, actor=OPERATOR))
     farm.run_all()
     assert (deployment.version, rollout(farm).state) == (1, "complete")
 
@@ -196,7 +196,7 @@ def test_scale_to_nothing_ends_a_halt_as_well(farm: Farm) -> None:
     farm.node("n1")
     deployment = farm.deploy(replicas=1)
     farm.report(farm.replicas()[0], ReplicaState.FAILED, "import_failed")
-    farm.ask(Scale(ECHO, 0))
+    farm.ask(Scale(ECHO, 0, actor=OPERATOR))
     farm.run_all()
     assert not deployment.is_halted
     assert rollout(farm).state == "complete"
@@ -244,7 +244,7 @@ def test_retired_newcomer_that_fails_blames_nobody(farm: Farm) -> None:
     farm.service(replicas=2)
     farm.deploy(replicas=2, digest="sha256:2")
     new = next(r for r in farm.replicas() if r.version == 2)
-    farm.ask(Scale(ECHO, 0))
+    farm.ask(Scale(ECHO, 0, actor=OPERATOR))
     farm.report(new, ReplicaState.FAILED, "crash_loop")
     assert rollout(farm).state == "complete", "nothing is wanted, so all of it runs"
     assert farm.state.deployments[ECHO].seat_failures == {}
@@ -259,7 +259,7 @@ def test_rollback_goes_to_the_newest_earlier_version_that_ran(farm: Farm) -> Non
     farm.report(next(r for r in farm.replicas() if r.version == 2), ReplicaState.FAILED, "import_failed")
     farm.deploy(digest="sha256:3")
     farm.run_all()
-    answer = farm.ask(Rollback(ECHO))
+    answer = farm.ask(Rollback(ECHO, actor=OPERATOR))
     assert (answer.version, answer.is_changed) == (1, True)
     farm.run_all()
     assert newcomers(farm, 1) == [0]
@@ -269,10 +269,10 @@ def test_rollback_goes_to_the_newest_earlier_version_that_ran(farm: Farm) -> Non
 def test_rollback_without_an_earlier_version_is_refused(farm: Farm) -> None:
     farm.service()
     with pytest.raises(Conflict, match="no earlier version"):
-        farm.ask(Rollback(ECHO))
+        farm.ask(Rollback(ECHO, actor=OPERATOR))
     with pytest.raises(NotFound, match="no version 7"):
-        farm.ask(Rollback(ECHO, 7))
-    assert farm.ask(Rollback(ECHO, 1)).is_changed is False
+        farm.ask(Rollback(ECHO, 7, actor=OPERATOR))
+    assert farm.ask(Rollback(ECHO, 1, actor=OPERATOR)).is_changed is False
 
 
 # ------------------------------------------------------------------ scale and remove
@@ -280,10 +280,10 @@ def test_rollback_without_an_earlier_version_is_refused(farm: Farm) -> None:
 
 def test_scale_up_and_down(farm: Farm) -> None:
     farm.service(replicas=1)
-    farm.ask(Scale(ECHO, 4))
+    farm.ask(Scale(ECHO, 4, actor=OPERATOR))
     farm.run_all()
     assert [r.seat for r in farm.replicas()] == [0, 1, 2, 3]
-    farm.ask(Scale(ECHO, 2))
+    farm.ask(Scale(ECHO, 2, actor=OPERATOR))
     farm.run_all()
     assert [r.seat for r in farm.replicas()] == [0, 1]
 
@@ -291,7 +291,7 @@ def test_scale_up_and_down(farm: Farm) -> None:
 def test_scaled_down_replica_finishes_its_work_first(farm: Farm) -> None:
     farm.service("n1", replicas=2)
     tasks = farm.submit(2)
-    farm.ask(Scale(ECHO, 1))
+    farm.ask(Scale(ECHO, 1, actor=OPERATOR))
     retired = farm.replicas()[1]
     held = next(task for task in tasks if task.replica == retired.id)
     farm.run_all()
@@ -303,22 +303,22 @@ def test_scaled_down_replica_finishes_its_work_first(farm: Farm) -> None:
 
 def test_stale_generation_is_refused(farm: Farm) -> None:
     deployment = farm.service()
-    farm.ask(Scale(ECHO, 2, if_generation=deployment.generation))
+    farm.ask(Scale(ECHO, 2, if_generation=deployment.generation, actor=OPERATOR))
     with pytest.raises(Conflict, match="somebody changed it"):
-        farm.ask(Scale(ECHO, 3, if_generation=deployment.generation - 1))
+        farm.ask(Scale(ECHO, 3, if_generation=deployment.generation - 1, actor=OPERATOR))
 
 
 def test_impossible_counts_are_refused(farm: Farm) -> None:
     farm.service()
     with pytest.raises(InvalidRequest):
-        farm.ask(Scale(ECHO, -1))
+        farm.ask(Scale(ECHO, -1, actor=OPERATOR))
     with pytest.raises(InvalidRequest):
-        farm.ask(Scale(ECHO, 10_001))
+        farm.ask(Scale(ECHO, 10_001, actor=OPERATOR))
 
 
 def test_removed_deployment_is_forgotten_when_its_last_replica_is_gone(farm: Farm) -> None:
     farm.service(replicas=2)
-    farm.ask(Remove(ECHO))
+    farm.ask(Remove(ECHO, actor=OPERATOR))
     assert ECHO in farm.state.deployments
     with pytest.raises(Conflict, match="being removed"):
         farm.deploy()

@@ -7,7 +7,7 @@ import pytest
 from controller.core.agents.room import MAKE_ROOM_AFTER_S
 from controller.core.commands import StartDrain
 from controller.core.lives import ReplicaState
-from controller.core.model import NodeName
+from controller.core.model import OPERATOR, NodeName
 from tests.unit.core.farm import ECHO, LEASED, Farm, big
 
 SOON_S = MAKE_ROOM_AFTER_S + 1.5  # and the next look for room
@@ -115,7 +115,7 @@ def test_half_done_rollout_is_taken_back_on_a_full_farm_too(farm: Farm) -> None:
 
 
 def test_drained_replica_does_not_stop_before_its_successor_runs(farm: Farm) -> None:
-    farm.ask(StartDrain(NodeName("n0"), 60.0))
+    farm.ask(StartDrain(NodeName("n0"), 60.0, actor=OPERATOR))
     farm.wait(SOON_S * 2)
     assert running(farm, 1) == [0, 1, 2, 3], "its room is of no use to anybody"
 

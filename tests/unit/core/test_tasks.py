@@ -7,7 +7,7 @@ import pytest
 from agentfarm.errors import FarmError, InvalidRequest, NotFound, StaleToken, Unavailable
 from controller.core.commands import CancelTask, NewTask, Remove, StoreCheckpoint, SubmitTasks
 from controller.core.lives import Outcome, ReplicaState, TaskState
-from controller.core.model import Limits, Task, TaskId, Token
+from controller.core.model import OPERATOR, Limits, Task, TaskId, Token
 from tests.unit.core.farm import ECHO, LEASED, QUEUED, RUNNING, Farm
 
 
@@ -55,7 +55,7 @@ def test_farm_full_of_tasks_refuses_more() -> None:
 def test_each_task_of_one_command_gets_its_own_answer(farm: Farm) -> None:
     farm.service()
     answers = farm.turn(
-        SubmitTasks((NewTask(ECHO, b"1"), NewTask(ECHO, b"2", priority=99), NewTask(ECHO, b"3")))
+        SubmitTasks((NewTask(ECHO, b"1"), NewTask(ECHO, b"2", priority=99), NewTask(ECHO, b"3")), actor=OPERATOR)
     ).answers[0]
     assert isinstance(answers, list)
     assert [isinstance(answer, FarmError) for answer in answers] == [False, True, False]
@@ -68,7 +68,9 @@ def test_same_idempotency_key_gives_the_same_task(farm: Farm) -> None:
     farm.service()
     [task] = farm.submit(idempotency_key="k")
     farm.end(task)
-    again = farm.ask(SubmitTasks((NewTask(ECHO, b"{}", None, task.options),), farm.journal.find_keys(["k"])))
+    again = farm.ask(
+        SubmitTasks((NewTask(ECHO, b"{}", None, task.options),), farm.journal.find_keys(["k"]), actor=OPERATOR)
+    )
     assert again == [task.id]
     assert len(farm.tables.finished) == 1
     assert not farm.state.tasks
@@ -79,7 +81,7 @@ def test_same_key_twice_in_one_turn_is_one_task(farm: Farm) -> None:
     [first] = farm.submit(idempotency_key="a")
     new = NewTask(ECHO, b"{}", None, first.options)
     known = {"a": first.id}
-    out = farm.turn(SubmitTasks((new, new), known), SubmitTasks((new,), known))
+    out = farm.turn(SubmitTasks((new, new), known, actor=OPERATOR), SubmitTasks((new,), known, actor=OPERATOR))
     assert out.answers == {0: [first.id, first.id], 1: [first.id]}
     assert len(farm.state.tasks) == 1
 
@@ -255,7 +257,7 @@ def test_queue_limit_of_a_retried_task_is_over(farm: Farm) -> None:
 
 
 def cancel(farm: Farm, task: Task) -> TaskState:
-    answer = farm.ask(CancelTask(task.id))
+    answer = farm.ask(CancelTask(task.id, actor=OPERATOR))
     assert isinstance(answer, TaskState)
     return answer
 
@@ -327,7 +329,7 @@ def test_cancel_survives_controller_and_node(farm: Farm) -> None:
 
 def test_cancel_of_a_task_that_is_not_live_is_not_found(farm: Farm) -> None:
     with pytest.raises(NotFound):
-        farm.ask(CancelTask(TaskId(7)))
+        farm.ask(CancelTask(TaskId(7), actor=OPERATOR))
 
 
 # ------------------------------------------------------------------ removal
@@ -336,7 +338,7 @@ def test_cancel_of_a_task_that_is_not_live_is_not_found(farm: Farm) -> None:
 def test_removed_agents_tasks_end(farm: Farm) -> None:
     farm.service()
     running, waiting = farm.submit(2)
-    farm.ask(Remove(ECHO))
+    farm.ask(Remove(ECHO, actor=OPERATOR))
     assert farm.finished(waiting).state is TaskState.CANCELLED
     farm.end(running)
     assert farm.finished(running).state is TaskState.SUCCEEDED
@@ -348,7 +350,7 @@ def test_removed_agents_tasks_end(farm: Farm) -> None:
 def test_attempt_of_a_removed_agent_is_not_tried_again(farm: Farm, outcome: Outcome, error: str) -> None:
     farm.service()
     [task] = farm.submit()
-    farm.ask(Remove(ECHO))
+    farm.ask(Remove(ECHO, actor=OPERATOR))
     farm.end(task, outcome, error)
     assert farm.finished(task).state is TaskState.CANCELLED
     farm.run_all()
@@ -358,7 +360,7 @@ def test_attempt_of_a_removed_agent_is_not_tried_again(farm: Farm, outcome: Outc
 def test_removed_agent_takes_no_task(farm: Farm) -> None:
     farm.service()
     [_] = farm.submit()
-    farm.ask(Remove(ECHO))
+    farm.ask(Remove(ECHO, actor=OPERATOR))
     with pytest.raises(NotFound):
         farm.submit()
 
@@ -368,7 +370,7 @@ def test_removed_agent_takes_no_task(farm: Farm) -> None:
 
 def checkpoint(task: Task, token: Token | None, thread: str = "") -> StoreCheckpoint:
     assert token is not None
-    return StoreCheckpoint(task.id, token, thread or f"task-{task.id}", "", "c1", "", b"state")
+    return StoreCheckpoint(task.id, token, thread or f"task-{task.id}", "", "c1", "", b"state", actor=OPERATOR)
 
 
 def test_checkpoint_is_stored_under_a_valid_token_and_dropped_with_its_task(farm: Farm) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from controller.core.commands import StartDrain
 from controller.core.lives import Outcome, ReplicaState
-from controller.core.model import NodeName
+from controller.core.model import OPERATOR, NodeName
 from tests.unit.core.farm import ECHO, LEASED, QUEUED, Farm
 
 DAY_S = 86_400.0
@@ -39,7 +39,7 @@ def test_seat_waits_no_longer_than_its_longest_backoff(jump_s: float) -> None:
 def test_drain_is_forced_within_its_time_though_the_clock_went_back() -> None:
     farm = Farm()
     farm.service()
-    farm.ask(StartDrain(NodeName("n1"), 20.0))
+    farm.ask(StartDrain(NodeName("n1"), 20.0, actor=OPERATOR))
     farm.restart(clock_jump_s=-DAY_S)
     farm.hello("n1", **farm.holding("n1"))
     farm.wait(20.25)

@@ -42,6 +42,8 @@ def test_events_tell_the_story(farmctl: Farmctl, farm: ServedFarm) -> None:
     assert "deployment.complete" in ran.out
     events = [json.loads(line) for line in farmctl("events", "--json", "-n", "3").out.splitlines()]
     assert len(events) == 3
+    assert {event["actor"] for event in events} <= {"operator", "farm", "node/node-1", "node/node-2"}
+    assert "echo: version 1 is rolled out (by operator)" in ran.out
     assert events[0]["id"] < events[2]["id"]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from controller.core.commands import ReplicaNews, ReplicasReported, Tick, Uncordon
 from controller.core.lives import ReplicaState
+from controller.core.model import OPERATOR
 from farmctl.api.session import Session
 from tests.unit.farmctl.conftest import Ran, ServedFarm
 
@@ -110,7 +111,9 @@ def test_drain_ended_by_somebody_is_exit_5(farmctl: Farmctl, farm: ServedFarm, m
     node = farm.small.nodes["node-1"]
     node.stays_silent = True
     monkeypatch.setattr(
-        Session, "sleep", lambda session, seconds: farm.do(lambda: farm.small.engine.do(Uncordon(node.name)))
+        Session,
+        "sleep",
+        lambda session, seconds: farm.do(lambda: farm.small.engine.do(Uncordon(node.name, actor=OPERATOR))),
     )
     assert farmctl("drain", "node-1").code == 5
 

@@ -36,6 +36,7 @@ from controller.core.commands import (
 from controller.core.decide import decide
 from controller.core.lives import Outcome, ProductState, ReplicaState, TaskState
 from controller.core.model import (
+    OPERATOR,
     DeploymentName,
     FarmState,
     Instant,
@@ -135,7 +136,7 @@ class SmallNode:
 
     def join(self, memory_mib: int = 4096) -> None:
         self.engine.nodes[self.name] = self
-        self.engine.do(AddNode(self.name))
+        self.engine.do(AddNode(self.name, actor=OPERATOR))
         self.engine.do(NodeJoined(
             self.name, self.session, "0.1.0", 4000, memory_mib, 0, {"rack": "a"}, frozenset(),
             frozenset({"BTC-USD"}), Measured(memory_mib, 10, 1000, 120, 5, "simulated"), (), frozenset(), frozenset(),
@@ -337,7 +338,9 @@ class SmallFarm:
 
     def deploy(self, agent: str, digest: str = DIGEST, replicas: int | None = None) -> None:
         spec = AgentSpec(name=agent, retries={"max_attempts": 2, "backoff_s": 0.0})
-        self.engine.do(Deploy(DeploymentName(agent), digest, spec.canonical_json(), policy_of(spec), replicas))
+        self.engine.do(
+            Deploy(DeploymentName(agent), digest, spec.canonical_json(), policy_of(spec), replicas, actor=OPERATOR)
+        )
 
     async def settle(self, steps: int = 20) -> None:
         """Let what was set off happen."""
