@@ -9,8 +9,8 @@
 
 Every service keeps the promises of tests/service_contract.py: `start` and `stop` are safe twice, `stop` also unstarted
 and while another call stops already; after `stop` none of its tasks runs. A task that dies of an exception takes its
-service down, loudly: the loop's exception handler reports it, the service's other tasks are cancelled, `wait` raises
-what killed it, and so does that of the service's owner.
+service down, loudly: the loop's exception handler reports it, and `wait` raises what killed it, also that of the
+service's owner, up to the program, which then stops everything in order.
 
 No task of the farm is started elsewhere: tests/unit/test_tasks_have_owners.py. What lost: asyncio.TaskGroup, which must
 be entered and left in one task, so each service would need one more, that only waits.
@@ -160,7 +160,6 @@ class Service:
         if self.failure is not None or self._phase is not _Phase.UP:
             return
         self.failure = problem
-        self._tasks.cancel()
         self._is_over.set()
         if self._owner is not None:
             self._owner._die(problem)

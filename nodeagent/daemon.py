@@ -15,6 +15,7 @@ import grpc
 from agentfarm.errors import Conflict, InvalidRequest
 from agentfarm.files import FileLock, Locked, write_private
 from agentfarm.identity import Identity
+from agentfarm.service import Service, first_of
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.core.outgoing import Outgoing
 from nodeagent.link.calls import Calls
@@ -42,10 +43,11 @@ LAST_WORDS_S: Final = 2.0
 """How long a stopping daemon waits for the controller to acknowledge its last results."""
 
 
-class Daemon:
-    """One node. `run` until `stop` is called."""
+class Daemon(Service):
+    """One node. `run` until `ask_to_stop` is called."""
 
     def __init__(self, settings: NodeSettings, version: str) -> None:
+        super().__init__("node")
         self._version = version
         self._settings = settings
         self._folder = settings.data_dir
@@ -88,40 +90,38 @@ class Daemon:
         self.link = Link(peer, self, self.outgoing, wake, self.calls)
         self.renewal = Renewal(self._identity_folder, self.identity, self.calls, runtime)
         self.metrics = MetricsServer(self)
+        self.own(self.supervisor)
 
     async def run(self) -> None:
-        """Serve until told to stop; then stop in order."""
-        parts: list[asyncio.Task[None]] = []
+        """Serve until asked to stop; then stop in order. Raises what killed a part."""
         try:
-            await self.storage.start(self.outbox)
-            await self.supervisor.start()
-            await self.metrics.start(self._settings.metrics_host, self._settings.metrics_port)
-            self._tell_where()
-            log.info("node.started", node=self.identity.name, pid=os.getpid(), controller=self._address,
-                     metrics_port=self.metrics.port)  # fmt: skip
-            loop = asyncio.get_running_loop()
-            parts = [
-                loop.create_task(self.link.run(), name="link"),
-                loop.create_task(self.market.run(), name="market"),
-                loop.create_task(self.market_reports.run(), name="market reports"),
-                loop.create_task(self.renewal.run(), name="renewal"),
-            ]
-            stopping = loop.create_task(self._stopping.wait())
-            done, _ = await asyncio.wait((*parts, stopping), return_when=asyncio.FIRST_COMPLETED)
-            for part in done - {stopping}:
-                part.result()  # none of them ends by itself: this raises what ended it
+            await self.start()
+            ended = await first_of(self._stopping.wait(), self.wait())
+            ended.result()
         finally:
-            await self._stop(parts)
+            await self.stop()
 
-    def stop(self) -> None:
-        """Stop; called again, stop at once."""
+    async def _begin(self) -> None:
+        await self.storage.start(self.outbox)
+        await self.supervisor.start()
+        await self.metrics.start(self._settings.metrics_host, self._settings.metrics_port)
+        self._tell_where()
+        log.info("node.started", node=self.identity.name, pid=os.getpid(), controller=self._address,
+                 metrics_port=self.metrics.port)  # fmt: skip
+        self.run_task(self.link.run(), name="link")
+        self.run_task(self.market.run(), name="market")
+        self.run_task(self.market_reports.run(), name="market reports")
+        self.run_task(self.renewal.run(), name="renewal")
+
+    def ask_to_stop(self) -> None:
+        """End `run`; asked again, end at once."""
         if self._stopping.is_set():
             log.info("node.hurried")
             if self._settings.stop_replicas_on_exit:
                 self.supervisor.hurry()
         self._stopping.set()
 
-    async def _stop(self, parts: list[asyncio.Task[None]]) -> None:
+    async def _finish(self) -> None:
         """Attempts end first, while their results can still be told; the stream, which proves us alive, ends last."""
         log.info("node.stopping", stop_replicas=self._settings.stop_replicas_on_exit)
         await self.supervisor.stop(with_replicas=self._settings.stop_replicas_on_exit)
@@ -132,12 +132,10 @@ class Daemon:
                     emptied = asyncio.Event()
                     self.outbox.when_empty(emptied.set)
                     await emptied.wait()
-        self.relay.stop()
+        await self.relay.stop()
         await self.logs.stop()
         await self.questions.stop()
-        for part in parts:
-            part.cancel()
-        await asyncio.gather(*parts, return_exceptions=True)
+        await self._tasks.end()
         await self.storage.stop(self.outbox)
         await self.metrics.stop()
         (self._folder / NODE_FILE).unlink(missing_ok=True)

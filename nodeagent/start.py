@@ -75,7 +75,7 @@ async def _serve(settings: NodeSettings, version: str) -> None:
     gc.enable()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, daemon.stop)
+        loop.add_signal_handler(number, daemon.ask_to_stop)
     await daemon.run()
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 import grpc
 
 from agentfarm.backoff import Backoff, backoff_s
+from agentfarm.service import first_of
 from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire.link_pb2_grpc import LinkStub
 from nodeagent.core.heartbeat import Heartbeat
@@ -104,7 +105,7 @@ class Link:
         self._calls = calls
         self._lease = Lease(asyncio.get_running_loop(), self._lease_is_over)
         self._heartbeat = Heartbeat(asyncio.get_running_loop(), self._beat, self._proven)
-        self._current: asyncio.Future[None] | None = None
+        self._again = asyncio.Event()
 
     @property
     def round_trip_s(self) -> float:
@@ -142,8 +143,7 @@ class Link:
 
     def reintroduce(self) -> None:
         """The node is not what it said in its Hello any more: say it anew, on a new stream."""
-        if self._current is not None:
-            self._current.cancel()
+        self._again.set()
 
     # -------------------------------------------------------------- one stream
 
@@ -170,6 +170,7 @@ class Link:
             async with asyncio.timeout(WELCOME_TIMEOUT_S):
                 await call.wait_for_connection()
                 sent_at = asyncio.get_running_loop().time()
+                self._again.clear()
                 hello = self._node.hello()
                 hello.protocol, hello.daemon_epoch = PROTOCOL, self.epoch
                 self._outgoing.open(self._node.waiting_results())
@@ -197,19 +198,11 @@ class Link:
         interval_s = max(0.05, welcome.beat_interval_ms / 1000)
         silence: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._heartbeat.start(interval_s, lambda silent_s: _give_up(silence, silent_s))
-        parts = [*(asyncio.ensure_future(part) for part in (self._read(call), self._write(call))), silence]
-        self._current = parts[1]
         try:
-            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-            for part in done:
-                if not part.cancelled():  # by reintroduce
-                    part.result()
+            ended = await first_of(self._read(call), self._write(call), _until(silence), self._again.wait())
+            ended.result()
         finally:
             self._heartbeat.stop()
-            for part in parts:
-                part.cancel()
-            self._current = None
-            await asyncio.gather(*parts, return_exceptions=True)
             call.cancel()
 
     async def _read(self, call: Any) -> None:
@@ -262,6 +255,10 @@ class Link:
         if problem != self.problem:
             log.tell(level, "link.failed", {"controller": self._peer.address, "problem": problem})
         self.problem = problem
+
+
+async def _until(silence: asyncio.Future[None]) -> None:
+    await silence
 
 
 def _give_up(silence: asyncio.Future[None], silent_s: float) -> None:

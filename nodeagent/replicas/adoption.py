@@ -28,7 +28,7 @@ class Adoption:
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
-        self._said_hello: dict[int, asyncio.Event] = {}
+        self._said_hello: dict[int, asyncio.Future[None]] = {}
         self._found: list[tuple[Seat, ReplicaProcess]] = []
         self._nobodys: list[ReplicaProcess] = []
 
@@ -45,14 +45,15 @@ class Adoption:
         await asyncio.gather(*(self._settle(seat, process) for seat, process in self._found))
         await asyncio.gather(*(_end(process) for process in self._nobodys))
         if self._found:
-            heard = sum(event.is_set() for event in self._said_hello.values())
+            heard = sum(hello.done() for hello in self._said_hello.values())
             log.info("replicas.found", replicas=heard, silent=len(self._found) - heard)
         self._said_hello.clear()
 
     def hello(self, replica_id: int) -> None:
         """A replica said what it has in hand."""
-        if (event := self._said_hello.get(replica_id)) is not None:
-            event.set()
+        hello = self._said_hello.get(replica_id)
+        if hello is not None and not hello.done():
+            hello.set_result(None)
 
     def _take_up(self, seat: Seat) -> None:
         if seat.presence is Presence.ENDED:
@@ -61,7 +62,7 @@ class Adoption:
         if process is None:
             seat.start()
         else:
-            self._said_hello[seat.id] = asyncio.Event()
+            self._said_hello[seat.id] = asyncio.get_running_loop().create_future()
             self._found.append((seat, process))
             seat.adopt(process)
 
@@ -75,10 +76,9 @@ class Adoption:
 
     async def _settle(self, seat: Seat, process: ReplicaProcess) -> None:
         """Hear it, or see it gone, or, if it may go on unheard, let it be."""
-        hello = asyncio.ensure_future(self._said_hello[seat.id].wait())
+        hello = self._said_hello[seat.id]
         await asyncio.wait((hello, process.exited), timeout=ADOPT_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         is_silent = not hello.done() and not process.exited.done()
-        hello.cancel()
         if is_silent and seat.spec.exclusive:
             log.warning("replica.killed", replica=seat.name, replica_id=seat.id,
                         why="it is exclusive, and did not say what it has in hand")  # fmt: skip

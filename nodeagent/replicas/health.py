@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from agentfarm.service import Service
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.machine.measure import process_use
 from nodeagent.replicas.logs import bound_rotated
@@ -25,24 +26,19 @@ IDLE_SILENT_MAX_S: Final = 30.0
 WEIGH_EVERY_S: Final = 5.0
 
 
-class Health:
+class Health(Service):
     """Beside the supervisor, which owns the seats."""
 
     def __init__(self, supervisor: Supervisor) -> None:
+        super().__init__("health")
         self._supervisor = supervisor
-        self._task: asyncio.Task[None] | None = None
         self._weighed_at = 0.0
         self._next_weighed = 0
         self.outputs_dropped: dict[int, int] = {}
 
-    def start(self) -> None:
+    async def _begin(self) -> None:
         """Begin to ask."""
-        self._task = asyncio.get_running_loop().create_task(self._watch(), name="health")
-
-    def stop(self) -> None:
-        """Safe twice, and unstarted."""
-        if self._task is not None:
-            self._task.cancel()
+        self.run_task(self._watch())
 
     def pong(self, seat: Seat, pong: Pong) -> None:
         """An answer. One that says the loop is blocked is an answer too, only not a good one."""

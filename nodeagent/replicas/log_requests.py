@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from agentfarm.errors import FarmError
+from agentfarm.service import Tasks
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.core.outgoing import Outgoing
 from nodeagent.core.problems import LinkAway
@@ -23,32 +24,28 @@ class LogStreams:
         self._supervisor = supervisor
         self._calls = calls
         self._outgoing = outgoing
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._tasks = Tasks("logs")
+        self._requests: dict[int, asyncio.Task[None]] = {}
 
     def begin(self, request: wire.LogRequest) -> None:
         """Send what is asked for."""
         number = request.request_id
-        if len(self._tasks) >= STREAMS_MAX:
+        if len(self._requests) >= STREAMS_MAX:
             self._end(number, f"This node sends {STREAMS_MAX} logs already.")
             return
-        task = asyncio.get_running_loop().create_task(
-            self._serve(number, request.replica_id, request.tail_lines, request.follow)
-        )
-        self._tasks[number] = task
-        task.add_done_callback(lambda _: self._tasks.pop(number, None))
+        task = self._tasks.errand(self._serve(number, request.replica_id, request.tail_lines, request.follow))
+        self._requests[number] = task
+        task.add_done_callback(lambda _: self._requests.pop(number, None))
 
     def end(self, request_id: int) -> None:
         """The controller has enough."""
-        task = self._tasks.get(request_id)
+        task = self._requests.get(request_id)
         if task is not None:
             task.cancel()
 
     async def stop(self) -> None:
         """End them all."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.end()
 
     async def _serve(self, number: int, replica_id: int, tail_lines: int, follow: bool) -> None:
         seat = self._supervisor.seats.get(replica_id)

@@ -64,7 +64,7 @@ class ReplicaProcess(asyncio.Protocol):
         self._was_ours = False
         self._word: asyncio.Future[int] = loop.create_future()
         self._pidfd = -1
-        self._ending: asyncio.Task[None] | None = None
+        self._settling: asyncio.TimerHandle | None = None
 
     @classmethod
     def attach(cls, folder: Path, pid: int, ticks: int, on_frame: OnFrame) -> ReplicaProcess:
@@ -80,7 +80,7 @@ class ReplicaProcess(asyncio.Protocol):
     async def connect(self) -> bool:
         """Reach its socket, which it opens early in its life. False when it died before it did."""
         loop = asyncio.get_running_loop()
-        while not self.exited.done() and self._ending is None:
+        while not self.exited.done() and self._settling is None:
             try:
                 sock = connect(self._folder / SOCKET_NAME)
             except OSError:
@@ -136,11 +136,13 @@ class ReplicaProcess(asyncio.Protocol):
     def _gone(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         self._signal_group(signal.SIGKILL)  # children that it left in its session
-        self._ending = asyncio.get_running_loop().create_task(self._end())
+        self._settling = asyncio.get_running_loop().call_later(EXIT_WORD_S, self._end)
+        self._word.add_done_callback(lambda _: self._end())
 
-    async def _end(self) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._word), EXIT_WORD_S)
+    def _end(self) -> None:
+        """The zygote has said how it exited, or says nothing."""
+        if self._settling is not None:
+            self._settling.cancel()
         status = self._word.result() if self._word.done() else read_exit(self._folder, self.pid)
         self.detach()
         if not self.exited.done():

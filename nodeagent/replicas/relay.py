@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
+from agentfarm.backoff import Backoff
 from agentfarm.errors import FarmError, StaleToken
+from agentfarm.service import Tasks
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.core.problems import LinkAway
 from nodeagent.runner.replica import frames
@@ -42,19 +43,16 @@ class Relay:
     def __init__(self, calls: FarmCalls) -> None:
         self._calls = calls
         self._places = asyncio.Semaphore(CALLS_MAX)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks("relay")
 
     def begin(self, seat: Seat, kind: int, body: bytes) -> None:
         """A call of a replica. Its answer goes to the same process, if that still lives."""
         call = frames.read_call(body) if kind == Kind.AGENT_CALL else read_call_0_1(kind, body)
-        task = asyncio.get_running_loop().create_task(self._serve(seat, call))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.errand(self._serve(seat, call))
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Let go of what waits; the replicas call the next daemon again."""
-        for task in self._tasks:
-            task.cancel()
+        await self._tasks.end()
 
     async def _serve(self, seat: Seat, call: AgentCall) -> None:
         process = seat.process
@@ -68,14 +66,13 @@ class Relay:
             parts=call.parts,
         )  # fmt: skip
         process = seat.process
-        wait_s = RETRY_MIN_S
+        backoff = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         while process is seat.process and process is not None:
             try:
                 async with self._places:
                     return Answer.DONE, await self._calls.agent_call(request)
             except LinkAway:
-                await asyncio.sleep(wait_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter
-                wait_s = min(RETRY_MAX_S, wait_s * 2)
+                await asyncio.sleep(backoff.next_s())
             except StaleToken as problem:
                 return Answer.LEASE_LOST, [str(problem).encode()]
             except FarmError as problem:

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from agentfarm.agents.view import SpecView
+from agentfarm.backoff import Backoff
+from agentfarm.files import write_file
+from agentfarm.service import Tasks
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.core.desired import Presence
 from nodeagent.core.problems import LinkAway, StartFailed
@@ -83,7 +86,7 @@ class Seat:
         self._crashes = Crashes()
         self._life: asyncio.Task[None] | None = None
         self._kill_timer: asyncio.TimerHandle | None = None
-        self._abandoned: set[asyncio.Future[Any]] = set()
+        self._tasks = Tasks(f"seat-{self.id}")
 
     @property
     def name(self) -> str:
@@ -104,12 +107,12 @@ class Seat:
         """Begin to live."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remember()
-        self._life = asyncio.get_running_loop().create_task(self._live(None), name=f"seat-{self.id}")
+        self._life = self._tasks.run(self._live(None))
 
     def adopt(self, process: ReplicaProcess) -> None:
         """Go on with a process that an earlier daemon started."""
         self.process = process
-        self._life = asyncio.get_running_loop().create_task(self._live(process), name=f"seat-{self.id}")
+        self._life = self._tasks.run(self._live(process))
 
     def retire(self) -> None:
         """Take nothing new, finish what is in hand, then stop."""
@@ -153,8 +156,7 @@ class Seat:
 
     def detach(self) -> None:
         """Let the process live on without us."""
-        if self._life is not None:
-            self._life.cancel()
+        self._tasks.cancel()
         if self._kill_timer is not None:
             self._kill_timer.cancel()
         if self.process is not None:
@@ -222,7 +224,7 @@ class Seat:
     async def _prepare(self) -> tuple[int, int] | None:
         """Everything up to the fork, tried until it works or is known to be useless; None when it is not wanted any
         more."""
-        wait_s = RETRY_MIN_S
+        backoff = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         while not self._ending.is_set():
             try:
                 await self._unless_ending(self._around.prepare(self))
@@ -234,8 +236,7 @@ class Seat:
                     raise
                 log.warning("replica.not_started", replica=self.name, reason=failed.reason, detail=failed.detail)
                 self._become(wire.REPLICA_STATE_STARTING, failed.reason, failed.detail)
-                await self._unless_ending(asyncio.sleep(wait_s))
-                wait_s = min(RETRY_MAX_S, wait_s * 2)
+                await self._unless_ending(asyncio.sleep(backoff.next_s()))
         return None
 
     async def _run(self, process: ReplicaProcess) -> None:
@@ -287,22 +288,18 @@ class Seat:
 
     async def _unless_ending(self, work: Awaitable[T]) -> T | None:
         """The result of `work`, or None as soon as the seat is to end. Work that was begun is left to finish."""
-        task = asyncio.ensure_future(work)
-        ending = asyncio.ensure_future(self._ending.wait())
+        task = self._tasks.run(_outcome(work))
+        ending = self._tasks.run(self._ending.wait())
         try:
             await asyncio.wait((task, ending), return_when=asyncio.FIRST_COMPLETED)
         finally:
             ending.cancel()
-        if task.done():
-            return task.result()
-        self._abandoned.add(task)
-        task.add_done_callback(self._abandon)
-        return None
-
-    def _abandon(self, task: asyncio.Future[Any]) -> None:
-        self._abandoned.discard(task)
-        if not task.cancelled():
-            task.exception()  # whatever went wrong is nobody's concern any more
+        if not task.done():
+            return None
+        result, problem = task.result()
+        if problem is not None:
+            raise problem
+        return result
 
     def on_frame(self, kind: int, body: bytes) -> None:
         """A frame of its process."""
@@ -332,9 +329,15 @@ class Seat:
         if self.presence is Presence.ENDED:
             memory["ended"] = self.status.SerializeToString().hex()
         with suppress(OSError):  # a full disk: then the next daemon hears of it from the controller
-            staged = self.folder / f".{SEAT_NAME}"
-            staged.write_text(json.dumps(memory))
-            staged.rename(self.folder / SEAT_NAME)
+            write_file(self.folder / SEAT_NAME, json.dumps(memory).encode(), is_durable=False)
+
+
+async def _outcome(work: Awaitable[T]) -> tuple[T | None, Exception | None]:
+    """What came of it. Its error is for the one who still waits; nobody minds it once the seat is to end."""
+    try:
+        return await work, None
+    except Exception as problem:
+        return None, problem
 
 
 def recall(folder: Path, around: Surroundings) -> Seat | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentfarm.errors import InvalidRequest
+from agentfarm.service import Service
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.core.attempts import Ending
 from nodeagent.core.desired import Presence, plan_seats
@@ -37,7 +38,7 @@ from nodeagent.runner.replica.slots import read_slots
 ZYGOTE_LINGER_S: Final = 30.0
 
 
-class Supervisor:
+class Supervisor(Service):
     """`start` finds what an earlier daemon left (see `adoption`); then the link gives orders."""
 
     def __init__(
@@ -53,6 +54,7 @@ class Supervisor:
         relay: Relay,
         variables: Mapping[str, str],
     ) -> None:
+        super().__init__("supervisor")
         self.seats: dict[int, Seat] = {}
         self.workload = Workload(asyncio.get_running_loop(), self.seats, outgoing, storage)
         self.late_variables: dict[str, str] = {}
@@ -73,29 +75,35 @@ class Supervisor:
         self._prepared: dict[int, tuple[Environment, Launch]] = {}
         self._adoption = Adoption(self)
         self._linger: asyncio.TimerHandle | None = None
-        self._chores: set[asyncio.Task[None]] = set()
+        self._ends_replicas = self._is_hurried = False
         self._health = Health(self)
+        self.own(self._health)
         self._oom_kills = _oom_kills()
 
-    async def start(self) -> None:
+    async def _begin(self) -> None:
         """Find the zygotes and replicas of an earlier daemon, and hear what they run."""
         await self._zygotes.find()
         await self._adoption.adopt(self._folder, self.seats)
-        self._health.start()
+        await self._health.start()
 
-    async def stop(self, *, with_replicas: bool, at_once: bool = False) -> None:
+    async def stop(self, *, with_replicas: bool = False, at_once: bool = False) -> None:
         """Let go of everything; with the replicas: end them first, giving their attempts the time their specs say."""
-        self._health.stop()
-        if with_replicas:
+        self._ends_replicas, self._is_hurried = with_replicas, at_once
+        await super().stop()
+
+    async def _finish(self) -> None:
+        await self._health.stop()
+        if self._ends_replicas:
             self._takes_orders = False
             for seat in self.seats.values():
-                seat.stop(at_once=at_once)
+                seat.stop(at_once=self._is_hurried)
             for seat in list(self.seats.values()):
                 await seat.ended()
             await self._zygotes.stop()
         self.workload.stop()
         if self._linger is not None:
             self._linger.cancel()
+        await self._tasks.end()
         for seat in self.seats.values():
             seat.detach()
         self._zygotes.disconnect()
@@ -121,7 +129,7 @@ class Supervisor:
         self._generation = desired.generation
         plan = plan_seats(desired.replicas, {seat.id: seat.presence for seat in self.seats.values()})
         for wanted in plan.start:
-            self._begin(wanted)
+            self._take_seat(wanted)
         for replica_id in plan.retire:
             self.seats[replica_id].retire()
         for replica_id in plan.stop:
@@ -209,7 +217,7 @@ class Supervisor:
         seat.hello(int(said["ready_ms"]))
         self._adoption.hello(seat.id)
 
-    def _begin(self, wanted: wire.DesiredReplica) -> None:
+    def _take_seat(self, wanted: wire.DesiredReplica) -> None:
         folder = self._folder / str(wanted.replica_id)
         kept = wire.DesiredReplica()
         kept.CopyFrom(wanted)
@@ -242,9 +250,7 @@ class Supervisor:
 
     def _tidy_now(self) -> None:
         self._linger = None
-        task = asyncio.get_running_loop().create_task(self._tidy())
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
+        self._tasks.errand(self._tidy(), name="tidy")
 
     async def _tidy(self) -> None:
         """Forget what no seat needs any more."""

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from agentfarm.backoff import Backoff
 from agentfarm.errors import FarmError
 from agentfarm.files import write_file
+from agentfarm.service import first_of
 from nodeagent.machine.child import Child
 from nodeagent.machine.logging import log
 from nodeagent.machine.programs import OUR_PYTHON, RuntimeFolder
@@ -230,10 +231,13 @@ class Market:
 
     async def _until_exited(self, settings: MarketSettings, feed: Child) -> int | None:
         """Tell it of changed products as long as it lives. Returns its exit code."""
+
+        async def exited() -> None:
+            await asyncio.wait((feed.exited,))  # which outlives the one who waits
+
         while True:
-            changed = asyncio.ensure_future(self._changed.wait())
             try:
-                await asyncio.wait((feed.exited, changed), return_when=asyncio.FIRST_COMPLETED)
+                await first_of(exited(), self._changed.wait())
                 if feed.exited.done():
                     return feed.exited.result()
                 self._changed.clear()
@@ -245,8 +249,6 @@ class Market:
                 log.warning("market.feed_not_told", problem=str(problem))
                 await asyncio.sleep(RETRY_MIN_S)
                 self._changed.set()
-            finally:
-                changed.cancel()
 
     @property
     def _config(self) -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentfarm.errors import Conflict, FarmError, InvalidRequest
+from agentfarm.service import Tasks
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.core.outgoing import Outgoing
 from nodeagent.core.problems import LinkAway
@@ -51,6 +52,7 @@ class FeedQuestions:
         self._outgoing = outgoing
         self._products = products
         self._asked = (0, "")
+        self._tasks = Tasks("questions")
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, request: wire.FeedRequest) -> None:
@@ -61,7 +63,7 @@ class FeedQuestions:
             self._end(request.request_id, " ".join((refusal.problem, refusal.remedy)).strip())
             return
         self._asked = (request.request_id, request.verb)
-        self._task = asyncio.get_running_loop().create_task(self._serve(request.request_id, request.verb, command))
+        self._task = self._tasks.errand(self._serve(request.request_id, request.verb, command))
 
     def end(self, request_id: int) -> None:
         """The controller has enough."""
@@ -70,9 +72,7 @@ class FeedQuestions:
 
     async def stop(self) -> None:
         """End it."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._tasks.end()
 
     def _command(self, request: wire.FeedRequest) -> list[str]:
         """The program that answers. Raises Conflict when it cannot be asked now, InvalidRequest for what we do not
