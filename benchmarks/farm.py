@@ -42,7 +42,9 @@ class Farm:
         controller: dict[str, Any] | None = None,
         node: dict[str, Any] | None = None,
         environment: dict[str, str] | None = None,
+        python: dict[str, Path] | None = None,
     ) -> None:
+        """python: interpreters of controllers and nodes that are of another release of the farm, by name."""
         self.folder = folder or Path(tempfile.mkdtemp(prefix="farm-"))
         self._is_own_folder = folder is None
         self._controller_settings = {"gateway_port": 0, "link_port": 0, "log_level": "info", **(controller or {})}
@@ -50,6 +52,7 @@ class Farm:
         self._own_settings: dict[str, dict[str, Any]] = {}  # of single controllers and nodes, kept for their restarts
         self._environment = {**os.environ, **(environment or {})}
         self._environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a farm's programs are not compiled at each start
+        self.python = dict(python or {})
         self.node_names = [f"node-{i + 1}" for i in range(nodes)]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.http = httpx.Client()
@@ -114,8 +117,9 @@ class Farm:
         """Invite a node and let it join."""
         invited = self.http.post("/v1/nodes/invite", json={"name": name})
         invited.raise_for_status()
-        command = [sys.executable, "-m", "nodeagent.main", "join", invited.json()["token"]]
-        subprocess.run([*command, "--data-dir", str(self.folder / name)], check=True, capture_output=True)
+        command = [*self._program(name, "nodeagent.main"), "join", invited.json()["token"]]
+        subprocess.run([*command, "--data-dir", str(self.folder / name)], check=True, capture_output=True,
+                       env=self._environment)  # fmt: skip
 
     def start_node(self, name: str, **settings: Any) -> None:
         """Start a node's daemon; on a second start it keeps its settings."""
@@ -131,6 +135,11 @@ class Farm:
         self.processes[name].kill()
         self.processes[name].wait()
 
+    def stop(self, name: str) -> None:
+        """Ask one process to end, and wait until it has; its children live on if its settings say so."""
+        self.processes[name].terminate()
+        self.processes[name].wait(STOP_DEADLINE_S)
+
     def kill_node(self, name: str) -> None:
         """A power cut: the daemon and everything of its node, at once."""
         for process in self.members(name):
@@ -142,9 +151,12 @@ class Farm:
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments], stdout=log, stderr=log, start_new_session=True,
+                [*self._program(name, module), *arguments], stdout=log, stderr=log, start_new_session=True,
                 env=self._environment,
             )  # fmt: skip
+
+    def _program(self, name: str, module: str) -> list[str]:
+        return [str(self.python.get(name, sys.executable)), "-m", module]
 
     def _end(self) -> None:
         self.http.close()
