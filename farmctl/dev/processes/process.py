@@ -53,6 +53,7 @@ class Process:
         """Start it in its own session, so that a Ctrl-C in the terminal reaches only us. Raises Unavailable."""
         program.log.parent.mkdir(parents=True, exist_ok=True)
         with program.log.open("ab") as log:
+            log_start = log.tell()  # before it runs: it shares our place in the file, which its words move
             try:
                 child = subprocess.Popen(
                     program.command,
@@ -64,7 +65,7 @@ class Process:
                 )
             except OSError as error:
                 raise Unavailable(f"{program.name} cannot be started: {error}.") from error
-            return cls(program, child, log.tell())
+            return cls(program, child, log_start)
 
     @property
     def name(self) -> str:

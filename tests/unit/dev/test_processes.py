@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +66,21 @@ def test_readiness_reads_only_what_this_run_wrote(program: Make, keeper: Kept) -
     made.log.write_text("ready, said an earlier run\n")
     process = Process.start(made)
     until(lambda: process.said().strip(), "its own words")
+    assert process.said() == "ready\n"
+    process.kill_group()
+
+
+def test_words_written_before_the_start_returns_are_read(program: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the program says all it will say before we go on."""
+    made, popen = program(SAY_READY), subprocess.Popen
+
+    def quick(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
+        child = popen(*words, **options)
+        until(made.log.read_bytes, "its words")
+        return child
+
+    monkeypatch.setattr(subprocess, "Popen", quick)
+    process = Process.start(made)
     assert process.said() == "ready\n"
     process.kill_group()
 
