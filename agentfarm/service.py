@@ -50,6 +50,10 @@ class Tasks:
         """Run an answer to one caller, say. Its failure is reported, and costs nobody else."""
         return self._own(work, name, self._errand_ended)
 
+    def awaited(self, work: Coroutine[Any, Any, T], *, name: str = "") -> asyncio.Task[T]:
+        """Run what the caller awaits, who so hears of its failure."""
+        return self._own(work, name, self._running.discard)
+
     def cancel(self) -> None:
         """Ask all to end."""
         for task in self._running:

@@ -15,6 +15,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from agentfarm.errors import Unavailable
+from agentfarm.service import Tasks, first_of
 from controller.gateway.http.limits import SSE_KEEPALIVE_S, STREAMS_MAX
 
 KEEPALIVE: Final = b": still here\n\n"
@@ -57,16 +58,9 @@ class StreamedAnswer(StreamingResponse):
             StreamedAnswer.open_now -= 1
 
     async def _send_while_wanted(self, receive: Receive, send: Send) -> None:
-        sending = asyncio.ensure_future(self.stream_response(send))
-        leaving = asyncio.ensure_future(disconnected(receive))
-        try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            leaving.cancel()
-            if not sending.done():
-                sending.cancel()
+        ended = await first_of(self.stream_response(send), disconnected(receive))
         with suppress(asyncio.CancelledError, OSError):
-            await sending
+            ended.result()
 
 
 def event_stream(
@@ -97,22 +91,23 @@ async def _with_keepalive(pieces: AsyncGenerator[bytes, None], keepalive: bytes 
             async for piece in pieces:
                 yield piece
             return
-        coming: asyncio.Future[bytes] | None = None
+        tasks = Tasks("stream")
+        coming: asyncio.Task[bytes | None] | None = None
         try:
             while True:
-                coming = coming or asyncio.ensure_future(anext(pieces))
+                coming = coming or tasks.awaited(_next(pieces))
                 done, _ = await asyncio.wait((coming,), timeout=SSE_KEEPALIVE_S)
                 if not done:
                     yield keepalive
                     continue
-                try:
-                    piece = coming.result()
-                except StopAsyncIteration:
+                latest = coming.result()
+                if latest is None:
                     return
                 coming = None
-                yield piece
+                yield latest
         finally:
-            if coming is not None and not coming.done():
-                coming.cancel()
-                with suppress(asyncio.CancelledError):
-                    await coming
+            await tasks.end()
+
+
+async def _next(pieces: AsyncGenerator[bytes, None]) -> bytes | None:
+    return await anext(pieces, None)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 
 from agentfarm.errors import FarmError
+from agentfarm.service import Tasks
 from controller.core.model import NodeName
 from controller.gateway.http.answers import dump
 from controller.gateway.http.limits import FEED_NODES_AT_ONCE
@@ -27,9 +28,11 @@ async def told_by_all(answers: Mapping[NodeName, AsyncIterator[bytes]]) -> Async
     """
     lines: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(LINES_WAITING_MAX)
     room = asyncio.Semaphore(FEED_NODES_AT_ONCE)
-    tasks = [asyncio.ensure_future(_told_by(node, chunks, room, lines)) for node, chunks in answers.items()]
+    tasks = Tasks("feeds")
+    for node, chunks in answers.items():
+        tasks.errand(_told_by(node, chunks, room, lines))
     outcomes: dict[str, str] = {}
-    left = len(tasks)
+    left = len(answers)
     try:
         while left:
             line = await lines.get()
@@ -43,9 +46,7 @@ async def told_by_all(answers: Mapping[NodeName, AsyncIterator[bytes]]) -> Async
         asked = sorted(answers)
         yield dump({"event": "end", "asked": asked, "answered": answered, "is_partial": answered != asked}) + b"\n"
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await tasks.end()
 
 
 async def _told_by(

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from agentfarm.errors import FarmError
+from agentfarm.service import Tasks
 from controller.core.commands import KnownTask, NewTask, SubmitTasks
 from controller.core.model import OPERATOR
 from controller.gateway.history import History
@@ -57,6 +58,7 @@ class _Batch:
         self._chunk: list[NewTask] = []
         self._places: list[int] = []  # of the chunk's tasks among the answers
         self._chunk_bytes = 0
+        self._tasks = Tasks("batch")
         self._in_flight: deque[asyncio.Task[None]] = deque()
 
     async def take(self, line: bytes | FarmError) -> bool:
@@ -93,7 +95,7 @@ class _Batch:
     async def _send(self) -> None:
         while len(self._in_flight) >= BATCH_CHUNKS_IN_FLIGHT:
             await self._in_flight.popleft()
-        self._in_flight.append(asyncio.create_task(self._submit(tuple(self._chunk), self._places)))
+        self._in_flight.append(self._tasks.awaited(self._submit(tuple(self._chunk), self._places)))
         self._chunk, self._places, self._chunk_bytes = [], [], 0
 
     async def _submit(self, tasks: tuple[NewTask, ...], places: list[int]) -> None:

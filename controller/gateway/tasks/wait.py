@@ -16,6 +16,7 @@ from typing import Final
 from starlette.types import Receive
 
 from agentfarm.errors import FarmError, NotFound, Unavailable
+from agentfarm.service import first_of
 from controller.core.lives import FINAL_TASK_STATES, TaskState
 from controller.core.model import Task, TaskId
 from controller.core.transition import FinishedTask
@@ -49,15 +50,8 @@ async def wait_while_wanted(farm: Farm, task: TaskId, timeout_s: float, receive:
     item = await wait_for(farm, task, min(timeout_s, SOON_S))
     if item.state in FINAL_TASK_STATES or timeout_s <= SOON_S:
         return item
-    waiting = asyncio.ensure_future(_wait_and_keep(farm, task, timeout_s - SOON_S))
-    leaving = asyncio.ensure_future(sse.disconnected(receive))
-    try:
-        await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        leaving.cancel()
-        if not waiting.done():
-            waiting.cancel()
-    return item if waiting.cancelling() else waiting.result()
+    ended = await first_of(_wait_and_keep(farm, task, timeout_s - SOON_S), sse.disconnected(receive))
+    return ended.result() or item  # the latter for a caller who has left
 
 
 async def _wait_and_keep(farm: Farm, task: TaskId, timeout_s: float) -> Task | FinishedTask:
