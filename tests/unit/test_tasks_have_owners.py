@@ -11,12 +11,6 @@ STARTERS = frozenset({"create_task", "ensure_future"})
 
 EXCEPTIONS = {
     "agentfarm/service.py": "the owner itself",
-    "nodeagent/market/exchange/session.py": "TODO",
-    "nodeagent/market/exchange/server.py": "TODO",
-    "nodeagent/market/session/websocket.py": "TODO",
-    "nodeagent/market/store/server.py": "TODO",
-    "nodeagent/market/feed/feed.py": "TODO",
-    "nodeagent/market/feed/__main__.py": "TODO",
     "nodeagent/runner/replica/runtime.py": "standard library only: it runs where no module of ours is",
 }
 """File and reason. Who adds one says why a Service, Tasks or first_of of agentfarm/service.py does not do."""

@@ -19,6 +19,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from agentfarm.service import Service
 from nodeagent.market.exchange.clock import VenueClock
 from nodeagent.market.exchange.events import NS, Content, VenueTrade
 from nodeagent.market.exchange.faults import Fault, FaultKind, FaultPlan, Frame
@@ -36,7 +37,7 @@ FIRST_SUBSCRIBER_GRACE_S: Final = 0.3
 """A recording starts this long after the first subscription, so that the subscriptions that follow it miss nothing."""
 
 
-class ExchangeServer:
+class ExchangeServer(Service):
     """Use as an async context manager: it serves inside, on the port it chose."""
 
     def __init__(
@@ -62,6 +63,7 @@ class ExchangeServer:
         A recording waits for slow clients; the live venue that a generated market is cuts them off. Without
         `products` those of the protocol. `rest_per_s` and the times take the place of the venue's rules.
         """
+        super().__init__("exchange")
         self.protocol = Protocol(protocol)
         self._speech = PROTOCOLS[self.protocol]
         times: dict[str, Any] = {
@@ -97,7 +99,6 @@ class ExchangeServer:
             self._subscribed.set()
         self._clock = VenueClock(self.content.start_ns, speed)
         self._server: Server | None = None
-        self._tasks: list[asyncio.Task[None]] = []
         self._go.set()
 
     async def __aenter__(self) -> Self:
@@ -109,7 +110,7 @@ class ExchangeServer:
     ) -> None:
         await self.stop()
 
-    async def start(self) -> None:
+    async def _begin(self) -> None:
         """Listen and begin the story."""
         self._server = await serve(
             self._serve_session,
@@ -123,14 +124,12 @@ class ExchangeServer:
             write_limit=256 * 1024,
         )
         self._port = next(iter(self._server.sockets)).getsockname()[1]
-        self._tasks = [asyncio.create_task(self._pump()), asyncio.create_task(self._beat())]
+        self.run_task(self._pump(), name="pump")
+        self.run_task(self._beat(), name="beat")
 
-    async def stop(self) -> None:
-        """Close every session and the port. Safe twice."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+    async def _finish(self) -> None:
+        """Close every session and the port."""
+        await self._tasks.end()
         if self._server is not None:
             self._server.close()
             for session in list(self._sessions):

@@ -14,6 +14,7 @@ from websockets.frames import Frame as SocketFrame
 from websockets.frames import Opcode
 from websockets.protocol import Event
 
+from agentfarm.service import first_of
 from nodeagent.market.exchange.events import Batch
 from nodeagent.market.exchange.faults import FaultKind, FaultPlan, Frame
 from nodeagent.market.exchange.protocol import Rules, Speaker
@@ -92,13 +93,7 @@ class Session:
             work.append(self._end_idle(rules.idle_close_s))
         if rules.lives_s is not None:
             work.append(self._end_old(rules.lives_s))
-        tasks = [asyncio.create_task(part) for part in work]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await first_of(*work)
 
     async def tell(self, batch: Batch, *, is_patient: bool) -> None:
         """Queue what this session is told of an event; a patient teller waits for room first, so that frames are

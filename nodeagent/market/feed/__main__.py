@@ -20,6 +20,7 @@ from pathlib import Path
 import structlog
 
 from agentfarm.errors import FarmError
+from agentfarm.service import Tasks
 from nodeagent.market.feed.feed import Feed
 from nodeagent.market.feed.settings import FeedSettings
 
@@ -51,9 +52,10 @@ async def _serve(config: Path) -> int:
     feed = Feed(FeedSettings.from_json(config.read_bytes()))
     await feed.start()
     feed.failed.add_done_callback(lambda _: ended.set())
-    listening = loop.create_task(_listen(feed, config, is_told))
+    listening = Tasks("settings", feed.died)
+    listening.run(_listen(feed, config, is_told))
     await ended.wait()
-    listening.cancel()
+    await listening.end()
     await feed.stop()
     if feed.failed.done():
         log.error("feed.died", exc_info=feed.failed.result())

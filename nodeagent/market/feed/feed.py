@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import msgspec
 import structlog
 
+from agentfarm.service import Tasks
 from nodeagent.market.capture.reader import Damage, segments
 from nodeagent.market.capture.writer import CaptureWriter
 from nodeagent.market.feed import progress as progress_file
@@ -55,8 +56,7 @@ class Feed:
         self.settings = settings
         self._source = open_source(settings)
         self._signer = open_signer(settings)
-        self._tasks: list[asyncio.Task[None]] = []
-        self._asked: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks("feed", self.died)
         self._started_at_ns = time.time_ns()
         self._is_stopping = False
         self._rate = Rate()
@@ -123,9 +123,7 @@ class Feed:
     async def stop(self) -> None:
         """Take nothing new, store what is here, save how far, leave."""
         self._is_stopping = True
-        for task in (*self._tasks, *self._asked):
-            task.cancel()
-        await asyncio.gather(*self._tasks, *self._asked, return_exceptions=True)
+        await self._tasks.end()
         await self._rest.close()
         self._intake.mark()
         is_stored = await self._writer.stop(self.settings.stop_within_s)
@@ -349,20 +347,15 @@ class Feed:
         log.warning("feed.venue_error", message=error.message)
 
     def _run(self, work: Callable[[], Awaitable[None]]) -> None:
-        task = asyncio.create_task(_as_task(work))
-        task.add_done_callback(self._ended)
-        self._tasks.append(task)
+        self._tasks.run(_as_task(work))
 
-    def _start(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._asked.add(task)
-        task.add_done_callback(self._asked.discard)
-        task.add_done_callback(self._ended)
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.run(work)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def died(self, problem: BaseException) -> None:
         """A part that dies takes the process with it: a supervisor starts it again, and nothing is lost by that."""
-        if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
-            self.failed.set_result(error)
+        if not self.failed.done():
+            self.failed.set_result(problem)
 
     def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
         async def run() -> None:

@@ -21,6 +21,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
+from agentfarm.service import Tasks
 from nodeagent.market.model.records import Connected, RecordKind
 from nodeagent.market.model.slices import SLICE_BYTES, Portion
 from nodeagent.market.model.source import Channel, Signer, Source
@@ -75,6 +76,7 @@ class FeedSession:
         if self._products:
             self._has_products.set()
         self._speaking = asyncio.Lock()
+        self._tasks = Tasks("session")
         self._settings = settings
         self._sink = sink
         self._next_connection_id = next_connection_id
@@ -176,7 +178,7 @@ class FeedSession:
             self._sink.take(RecordKind.CONNECT, connection_id, msgspec.json.encode(opened))
             self._socket, self.connection_id, self._frame_at_s = socket, connection_id, time.monotonic()
             self.connects += 1
-            watch = asyncio.create_task(self._watch(socket))
+            self._tasks.errand(self._watch(socket), name="silence")
             reason = "ended by us"
             try:
                 async with asyncio.timeout(self._source.subscribe_within_s), self._speaking:
@@ -191,7 +193,7 @@ class FeedSession:
                 reason = "could not subscribe in time"
                 raise
             finally:
-                watch.cancel()
+                self._tasks.cancel()
                 self._socket, self.connection_id = None, 0
                 self._sink.take(RecordKind.DISCONNECT, connection_id, reason.encode())
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Final, Protocol
 
 from agentfarm.errors import Conflict, FarmError, Unavailable
+from agentfarm.service import Tasks
 from nodeagent.market.store.endpoint import ADMIN_USER, READER_USER, Endpoint, Passwords, write_private
 from nodeagent.market.store.health import DiskState, HealthReport, TableHealth, disk_room, disk_state, probe, repair
 from nodeagent.market.store.migrate import migrate
@@ -76,7 +77,7 @@ class QuestDBServer:
         self._tell: Notice = on_event or (lambda _name, _facts: None)
         self._lock: IO[str] | None = None
         self._process: ServerProcess | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = Tasks("questdb", self._supervision_failed)
         self._answered_at_s = 0.0
         self.endpoint: Endpoint
         self.state = ServerState.STOPPED
@@ -108,9 +109,8 @@ class QuestDBServer:
             await self._end_process()
             self._unlock()
             raise
-        self._tasks = [asyncio.create_task(self._keep_running()), asyncio.create_task(self._keep_healthy())]
-        for task in self._tasks:
-            task.add_done_callback(self._ended)
+        self._tasks.run(self._keep_running(), name="keep running")
+        self._tasks.run(self._keep_healthy(), name="keep healthy")
         return self.endpoint
 
     async def stop(self) -> None:
@@ -262,16 +262,12 @@ class QuestDBServer:
                 self._tell("questdb.unanswering", {"pid": self._process.pid, "seconds": UNANSWERING_MAX_S})
                 self._process.send(signal.SIGKILL)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _supervision_failed(self, problem: BaseException) -> None:
         """Supervision that ends by itself is a bug of ours: say so, loudly."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._tell("questdb.supervision_failed", {"problem": repr(error)})
+        self._tell("questdb.supervision_failed", {"problem": repr(problem)})
 
     async def _leave(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await self._tasks.end()
         self.state = ServerState.STOPPED
 
     async def _end_process(self) -> None:
