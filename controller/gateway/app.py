@@ -15,24 +15,30 @@ from starlette.responses import Response
 
 from agentfarm.errors import FarmError, InvalidRequest, NotFound
 from agentfarm.names import suggestion
-from controller.gateway.agents import bundles, replicas
+from controller.gateway.agents import bundles, deployments, replicas
 from controller.gateway.agents import explain as explain_agents
-from controller.gateway.agents import routes as deployments
 from controller.gateway.farm import routes as farm
 from controller.gateway.farm.views import VERSION
-from controller.gateway.http.bodies import DESCRIBED
-from controller.gateway.http.border import OPEN_PATHS, Border
-from controller.gateway.http.invalid import invalid_request
-from controller.gateway.http.limits import ENVELOPE_MAX_BYTES
-from controller.gateway.http.problem_model import ProblemView
+from controller.gateway.http.access import Call, Permission, Principals, body_limits, operators
+from controller.gateway.http.bodies import DESCRIBED, invalid_request
+from controller.gateway.http.border import Border
+from controller.gateway.http.models import ProblemView
 from controller.gateway.http.problems import MEDIA_TYPE, problem_response
-from controller.gateway.market import questions as feed_questions
-from controller.gateway.market import routes as market
+from controller.gateway.http.room import Room, Undeclared
+from controller.gateway.market import products, questions
 from controller.gateway.nodes import routes as nodes
 from controller.gateway.scope import Farm
 from controller.gateway.tasks import explain as explain_tasks
 from controller.gateway.tasks import routes as tasks
 from controller.gateway.tasks.express import Express
+
+ROOMS: Final[tuple[Room, ...]] = (
+    tasks.room, explain_tasks.room, deployments.room, bundles.room, replicas.room, explain_agents.room, nodes.room,
+    products.room, questions.room, farm.room,
+)  # fmt: skip
+CALLS: Final[tuple[Call, ...]] = tuple(call for room in ROOMS for call in room.calls)
+"""The table: every call of the gateway, what it needs and how much it takes."""
+OPEN_PATHS: Final = frozenset(call.path for call in CALLS if call.permission is Permission.OPEN)
 
 SUMMARY: Final = "Submit tasks, follow them, and run the farm."
 DESCRIPTION: Final = """Every call takes the operator's token as `Authorization: Bearer …` unless it says otherwise.
@@ -55,24 +61,27 @@ class MethodNotAllowed(InvalidRequest):
     code = "method_not_allowed"
 
 
-def app_of(the_farm: Farm) -> FastAPI:
-    """The application over a farm. It owns nothing that must be started or stopped."""
+def app_of(the_farm: Farm, principals: Principals | None = None) -> FastAPI:
+    """The application over a farm. It owns nothing that must be started or stopped.
+
+    principals: who has which token; by default whoever has the operator's may do everything.
+    """
+    settings = the_farm.settings
     app = _Gateway(
         title="Agent Farm", version=VERSION, summary=SUMMARY, description=DESCRIPTION, docs_url=None, redoc_url=None,
-        redirect_slashes=False,
+        openapi_url=None, redirect_slashes=False,
     )  # fmt: skip
     app.state.farm = the_farm
-    for part in (tasks, deployments, bundles, nodes, replicas, feed_questions, market, explain_tasks, explain_agents):
-        app.include_router(part.router)
-    app.include_router(market.explain_router)
-    app.include_router(farm.router)
+    app.state.body_limits = body_limits(settings.payload_max_bytes)
+    app.router.route_class = Undeclared
+    for room in ROOMS:
+        app.include_router(room.router)
     app.add_exception_handler(FarmError, _say_no)
     app.add_exception_handler(RequestValidationError, _say_invalid)
     app.add_exception_handler(HTTPException, _say_http)
-    settings = the_farm.settings
     app.add_middleware(Express, farm=the_farm)
     app.add_middleware(  # the last one added is the outermost
-        Border, token=settings.operator_token, submit_max_bytes=settings.payload_max_bytes + ENVELOPE_MAX_BYTES
+        Border, principals=principals or operators(settings.operator_token), open_paths=OPEN_PATHS
     )
     return app
 

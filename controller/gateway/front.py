@@ -1,7 +1,8 @@
 """What answers first. A controller that was killed has callers who repeat their submits: those are taken at once, while
 the rest of the gateway, whose framework takes most of a start, is still being built.
 
-Every other call waits here for that, `/healthz` too: it must not say "ready" before all is.
+Every other call waits here for that, `/healthz` too: it must not say "ready" before all is. So does a call without a
+token, because only the routes know which calls are open; a wrong token is refused at once.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import asyncio
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from controller.gateway.http.access import Principals, operators
 from controller.gateway.http.border import Border
-from controller.gateway.http.limits import ENVELOPE_MAX_BYTES
 from controller.gateway.scope import Farm
 from controller.gateway.tasks.express import Express
 
@@ -19,11 +20,9 @@ from controller.gateway.tasks.express import Express
 class Front:
     """The gateway as one ASGI application: at first border and express way alone, from `open` on the whole."""
 
-    def __init__(self, farm: Farm) -> None:
-        settings = farm.settings
-        self._app: ASGIApp = Border(
-            Express(self._held, farm), settings.operator_token, settings.payload_max_bytes + ENVELOPE_MAX_BYTES
-        )
+    def __init__(self, farm: Farm, principals: Principals | None = None) -> None:
+        principals = principals or operators(farm.settings.operator_token)
+        self._app: ASGIApp = Border(Express(self._held, farm), principals, open_paths=None)
         self._whole: ASGIApp | None = None
         self._opened = asyncio.Event()
 

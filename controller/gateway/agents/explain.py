@@ -5,34 +5,43 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from starlette.responses import Response
 
 from controller.explain.deployments import DeploymentExplanation, explain_deployment
 from controller.explain.nodes import NodeFit
 from controller.explain.replicas import ReplicaExplanation, ReplicaStanding, explain_replica
 from controller.gateway.agents.models import ExplainView
+from controller.gateway.http.access import Call, Permission
 from controller.gateway.http.answers import json_response
-from controller.gateway.http.prefixes import find_deployment, find_replica
+from controller.gateway.http.room import Room, TheFarm
+from controller.gateway.prefixes import find_deployment, find_replica
 from controller.gateway.scope import Farm
-from controller.gateway.the_farm import TheFarm
 
-router = APIRouter(prefix="/v1/explain", tags=["explain"])
+room = Room("explain")
 
 
-@router.get("/replica/{deployment}/{seat}", include_in_schema=False)
+@room.route(Call("GET", "/v1/explain/replica/{deployment}/{seat}", Permission.FARM_READ), include_in_schema=False)
 async def replica_by_seat(deployment: str, seat: str, farm: TheFarm) -> Response:
     """The same by the replica's other name."""
     return _replica(farm, f"{deployment}/{seat}")
 
 
-@router.get("/replica/{id}", response_model=ExplainView, operation_id="explain_replica")
+@room.route(
+    Call("GET", "/v1/explain/replica/{id}", Permission.FARM_READ),
+    response_model=ExplainView,
+    operation_id="explain_replica",
+)
 async def replica(replica_id: Annotated[str, Path(alias="id", examples=["17"])], farm: TheFarm) -> Response:
     """Why a replica is where it is, or nowhere. By id or as deployment/seat."""
     return _replica(farm, replica_id)
 
 
-@router.get("/deployment/{id}", response_model=ExplainView, operation_id="explain_deployment")
+@room.route(
+    Call("GET", "/v1/explain/deployment/{id}", Permission.FARM_READ),
+    response_model=ExplainView,
+    operation_id="explain_deployment",
+)
 async def deployment(name: Annotated[str, Path(alias="id", examples=["market-brief"])], farm: TheFarm) -> Response:
     """Every seat of a deployment, and every node with its reasons."""
     state = farm.state

@@ -6,23 +6,24 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.responses import Response
 
 from agentfarm.errors import FarmError, Unavailable
 from controller.gateway.agents.models import ReplicaList, ReplicaView
 from controller.gateway.agents.views import replica_view
 from controller.gateway.http import sse
+from controller.gateway.http.access import Call, Permission
 from controller.gateway.http.answers import dump, json_response
 from controller.gateway.http.limits import LOG_TAIL_DEFAULT, LOG_TAIL_MAX
-from controller.gateway.http.prefixes import find_deployment, find_replica
 from controller.gateway.http.problems import problem_of
-from controller.gateway.the_farm import TheFarm
+from controller.gateway.http.room import Room, TheFarm
+from controller.gateway.prefixes import find_deployment, find_replica
 
-router = APIRouter(prefix="/v1/replicas", tags=["replicas"])
+room = Room("replicas")
 
 
-@router.get("", response_model=ReplicaList, operation_id="list_replicas")
+@room.route(Call("GET", "/v1/replicas", Permission.FARM_READ), response_model=ReplicaList, operation_id="list_replicas")
 async def list_replicas(
     farm: TheFarm, agent: Annotated[str | None, Query(description="Only of this agent.")] = None
 ) -> Response:
@@ -34,9 +35,13 @@ async def list_replicas(
     return json_response({"replicas": [replica_view(replica) for replica in shown]})
 
 
-@router.get("/{replica}/log", operation_id="read_log", response_class=Response,
-            responses={200: {"content": {"text/event-stream": {}}}})  # fmt: skip
-@router.get("/{deployment}/{seat}/log", include_in_schema=False)
+@room.route(
+    Call("GET", "/v1/replicas/{replica}/log", Permission.FARM_READ),
+    operation_id="read_log",
+    response_class=Response,
+    responses={200: {"content": {"text/event-stream": {}}}},
+)
+@room.route(Call("GET", "/v1/replicas/{deployment}/{seat}/log", Permission.FARM_READ), include_in_schema=False)
 async def log(
     farm: TheFarm,
     replica: str = "",
@@ -56,8 +61,10 @@ async def log(
     return sse.event_stream(_lines(chunks, first))
 
 
-@router.get("/{replica}", response_model=ReplicaView, operation_id="show_replica")
-@router.get("/{deployment}/{seat}", include_in_schema=False)
+@room.route(
+    Call("GET", "/v1/replicas/{replica}", Permission.FARM_READ), response_model=ReplicaView, operation_id="show_replica"
+)
+@room.route(Call("GET", "/v1/replicas/{deployment}/{seat}", Permission.FARM_READ), include_in_schema=False)
 async def show(farm: TheFarm, replica: str = "", deployment: str = "", seat: str = "") -> Response:
     """One replica, by id or as deployment/seat."""
     state = farm.state

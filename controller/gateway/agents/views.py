@@ -7,7 +7,7 @@ import orjson
 from controller.core.lives import ReplicaState
 from controller.core.model import Deployment, FarmState, Replica, Rollout, Version
 from controller.gateway.agents.models import DeploymentView, ReplicaView, RolloutView, VersionView
-from controller.gateway.http.times import when
+from controller.gateway.http.answers import when
 
 
 def replica_view(replica: Replica) -> ReplicaView:

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
-from starlette.responses import RedirectResponse, Response
+from fastapi import Header, Query, Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from agentfarm.errors import Unavailable
 from controller.core.lives import NodeState
@@ -18,35 +18,37 @@ from controller.gateway.farm.models import EventView, HealthView, StatusView, Ta
 from controller.gateway.farm.views import VERSION, event_view, status_view
 from controller.gateway.history import EventFilter
 from controller.gateway.http import sse
+from controller.gateway.http.access import Call, Permission
 from controller.gateway.http.answers import dump, json_response
 from controller.gateway.http.limits import EVENTS_PAGE, SSE_KEEPALIVE_S
-from controller.gateway.http.prefixes import find_deployment, find_node
 from controller.gateway.http.reference import reference_page
+from controller.gateway.http.room import Room, TheFarm
+from controller.gateway.prefixes import find_deployment, find_node
 from controller.gateway.scope import Farm
-from controller.gateway.tasks.routes import event_id
-from controller.gateway.the_farm import TheFarm
 
 if TYPE_CHECKING:
     from controller.journal.queries.reader import StoredEvent
 
-router = APIRouter(tags=["farm"])
+room = Room("farm")
 
 NDJSON = "application/x-ndjson"
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 FOLLOW_GATHER_S = 0.05  # events that come close together are read together
 
 
-@router.get("/v1/status", response_model=StatusView, operation_id="status")
+@room.route(Call("GET", "/v1/status", Permission.FARM_READ), response_model=StatusView, operation_id="status")
 async def status(farm: TheFarm) -> Response:
     """The farm in one answer: nodes, deployments, replicas, tasks by state, market."""
     ended = await farm.history.ended_counts()
     return json_response(status_view(farm.state, farm.now(), ended))
 
 
-@router.get(
-    "/v1/events", response_model=EventView, operation_id="list_events",
+@room.route(
+    Call("GET", "/v1/events", Permission.FARM_READ),
+    response_model=EventView,
+    operation_id="list_events",
     responses={200: {"content": {NDJSON: {}, "text/event-stream": {}}}},
-)  # fmt: skip
+)
 async def events(
     farm: TheFarm,
     follow: Annotated[bool, Query(description="Stay, and send events as they come.")] = False,
@@ -62,7 +64,7 @@ async def events(
     if follow:
         sse.check_room()
     about = _filter(farm, node, agent, task)
-    start = event_id(last_event_id) if last_event_id else after
+    start = sse.event_id(last_event_id) if last_event_id else after
     is_sse = "text/event-stream" in accept
     first = await farm.history.events(start, limit if start is None or not follow else EVENTS_PAGE, about)
     if not follow:
@@ -72,9 +74,12 @@ async def events(
     return sse.event_stream(pieces) if is_sse else sse.StreamedAnswer(pieces, NDJSON, b"\n")
 
 
-@router.get(
-    "/healthz", response_model=HealthView, operation_id="health", responses={503: {"model": HealthView}},
-)  # fmt: skip
+@room.route(
+    Call("GET", "/healthz", Permission.OPEN),
+    response_model=HealthView,
+    operation_id="health",
+    responses={503: {"model": HealthView}},
+)
 async def health(farm: TheFarm) -> Response:
     """200 while this controller leads; 503 while it stands by or reads its state again. Needs no token."""
     try:
@@ -83,7 +88,11 @@ async def health(farm: TheFarm) -> Response:
         return json_response(HealthView(status="standby", version=VERSION), 503, {"Retry-After": "1"})
 
 
-@router.get("/v1/sd/prometheus", response_model=list[TargetGroup], operation_id="prometheus_targets")
+@room.route(
+    Call("GET", "/v1/sd/prometheus", Permission.METRICS_READ),
+    response_model=list[TargetGroup],
+    operation_id="prometheus_targets",
+)
 async def prometheus_targets(farm: TheFarm) -> Response:
     """Scrape targets, the daemons of all nodes that have metrics, in the form of http_sd."""
     groups = [
@@ -97,21 +106,31 @@ async def prometheus_targets(farm: TheFarm) -> Response:
     return json_response(groups)
 
 
-@router.get("/metrics", operation_id="metrics", response_class=Response,
-            responses={200: {"content": {"text/plain": {}}}})  # fmt: skip
+@room.route(
+    Call("GET", "/metrics", Permission.OPEN),
+    operation_id="metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}},
+)
 async def metrics(farm: TheFarm) -> Response:
     """The controller's metrics in Prometheus' text form. Needs no token."""
     return Response(metrics_text(farm), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@router.get("/docs", include_in_schema=False)
+@room.route(Call("GET", "/openapi.json", Permission.OPEN), include_in_schema=False)
+async def description(request: Request) -> Response:
+    """The description of every call, for programs."""
+    return JSONResponse(request.app.openapi())
+
+
+@room.route(Call("GET", "/docs", Permission.OPEN), include_in_schema=False)
 async def reference(request: Request) -> Response:
     """The description of every call, for people."""
     page = reference_page(request.app.openapi())
     return Response(page, media_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY})
 
 
-@router.get("/", include_in_schema=False)
+@room.route(Call("GET", "/", Permission.OPEN), include_in_schema=False)
 async def root() -> Response:
     """A person with a browser wants the description."""
     return RedirectResponse("/docs")

@@ -11,7 +11,7 @@ from controller.core.lives import NodeState, TaskState
 from controller.core.model import FarmState, Instant
 from controller.gateway.agents.views import deployment_view, replica_view
 from controller.gateway.farm.models import MarketView, StatusView
-from controller.gateway.http.times import when
+from controller.gateway.http.answers import when
 from controller.gateway.nodes.views import node_view
 
 if TYPE_CHECKING:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import orjson
 from starlette.responses import Response
 
-_OPTIONS = orjson.OPT_UTC_Z
+_OPTIONS: Final = orjson.OPT_UTC_Z
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -19,6 +20,11 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
 def dump(value: Any) -> bytes:
     """The value as JSON; times in UTC end in Z."""
     return orjson.dumps(value, default=_plain, option=_OPTIONS)
+
+
+def when(wall: float | None) -> datetime | None:
+    """Unix seconds as an aware UTC time; None stays None."""
+    return None if wall is None or wall <= 0 else datetime.fromtimestamp(wall, UTC)
 
 
 def _plain(value: Any) -> Any:

@@ -1,29 +1,30 @@
-"""The outermost layer: who may come in, how much may come in, and what leaves when something breaks.
+"""The outermost layer: who calls, and what leaves when something breaks.
 
 Plain ASGI, because it stands before every request, the fast ones too. It must never know what a request means.
 """
 
 from __future__ import annotations
 
-import hmac
-from typing import Final
+from collections.abc import Container
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentfarm.errors import FarmError, InvalidRequest
-from controller.gateway.http.limits import BUNDLE_MAX_BYTES, CONTROL_BODY_MAX_BYTES
-from controller.gateway.http.problems import TooLarge, Unauthorized, mistake_of, problem_response
-
-OPEN_PATHS: Final = frozenset({"/healthz", "/metrics", "/v1/nodes/join", "/docs", "/openapi.json", "/"})
+from controller.gateway.http.access import ANONYMOUS, Principal, Principals, unauthorized
+from controller.gateway.http.problems import TooLarge, mistake_of, problem_response
 
 
 class Border:
-    """ASGI middleware: bearer token, NUL-free address, body limits, and no traceback to anyone."""
+    """ASGI middleware: puts the principal into the scope, refuses NUL in addresses, lets no traceback out.
 
-    def __init__(self, app: ASGIApp, token: str, submit_max_bytes: int) -> None:
+    open_paths: paths whose calls need no token. None: nobody knows yet, because the routes are still being built. Then
+    a call without a token goes on, to one who lets it wait; a wrong token is refused as always.
+    """
+
+    def __init__(self, app: ASGIApp, principals: Principals, open_paths: Container[str] | None) -> None:
         self.app = app
-        self._expected = f"Bearer {token}".encode()
-        self._submit_max_bytes = submit_max_bytes
+        self._principals = principals
+        self._open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -37,9 +38,8 @@ class Border:
             await send(message)
 
         try:
-            self._admit(scope)
-            limit = self._body_limit(scope["path"])
-            await self.app(scope, receive if limit is None else _limited(scope, receive, limit), watched_send)
+            scope["principal"] = self._admit(scope)
+            await self.app(scope, receive, watched_send)
         except FarmError as error:
             if has_begun:
                 raise
@@ -49,39 +49,33 @@ class Border:
             if not has_begun:
                 await problem_response(mistake)(scope, receive, send)
 
-    def _admit(self, scope: Scope) -> None:
+    def _admit(self, scope: Scope) -> Principal:
         if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
             raise InvalidRequest("The address holds a NUL character.", remedy="Remove %00 from it.")
-        if scope["path"] not in OPEN_PATHS and not self._is_known(scope):
-            raise Unauthorized(
-                "This call needs the operator's token.",
-                remedy="Send it as 'Authorization: Bearer …'; it is in operator.token in the controller's data folder.",
-            )
-
-    def _is_known(self, scope: Scope) -> bool:
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        return hmac.compare_digest(given, self._expected)
-
-    def _body_limit(self, path: str) -> int | None:
-        if path == "/v1/tasks":
-            return self._submit_max_bytes
-        if path == "/v1/tasks/batch":
-            return None  # read line by line, each with its own limit
-        return BUNDLE_MAX_BYTES if path.startswith("/v1/bundles/") else CONTROL_BODY_MAX_BYTES
+        header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        principal = self._principals.known_by(header)
+        if principal is not None:
+            return principal
+        may_go_on = not header if self._open_paths is None else scope["path"] in self._open_paths
+        if not may_go_on:
+            raise unauthorized()
+        return ANONYMOUS
 
 
-def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
-    """`receive` that refuses a body as soon as it is known to be too long, not after it was read."""
+def limited(scope: Scope, receive: Receive, limit: int | None) -> Receive:
+    """`receive` that refuses a body as soon as it is known to be too long, not after it was read. None: any length."""
+    if limit is None:
+        return receive
     announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
     if announced.isdigit() and int(announced) > limit:
         raise _too_large(limit)
-    seen = 0
+    length = 0
 
     async def limited_receive() -> Message:
-        nonlocal seen
+        nonlocal length
         message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > limit:
+        length += len(message.get("body", b""))
+        if length > limit:
             raise _too_large(limit)
         return message
 

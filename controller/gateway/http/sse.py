@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from agentfarm.errors import Unavailable
+from agentfarm.errors import InvalidRequest, Unavailable
 from agentfarm.service import Tasks, first_of
 from controller.gateway.http.limits import SSE_KEEPALIVE_S, STREAMS_MAX
 
@@ -26,6 +26,15 @@ def message(event: str, data: bytes, event_id: str | None = None) -> bytes:
     head = b"" if event_id is None else b"id: " + event_id.encode() + b"\n"
     lines = b"".join(b"data: " + line + b"\n" for line in data.splitlines() or [b""])
     return head + b"event: " + event.encode() + b"\n" + lines + b"\n"
+
+
+def event_id(text: str | None) -> int:
+    """A Last-Event-ID of ours, or 0."""
+    if text is None or not text.strip():
+        return 0
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise InvalidRequest(f"Last-Event-ID {text[:40]!r} is not one of ours.", remedy="Leave it out to start anew.")
+    return int(text)
 
 
 class StreamedAnswer(StreamingResponse):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query
 from pydantic import AwareDatetime
 from starlette.responses import Response
 
@@ -17,20 +17,25 @@ from agentfarm.errors import InvalidRequest, NotFound, Unavailable
 from agentfarm.names import suggestion
 from controller.core.model import FarmState, Node, NodeName
 from controller.gateway.http import sse
-from controller.gateway.http.bodies import body_of, read_model
-from controller.gateway.http.prefixes import find_node
+from controller.gateway.http.access import Call, Permission
+from controller.gateway.http.room import Room, TheFarm, body_of
 from controller.gateway.market.fan_out import told_by_all
-from controller.gateway.market.question_models import PRODUCT, FeedLine, FeedReplayBody, FeedVerifyBody
+from controller.gateway.market.models import PRODUCT, FeedLine, FeedReplayBody, FeedVerifyBody
+from controller.gateway.prefixes import find_node
 from controller.gateway.scope import Farm
-from controller.gateway.the_farm import TheFarm
 
-router = APIRouter(prefix="/v1/market", tags=["market"])
+room = Room("market")
 
 NDJSON: Final = "application/x-ndjson"
 ANSWER: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {NDJSON: {}}}}
 
 
-@router.get("/gaps", response_model=FeedLine, operation_id="list_gaps", responses=ANSWER)
+@room.route(
+    Call("GET", "/v1/market/gaps", Permission.FARM_READ),
+    response_model=FeedLine,
+    operation_id="list_gaps",
+    responses=ANSWER,
+)
 async def gaps(
     farm: TheFarm,
     product: Annotated[str | None, Query(pattern=PRODUCT, max_length=64)] = None,
@@ -43,24 +48,26 @@ async def gaps(
     return await _answer(farm, "gaps", node, product, arguments)
 
 
-@router.post(
-    "/verify", response_model=FeedLine, operation_id="verify_market", responses=ANSWER,
-    openapi_extra=body_of(FeedVerifyBody, is_required=False),
-)  # fmt: skip
-async def verify(request: Request, farm: TheFarm) -> Response:
+@room.route(
+    Call("POST", "/v1/market/verify", Permission.MARKET_MANAGE),
+    response_model=FeedLine,
+    operation_id="verify_market",
+    responses=ANSWER,
+)
+async def verify(body: Annotated[FeedVerifyBody, body_of(FeedVerifyBody, is_optional=True)], farm: TheFarm) -> Response:
     """Hold what QuestDB has against what the capture has, on the nodes: NDJSON, a `product` a line."""
-    body = await read_model(request, FeedVerifyBody, is_optional=True)
     arguments = {"product": body.product, "since": _text(body.since)}
     return await _answer(farm, "verify", body.node, body.product, arguments)
 
 
-@router.post(
-    "/replay", response_model=FeedLine, operation_id="replay_market", responses=ANSWER,
-    openapi_extra=body_of(FeedReplayBody),
-)  # fmt: skip
-async def replay(request: Request, farm: TheFarm) -> Response:
+@room.route(
+    Call("POST", "/v1/market/replay", Permission.MARKET_MANAGE),
+    response_model=FeedLine,
+    operation_id="replay_market",
+    responses=ANSWER,
+)
+async def replay(body: Annotated[FeedReplayBody, body_of(FeedReplayBody)], farm: TheFarm) -> Response:
     """Store what the capture holds again. Harmless where it is stored already; it repairs what was lost."""
-    body = await read_model(request, FeedReplayBody)
     if body.node is None and body.product is None:
         raise InvalidRequest("Neither a node nor a product is named.", remedy="Name the node whose data to repair.")
     if body.since is not None and body.until is not None and body.until <= body.since:

@@ -10,7 +10,7 @@ from agentfarm import identity
 from agentfarm.errors import Unavailable
 from controller.authority import Authority
 from controller.core.model import NodeName
-from controller.gateway.http.times import when
+from controller.gateway.http.answers import when
 
 if TYPE_CHECKING:
     from controller.gateway.nodes.models import InviteAnswer, JoinAnswer, JoinBody

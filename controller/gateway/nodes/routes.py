@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query
 from starlette.responses import Response
 
 from agentfarm.errors import InvalidRequest
 from controller.core.commands import AddNode, Command, Cordon, ForgetNode, StartDrain, Uncordon
 from controller.core.model import OPERATOR, NodeName
 from controller.explain.drains import plan_drain
+from controller.gateway.http.access import Call, Permission
 from controller.gateway.http.answers import json_response
-from controller.gateway.http.bodies import body_of, read_model
 from controller.gateway.http.limits import ENGINE_DEADLINE_S
-from controller.gateway.http.prefixes import find_node
+from controller.gateway.http.room import Room, TheFarm, body_of
 from controller.gateway.nodes.models import (
     DrainBody,
     DrainPlanView,
@@ -27,76 +27,85 @@ from controller.gateway.nodes.models import (
     ReasonBody,
 )
 from controller.gateway.nodes.views import drain_plan_view, node_view
+from controller.gateway.prefixes import find_node
 from controller.gateway.scope import Farm
-from controller.gateway.the_farm import TheFarm
 
-router = APIRouter(prefix="/v1/nodes", tags=["nodes"])
+room = Room("nodes")
 
 
-@router.get("", response_model=NodeList, operation_id="list_nodes")
+@room.route(Call("GET", "/v1/nodes", Permission.FARM_READ), response_model=NodeList, operation_id="list_nodes")
 async def list_nodes(farm: TheFarm) -> Response:
     """Every node."""
     state, now = farm.state, farm.now().mono
     return json_response({"nodes": [node_view(state, state.nodes[name], now) for name in sorted(state.nodes)]})
 
 
-@router.post(
-    "/invite", response_model=InviteAnswer, status_code=201, openapi_extra=body_of(InviteBody),
+@room.route(
+    Call("POST", "/v1/nodes/invite", Permission.NODES_MANAGE),
+    response_model=InviteAnswer,
+    status_code=201,
     operation_id="invite_node",
-)  # fmt: skip
-async def invite(request: Request, farm: TheFarm) -> Response:
+)
+async def invite(body: Annotated[InviteBody, body_of(InviteBody)], farm: TheFarm) -> Response:
     """A one-use token with which a machine joins under this name. Inviting again replaces the token before it."""
-    body = await read_model(request, InviteBody)
     answer = await farm.joining.invite(body.name)
     await farm.engine.ask(AddNode(NodeName(body.name), actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
     return json_response(answer, 201)
 
 
-@router.post(
-    "/join", response_model=JoinAnswer, openapi_extra=body_of(JoinBody), operation_id="join_node",
-)  # fmt: skip
-async def join(request: Request, farm: TheFarm) -> Response:
+@room.route(
+    Call("POST", "/v1/nodes/join", Permission.OPEN),
+    response_model=JoinAnswer,
+    operation_id="join_node",
+)
+async def join(body: Annotated[JoinBody, body_of(JoinBody)], farm: TheFarm) -> Response:
     """For `agentfarm-node join`: a certificate for a request that the invitation's secret proves. Needs no token."""
-    return json_response(await farm.joining.join(await read_model(request, JoinBody)))
+    return json_response(await farm.joining.join(body))
 
 
-@router.get("/{name}", response_model=NodeView, operation_id="show_node")
+@room.route(Call("GET", "/v1/nodes/{name}", Permission.FARM_READ), response_model=NodeView, operation_id="show_node")
 async def show(name: str, farm: TheFarm) -> Response:
     """One node with its replicas."""
     return _view(farm, find_node(farm.state, name))
 
 
-@router.post(
-    "/{name}/cordon", response_model=NodeView, operation_id="cordon_node",
-    openapi_extra=body_of(ReasonBody, is_required=False),
-)  # fmt: skip
-async def cordon(name: str, request: Request, farm: TheFarm) -> Response:
+@room.route(
+    Call("POST", "/v1/nodes/{name}/cordon", Permission.NODES_MANAGE),
+    response_model=NodeView,
+    operation_id="cordon_node",
+)
+async def cordon(
+    name: str, body: Annotated[ReasonBody, body_of(ReasonBody, is_optional=True)], farm: TheFarm
+) -> Response:
     """Place nothing new there. What runs goes on."""
-    body = await read_model(request, ReasonBody, is_optional=True)
     node = find_node(farm.state, name)
     return await _changed(farm, node, Cordon(node, body.reason, actor=OPERATOR))
 
 
-@router.post("/{name}/uncordon", response_model=NodeView, operation_id="uncordon_node")
+@room.route(
+    Call("POST", "/v1/nodes/{name}/uncordon", Permission.NODES_MANAGE),
+    response_model=NodeView,
+    operation_id="uncordon_node",
+)
 async def uncordon(name: str, farm: TheFarm) -> Response:
     """Let it take replicas again; a drain ends."""
     node = find_node(farm.state, name)
     return await _changed(farm, node, Uncordon(node, actor=OPERATOR))
 
 
-@router.post(
-    "/{name}/drain", response_model=NodeView | DrainPlanView, operation_id="drain_node",
-    openapi_extra=body_of(DrainBody, is_required=False),
-)  # fmt: skip
+@room.route(
+    Call("POST", "/v1/nodes/{name}/drain", Permission.NODES_MANAGE),
+    response_model=NodeView | DrainPlanView,
+    operation_id="drain_node",
+)
 async def drain(
     name: str,
-    request: Request,
+    body: Annotated[DrainBody, body_of(DrainBody, is_optional=True)],
     farm: TheFarm,
     plan: Annotated[bool, Query(description="Change nothing; answer with what would move where.")] = False,
     beside: Annotated[list[str] | None, Query(description="For a plan: nodes that will be drained too.")] = None,
 ) -> Response:
     """Move everything off. Complete when the node's `drain.is_complete` is true: its daemon has confirmed it."""
-    body = await read_model(request, DrainBody, is_optional=True)
     node = find_node(farm.state, name)
     if plan:
         others = {find_node(farm.state, other) for other in beside or ()} - {node}
@@ -104,7 +113,7 @@ async def drain(
     return await _changed(farm, node, StartDrain(node, body.deadline_s, body.reason, actor=OPERATOR))
 
 
-@router.delete("/{name}", status_code=204, operation_id="forget_node")
+@room.route(Call("DELETE", "/v1/nodes/{name}", Permission.NODES_MANAGE), status_code=204, operation_id="forget_node")
 async def forget(name: str, farm: TheFarm) -> Response:
     """Strike a node off that is lost or never joined. Needs the whole name."""
     node = find_node(farm.state, name)

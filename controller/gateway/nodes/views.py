@@ -8,7 +8,7 @@ from typing import Any, Final
 from controller.core.model import FarmState, Node
 from controller.explain.drains import DrainPlan, drain_blockers
 from controller.gateway.agents.views import replica_view
-from controller.gateway.http.times import when
+from controller.gateway.http.answers import when
 from controller.gateway.nodes.models import DrainView, MeasuredView, NodeView
 
 BLOCKERS_MAX: Final = 20

@@ -27,8 +27,7 @@ from controller.gateway.http.limits import (
 )
 from controller.gateway.http.problems import TooLarge, problem_of
 from controller.gateway.scope import EngineLike
-from controller.gateway.tasks.submission import SubmissionReader
-from controller.gateway.tasks.submit import refuse_other_work
+from controller.gateway.tasks.submission import SubmissionReader, refuse_other_work
 
 
 async def submit_batch(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from starlette.responses import Response
 
 from agentfarm.errors import InvalidRequest, NotFound
@@ -13,15 +13,18 @@ from controller.core.transition import FinishedTask
 from controller.explain.tasks import TaskExplanation, explain_task
 from controller.gateway.agents.explain import fits_view, standings_view
 from controller.gateway.agents.models import ExplainView
+from controller.gateway.http.access import Call, Permission
 from controller.gateway.http.answers import json_response
-from controller.gateway.http.prefixes import is_number
+from controller.gateway.http.room import Room, TheFarm
+from controller.gateway.prefixes import is_number
 from controller.gateway.tasks.wait import look_at
-from controller.gateway.the_farm import TheFarm
 
-router = APIRouter(prefix="/v1/explain/task", tags=["explain"])
+room = Room("explain")
 
 
-@router.get("/{id}", response_model=ExplainView, operation_id="explain_task")
+@room.route(
+    Call("GET", "/v1/explain/task/{id}", Permission.TASKS_READ), response_model=ExplainView, operation_id="explain_task"
+)
 async def explain(task_id: Annotated[str, Path(alias="id", examples=["1042"])], farm: TheFarm) -> Response:
     """Why a task waits, where it runs, or how it ended."""
     if not is_number(task_id):

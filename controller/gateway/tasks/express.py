@@ -2,7 +2,8 @@
 
 A framework's routing, dependencies and validation cost more than the whole submit. Plain ASGI takes what is plainly
 that call; everything else, and whatever could be read in two ways, goes on to the route, which knows all options and
-finds the words for what is wrong. Both ways end in `submitting`, and a test sends the same calls both ways.
+finds the words for what is wrong. Both ways check the same Call and end in `submission`; a test sends the same calls
+both ways.
 """
 
 from __future__ import annotations
@@ -12,28 +13,34 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from controller.gateway.http.access import BodySize, Call, Permission, body_limits
+from controller.gateway.http.border import limited
 from controller.gateway.http.limits import WAIT_MAX_S
 from controller.gateway.scope import Farm
-from controller.gateway.tasks.submit import answer_submitted, submit_one
+from controller.gateway.tasks.submission import answer_submitted, submit_one
 
-PATH: Final = "/v1/tasks"
+SUBMIT: Final = Call("POST", "/v1/tasks", Permission.TASKS_SUBMIT, BodySize.PAYLOAD)
+"""The line of the table that both ways check."""
 _PLAIN_QUERY: Final = re.compile(rb"wait=([0-9]{1,6}(?:\.[0-9]{1,6})?)")
 _KEY_HEADER: Final = b"idempotency-key"
 
 
 class Express:
-    """ASGI middleware, inside the border: what arrives here may come in, and errors are told there."""
+    """ASGI middleware, inside the border: the border has named the principal, and it answers errors."""
 
     def __init__(self, app: ASGIApp, farm: Farm) -> None:
         self.app = app
         self._farm = farm
+        self._body_max_bytes = body_limits(farm.settings.payload_max_bytes)[SUBMIT.body]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == PATH and scope["method"] == "POST":
+        if scope["type"] == "http" and scope["path"] == SUBMIT.path and scope["method"] == SUBMIT.method:
+            SUBMIT.admit(scope["principal"])
             wait_s = _wait_of(scope["query_string"])
             keys = [value for name, value in scope["headers"] if name == _KEY_HEADER]
             if wait_s is not None and len(keys) < 2:
-                await self._submit(keys[0].decode("latin-1") if keys else None, wait_s, scope, receive, send)
+                key = keys[0].decode("latin-1") if keys else None
+                await self._submit(key, wait_s, scope, limited(scope, receive, self._body_max_bytes), send)
                 return
         await self.app(scope, receive, send)
 

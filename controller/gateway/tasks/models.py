@@ -17,8 +17,7 @@ from controller.gateway.http.limits import (
     TASK_PRODUCTS_MAX,
     TIMEOUT_MAX_S,
 )
-from controller.gateway.http.models import EXAMPLE_TIME, Body, View
-from controller.gateway.http.problem_model import ProblemView
+from controller.gateway.http.models import EXAMPLE_TIME, Body, ProblemView, View
 
 Key = Annotated[str, StringConstraints(min_length=1, max_length=KEY_MAX_CHARS)]
 Label = Annotated[str, StringConstraints(max_length=LABEL_MAX_CHARS)]

@@ -5,38 +5,43 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import Header, Path, Query, Request
 from starlette.responses import Response
 
-from agentfarm.errors import Conflict, InvalidRequest, NotFound
+from agentfarm.errors import Conflict, NotFound
 from controller.core.commands import CancelTask, NewTask, SubmitTasks
 from controller.core.lives import FINAL_TASK_STATES, TaskState
 from controller.core.model import OPERATOR, TaskId, TaskOptions
 from controller.core.transition import FinishedTask
 from controller.gateway.http import sse
+from controller.gateway.http.access import BodySize, Call, Permission
 from controller.gateway.http.answers import json_response
-from controller.gateway.http.bodies import body_of
+from controller.gateway.http.bodies import raw_body
 from controller.gateway.http.limits import ENGINE_DEADLINE_S, PAGE_DEFAULT, PAGE_MAX, WAIT_MAX_S
-from controller.gateway.http.prefixes import find_deployment
+from controller.gateway.http.room import Room, TheFarm
+from controller.gateway.prefixes import find_deployment
 from controller.gateway.scope import Farm
 from controller.gateway.tasks.batch import submit_batch
+from controller.gateway.tasks.express import SUBMIT
 from controller.gateway.tasks.models import BatchAnswer, BatchLine, CancelAnswer, SubmitBody, TaskPage, TaskView
-from controller.gateway.tasks.submission import SubmissionReader, answer_of
-from controller.gateway.tasks.submit import answer_submitted, submit_one
+from controller.gateway.tasks.submission import SubmissionReader, answer_of, answer_submitted, submit_one
 from controller.gateway.tasks.views import attempt_view, current_attempt_view, summary_view, task_view
 from controller.gateway.tasks.wait import look_at, no_task, task_events, wait_while_wanted
-from controller.gateway.the_farm import TheFarm
 
-router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
+room = Room("tasks")
 
 Id = Annotated[int, Path(alias="id", ge=1, le=2**53, examples=[1042])]
 Wait = Annotated[float, Query(ge=0, le=WAIT_MAX_S, description="Seconds to wait for the result.")]
 
 
-@router.post(
-    "", response_model=TaskView, status_code=201, openapi_extra=body_of(SubmitBody), operation_id="submit_task",
+@room.route(
+    SUBMIT,
+    response_model=TaskView,
+    status_code=201,
+    openapi_extra=raw_body(SubmitBody),
+    operation_id="submit_task",
     responses={200: {"model": TaskView, "description": "This idempotency key was known: the earlier task."}},
-)  # fmt: skip
+)
 async def submit(
     request: Request,
     farm: TheFarm,
@@ -53,10 +58,12 @@ async def submit(
     return await answer_submitted(farm, done, wait, request.receive)
 
 
-@router.post(
-    "/batch", response_model=BatchAnswer, openapi_extra=body_of(BatchLine, media_type="application/x-ndjson"),
+@room.route(
+    Call("POST", "/v1/tasks/batch", Permission.TASKS_SUBMIT, BodySize.LINES),
+    response_model=BatchAnswer,
+    openapi_extra=raw_body(BatchLine, media_type="application/x-ndjson"),
     operation_id="submit_batch",
-)  # fmt: skip
+)
 async def batch(request: Request, farm: TheFarm) -> Response:
     """Submit many tasks, one JSON object a line; the answer has one line for each, in order."""
     reader = SubmissionReader(farm.state, farm.settings.payload_max_bytes)
@@ -64,7 +71,7 @@ async def batch(request: Request, farm: TheFarm) -> Response:
     return Response(answers, media_type="application/x-ndjson")
 
 
-@router.get("", response_model=TaskPage, operation_id="list_tasks")
+@room.route(Call("GET", "/v1/tasks", Permission.TASKS_READ), response_model=TaskPage, operation_id="list_tasks")
 async def list_tasks(
     farm: TheFarm,
     state: Annotated[list[TaskState] | None, Query(description="Only these; may be repeated.")] = None,
@@ -79,7 +86,7 @@ async def list_tasks(
     return json_response({"tasks": views, "next_after": more})
 
 
-@router.get("/{id}", response_model=TaskView, operation_id="show_task")
+@room.route(Call("GET", "/v1/tasks/{id}", Permission.TASKS_READ), response_model=TaskView, operation_id="show_task")
 async def show(task_id: Id, farm: TheFarm) -> Response:
     """One task with all its attempts."""
     task = TaskId(task_id)
@@ -99,14 +106,20 @@ async def show(task_id: Id, farm: TheFarm) -> Response:
     return json_response(view | {"attempts": attempts})
 
 
-@router.get("/{id}/wait", response_model=TaskView, operation_id="wait_for_task")
+@room.route(
+    Call("GET", "/v1/tasks/{id}/wait", Permission.TASKS_READ), response_model=TaskView, operation_id="wait_for_task"
+)
 async def wait_task(task_id: Id, request: Request, farm: TheFarm, timeout: Wait = 30.0) -> Response:
     """The task once it has ended, or as it stands when the time is over (`is_final` tells)."""
     return json_response(task_view(await wait_while_wanted(farm, TaskId(task_id), timeout, request.receive)))
 
 
-@router.get("/{id}/events", operation_id="watch_task", response_class=Response,
-            responses={200: {"content": {"text/event-stream": {}}}})  # fmt: skip
+@room.route(
+    Call("GET", "/v1/tasks/{id}/events", Permission.TASKS_READ),
+    operation_id="watch_task",
+    response_class=Response,
+    responses={200: {"content": {"text/event-stream": {}}}},
+)
 async def watch(
     task_id: Id,
     farm: TheFarm,
@@ -115,10 +128,14 @@ async def watch(
     """Server-sent events: `state` when it moves, `output` for each piece, `end` with the task's view."""
     sse.check_room()
     await look_at(farm, TaskId(task_id))
-    return sse.event_stream(task_events(farm, TaskId(task_id), event_id(last_event_id)))
+    return sse.event_stream(task_events(farm, TaskId(task_id), sse.event_id(last_event_id)))
 
 
-@router.post("/{id}/cancel", response_model=CancelAnswer, operation_id="cancel_task")
+@room.route(
+    Call("POST", "/v1/tasks/{id}/cancel", Permission.TASKS_SUBMIT),
+    response_model=CancelAnswer,
+    operation_id="cancel_task",
+)
 async def cancel(task_id: Id, farm: TheFarm) -> Response:
     """Cancel: a queued task ends at once, a running one when its node says that nothing works on it any more."""
     try:
@@ -130,7 +147,12 @@ async def cancel(task_id: Id, farm: TheFarm) -> Response:
     return json_response({"id": task_id, "state": state})
 
 
-@router.post("/{id}/retry", response_model=TaskView, status_code=201, operation_id="retry_task")
+@room.route(
+    Call("POST", "/v1/tasks/{id}/retry", Permission.TASKS_SUBMIT),
+    response_model=TaskView,
+    status_code=201,
+    operation_id="retry_task",
+)
 async def retry(task_id: Id, farm: TheFarm) -> Response:
     """A new task with the input and options of one that has ended; its `retry_of` names the old one."""
     old = await look_at(farm, TaskId(task_id))
@@ -141,15 +163,6 @@ async def retry(task_id: Id, farm: TheFarm) -> Response:
     answers = await farm.engine.ask(SubmitTasks((task,), actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
     new_id = answer_of(answers[0])
     return json_response(task_view(await look_at(farm, TaskId(new_id))), 201, {"Location": f"/v1/tasks/{new_id}"})
-
-
-def event_id(text: str | None) -> int:
-    """A Last-Event-ID of ours, or 0."""
-    if text is None or not text.strip():
-        return 0
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise InvalidRequest(f"Last-Event-ID {text[:40]!r} is not one of ours.", remedy="Leave it out to start anew.")
-    return int(text)
 
 
 def as_retry(old: NewTask, task_id: int) -> NewTask:

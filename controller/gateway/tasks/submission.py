@@ -1,26 +1,86 @@
-"""From JSON to a NewTask: the same reading for one task and for a batch of a hundred thousand.
+"""One task over HTTP: read, made durable, and, where the caller wants it, waited for. What a submit means is said here.
 
-The common form of a line (agent, input, key, priority) is read without pydantic; anything unusual goes through the
-model, which finds the words for what is wrong.
+Two doors lead here: the route with all its options (`routes.py`), and the express way of the plain call (`express.py`).
+A batch reads its lines here too. The common form of a task (agent, input, key, priority) is read without pydantic;
+anything unusual goes through the model, which finds the words for what is wrong.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from agentfarm.errors import FarmError, InvalidRequest
-from controller.core.commands import NewTask
-from controller.core.model import PRIORITY_MAX, PRIORITY_MIN, DeploymentName, FarmState, TaskOptions
+from starlette.responses import Response
+from starlette.types import Receive
+
+from agentfarm.errors import Conflict, FarmError, InvalidRequest
+from controller.core.commands import KnownTask, NewTask, SubmitTasks
+from controller.core.model import OPERATOR, PRIORITY_MAX, PRIORITY_MIN, DeploymentName, FarmState, TaskId, TaskOptions
+from controller.gateway.history import History
+from controller.gateway.http.answers import json_response
 from controller.gateway.http.json_input import read_json, write_json
-from controller.gateway.http.limits import KEY_MAX_CHARS
-from controller.gateway.http.prefixes import find_deployment
+from controller.gateway.http.limits import ENGINE_DEADLINE_S, KEY_MAX_CHARS
 from controller.gateway.http.problems import TooLarge
+from controller.gateway.prefixes import find_deployment
+from controller.gateway.scope import Farm
+from controller.gateway.tasks.views import task_view
+from controller.gateway.tasks.wait import look_at, wait_while_wanted
 
 if TYPE_CHECKING:
     from controller.gateway.tasks.models import SubmitBody
 
 _COMMON_BODY_KEYS: Final = frozenset({"agent", "input", "priority"})
 _COMMON_KEYS: Final = _COMMON_BODY_KEYS | {"idempotency_key"}
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A task that is durable. is_new: False when its idempotency key was known."""
+
+    task: TaskId
+    is_new: bool
+
+    @property
+    def status(self) -> int:
+        """Of the HTTP answer."""
+        return 201 if self.is_new else 200
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of the HTTP answer."""
+        return {"Location": f"/v1/tasks/{self.task}"}
+
+
+async def submit_one(farm: Farm, body: bytes, key: str | None) -> Submitted:
+    """Read `body` and make the task durable. key: the Idempotency-Key header.
+
+    Raises InvalidRequest, NotFound or TooLarge for the body, Conflict for a key used for other work, Unavailable.
+    """
+    state, key = farm.state, check_key(key)
+    new = SubmissionReader(state, farm.settings.payload_max_bytes).read_body(body, key)
+    answers = await farm.engine.ask(SubmitTasks((new,), actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
+    task = answer_of(answers[0])
+    if isinstance(task, KnownTask):
+        await refuse_other_work(farm.history, task, new)
+    return Submitted(TaskId(task), is_new=not isinstance(task, KnownTask))
+
+
+async def answer_submitted(farm: Farm, done: Submitted, wait_s: float, receive: Receive) -> Response:
+    """The task as it stands, or as it ended within `wait_s`; no longer than the caller stays."""
+    item = await (wait_while_wanted(farm, done.task, wait_s, receive) if wait_s else look_at(farm, done.task))
+    return json_response(task_view(item), done.status, done.headers)
+
+
+async def refuse_other_work(history: History, task: KnownTask, new: NewTask) -> None:
+    """Raises Conflict when the task that was submitted under this key before has another agent or input."""
+    old = await history.submission(TaskId(task))
+    if old.deployment != new.deployment or read_json(old.input) != read_json(new.input):
+        key = new.options.idempotency_key if new.options is not None else None
+        raise Conflict(
+            f"The idempotency key {key!r} was used before, for task {task} with another agent or input.",
+            remedy="Use a new key for a new task.",
+            task=int(task),
+        )
 
 
 class SubmissionReader:
@@ -63,7 +123,7 @@ class SubmissionReader:
     def _read_model(self, value: Any, idempotency_key: str | None, *, is_line: bool = False) -> NewTask:
         from pydantic import ValidationError  # noqa: PLC0415 - the common form does not wait for it after a start
 
-        from controller.gateway.http.invalid import invalid_of  # noqa: PLC0415
+        from controller.gateway.http.bodies import invalid_of  # noqa: PLC0415
         from controller.gateway.tasks.models import BatchLine, SubmitBody  # noqa: PLC0415
 
         model = BatchLine if is_line else SubmitBody

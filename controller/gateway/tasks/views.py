@@ -12,7 +12,7 @@ import orjson
 from controller.core.lives import FINAL_TASK_STATES, TaskState
 from controller.core.model import Task, TaskOptions
 from controller.core.transition import EndedAttempt, FinishedTask
-from controller.gateway.http.times import when
+from controller.gateway.http.answers import when
 
 _NONE: Final = TaskOptions()
 

@@ -52,7 +52,7 @@ from controller.core.model import (
 from controller.core.transition import Assign, CancelAttempts, EndedAttempt, FinishedTask, Lease, SetDesired, Transition
 from controller.engine import EngineMetrics
 from controller.followers import EventBus
-from controller.gateway.agents.policies import policy_of
+from controller.gateway.agents.deployments import policy_of
 from controller.gateway.app import app_of
 from controller.gateway.history import EventFilter
 from controller.gateway.nodes.models import InviteAnswer, JoinAnswer, JoinBody

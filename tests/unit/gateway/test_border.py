@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agentfarm.errors import Unavailable
-from controller.gateway.http.border import OPEN_PATHS
+from controller.gateway.app import OPEN_PATHS
 from tests.unit.gateway.small_farm import TOKEN, SmallFarm
 
 ANYWHERE = "http://farm"

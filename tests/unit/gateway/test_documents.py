@@ -7,16 +7,18 @@ from pathlib import Path
 
 import httpx
 
+from controller.gateway.app import CALLS
 from controller.gateway.http import limits
 
 PAGE = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text(encoding="utf-8")
 
 
-async def test_page_lists_every_call_and_no_other(http: httpx.AsyncClient) -> None:
-    told = set(re.findall(r"^\| `(GET|POST|PUT|HEAD|DELETE) (/\S+)`", PAGE, re.MULTILINE))
+async def test_page_lists_every_call_with_its_permission_and_no_other(http: httpx.AsyncClient) -> None:
+    rows = re.findall(r"^\| `(GET|POST|PUT|HEAD|DELETE) (/\S+)` \| `([a-z.]+)`", PAGE, re.MULTILINE)
     schema = (await http.get("/openapi.json")).json()
-    real = {(method.upper(), path) for path, methods in schema["paths"].items() for method in methods}
-    assert told == real
+    described = {(method.upper(), path) for path, methods in schema["paths"].items() for method in methods}
+    needs = {(call.method, call.path.replace(":path", "")): call.permission.value for call in CALLS}
+    assert {(method, path): need for method, path, need in rows} == {call: needs[call] for call in described}
 
 
 def test_page_names_limits_that_exist() -> None:

@@ -13,7 +13,7 @@ from controller.core.lives import TaskState
 from controller.gateway.http.json_input import write_json
 from controller.gateway.tasks import wait
 from controller.gateway.tasks.models import TaskPage, TaskView
-from controller.gateway.tasks.submit import submit_one
+from controller.gateway.tasks.submission import submit_one
 from tests.unit.gateway.small_farm import SmallFarm
 
 

@@ -6,13 +6,13 @@ import dataclasses
 from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Query, Request
+from fastapi import Query
 from starlette.responses import Response
 
 from agentfarm.agents.spec import AgentSpec
 from agentfarm.errors import Conflict, InvalidRequest
 from controller.core.commands import Deploy, DeployAnswer, Remove, Rollback, Scale
-from controller.core.model import OPERATOR, DeploymentName
+from controller.core.model import OPERATOR, DeploymentName, Policy, Resources
 from controller.explain.deployments import plan_deploy, plan_replicas
 from controller.gateway.agents.models import (
     DeployAnswerView,
@@ -25,24 +25,26 @@ from controller.gateway.agents.models import (
     ScaleBody,
 )
 from controller.gateway.agents.plans import deploy_plan_view, scale_plan_view
-from controller.gateway.agents.policies import policy_of
 from controller.gateway.agents.views import deployment_view
+from controller.gateway.http.access import Call, Permission
 from controller.gateway.http.answers import json_response
-from controller.gateway.http.bodies import body_of, read_model
 from controller.gateway.http.limits import ENGINE_DEADLINE_S
-from controller.gateway.http.prefixes import find_deployment
+from controller.gateway.http.room import Room, TheFarm, body_of
+from controller.gateway.prefixes import find_deployment
 from controller.gateway.scope import Farm
-from controller.gateway.the_farm import TheFarm
 
-router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
+room = Room("deployments")
 
 Plan = Annotated[bool, Query(description="Change nothing; answer with what would change.")]
 
 
-@router.post("", response_model=DeployAnswerView | PlanView, openapi_extra=body_of(DeployBody), operation_id="deploy")
-async def deploy(request: Request, farm: TheFarm, plan: Plan = False) -> Response:
+@room.route(
+    Call("POST", "/v1/deployments", Permission.AGENTS_DEPLOY),
+    response_model=DeployAnswerView | PlanView,
+    operation_id="deploy",
+)
+async def deploy(body: Annotated[DeployBody, body_of(DeployBody)], farm: TheFarm, plan: Plan = False) -> Response:
     """Make a deployment, or roll a new version out. The answer comes before the rollout is done: watch `rollout`."""
-    body = await read_model(request, DeployBody)
     spec = AgentSpec.from_canonical(orjson.dumps(body.spec))
     command = Deploy(
         name=DeploymentName(spec.name),
@@ -65,7 +67,9 @@ async def deploy(request: Request, farm: TheFarm, plan: Plan = False) -> Respons
     return await _deployed(farm, command)
 
 
-@router.get("", response_model=DeploymentList, operation_id="list_deployments")
+@room.route(
+    Call("GET", "/v1/deployments", Permission.FARM_READ), response_model=DeploymentList, operation_id="list_deployments"
+)
 async def list_deployments(farm: TheFarm) -> Response:
     """Every deployment."""
     state = farm.state
@@ -73,20 +77,26 @@ async def list_deployments(farm: TheFarm) -> Response:
     return json_response({"deployments": views})
 
 
-@router.get("/{name}", response_model=DeploymentView, operation_id="show_deployment")
+@room.route(
+    Call("GET", "/v1/deployments/{name}", Permission.FARM_READ),
+    response_model=DeploymentView,
+    operation_id="show_deployment",
+)
 async def show(name: str, farm: TheFarm) -> Response:
     """One deployment with its replicas and versions."""
     state = farm.state
     return json_response(deployment_view(state, state.deployments[find_deployment(state, name)], with_parts=True))
 
 
-@router.post(
-    "/{name}/scale", response_model=ScaleAnswerView | PlanView, openapi_extra=body_of(ScaleBody),
+@room.route(
+    Call("POST", "/v1/deployments/{name}/scale", Permission.AGENTS_DEPLOY),
+    response_model=ScaleAnswerView | PlanView,
     operation_id="scale_deployment",
-)  # fmt: skip
-async def scale(name: str, request: Request, farm: TheFarm, plan: Plan = False) -> Response:
+)
+async def scale(
+    name: str, body: Annotated[ScaleBody, body_of(ScaleBody)], farm: TheFarm, plan: Plan = False
+) -> Response:
     """Change how many replicas there should be."""
-    body = await read_model(request, ScaleBody)
     state = farm.state
     found = find_deployment(state, name)
     if plan:
@@ -98,19 +108,25 @@ async def scale(name: str, request: Request, farm: TheFarm, plan: Plan = False) 
     return json_response({"name": found, "replicas": body.replicas, "generation": generation})
 
 
-@router.post(
-    "/{name}/rollback", response_model=DeployAnswerView, operation_id="roll_back_deployment",
-    openapi_extra=body_of(RollbackBody, is_required=False),
-)  # fmt: skip
-async def rollback(name: str, request: Request, farm: TheFarm) -> Response:
+@room.route(
+    Call("POST", "/v1/deployments/{name}/rollback", Permission.AGENTS_DEPLOY),
+    response_model=DeployAnswerView,
+    operation_id="roll_back_deployment",
+)
+async def rollback(
+    name: str, body: Annotated[RollbackBody, body_of(RollbackBody, is_optional=True)], farm: TheFarm
+) -> Response:
     """Roll an earlier version out again."""
-    body = await read_model(request, RollbackBody, is_optional=True)
     return await _deployed(
         farm, Rollback(find_deployment(farm.state, name), body.to_version, body.if_generation, actor=OPERATOR)
     )
 
 
-@router.delete("/{name}", status_code=204, operation_id="remove_deployment")
+@room.route(
+    Call("DELETE", "/v1/deployments/{name}", Permission.AGENTS_DEPLOY),
+    status_code=204,
+    operation_id="remove_deployment",
+)
 async def remove(name: str, farm: TheFarm) -> Response:
     """Take it away: what waits is cancelled, what runs may finish. Needs the whole name."""
     found = find_deployment(farm.state, name)
@@ -118,6 +134,26 @@ async def remove(name: str, farm: TheFarm) -> Response:
         raise InvalidRequest(f"To remove {found}, write its whole name, not {name!r}.", remedy=f"Name it {found}.")
     await farm.engine.ask(Remove(found, actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
     return Response(status_code=204)
+
+
+def policy_of(spec: AgentSpec) -> Policy:
+    """The part of a spec on which the core decides."""
+    return Policy(
+        resources=Resources(spec.resources.cpu_millicores, spec.resources.memory_mib, spec.resources.gpus),
+        concurrency=spec.concurrency,
+        priority=spec.priority,
+        max_attempts=spec.retries.max_attempts,
+        backoff_s=spec.retries.backoff_s,
+        backoff_max_s=spec.retries.backoff_max_s,
+        queue_timeout_s=spec.timeouts.queue_s,
+        run_timeout_s=spec.timeouts.run_s,
+        exclusive=spec.exclusive,
+        strategy=spec.placement.strategy,
+        constraints=tuple(sorted(spec.placement.labels.items())),
+        capabilities=spec.placement.capabilities,
+        products=spec.placement.products,
+        healthy_deadline_s=spec.timeouts.healthy_s,
+    )
 
 
 async def _deployed(farm: Farm, command: Deploy | Rollback) -> Response:

@@ -4,36 +4,40 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import Path
 from starlette.responses import Response
 
 from controller.core.commands import AddProducts, NewProduct, RemoveProducts
 from controller.core.model import OPERATOR, ProductName
 from controller.explain.products import explain_product, fed_product, fed_products
+from controller.gateway.http.access import Call, Permission
 from controller.gateway.http.answers import json_response
-from controller.gateway.http.bodies import body_of, read_model
 from controller.gateway.http.limits import ENGINE_DEADLINE_S
-from controller.gateway.http.prefixes import find_product
+from controller.gateway.http.room import Room, TheFarm, body_of
 from controller.gateway.market.models import ExplainProductView, FeedAnswer, FeedBody, ProductList
 from controller.gateway.market.views import product_explanation_view, product_view
-from controller.gateway.the_farm import TheFarm
+from controller.gateway.prefixes import find_product
 
-router = APIRouter(prefix="/v1/market/products", tags=["market"])
-explain_router = APIRouter(prefix="/v1/explain/product", tags=["explain"])
+room = Room("market")
 
 Name = Annotated[str, Path(examples=["BTC-USD"])]
 
 
-@router.get("", response_model=ProductList, operation_id="list_products")
+@room.route(
+    Call("GET", "/v1/market/products", Permission.FARM_READ), response_model=ProductList, operation_id="list_products"
+)
 async def list_products(farm: TheFarm) -> Response:
     """Every product that is fed or should be, and how each of its nodes does."""
     return json_response({"products": [product_view(product) for product in fed_products(farm.state)]})
 
 
-@router.put("", response_model=FeedAnswer, openapi_extra=body_of(FeedBody), operation_id="feed_products")
-async def feed(request: Request, farm: TheFarm) -> Response:
+@room.route(
+    Call("PUT", "/v1/market/products", Permission.MARKET_MANAGE),
+    response_model=FeedAnswer,
+    operation_id="feed_products",
+)
+async def feed(body: Annotated[FeedBody, body_of(FeedBody)], farm: TheFarm) -> Response:
     """Have products fed, or change how many nodes feed them. Equal calls change nothing. All or none."""
-    body = await read_model(request, FeedBody)
     new = tuple(NewProduct(ProductName(name), body.source, body.copies) for name in dict.fromkeys(body.products))
     changed = await farm.engine.ask(AddProducts(new, actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
     state = farm.state
@@ -41,7 +45,11 @@ async def feed(request: Request, farm: TheFarm) -> Response:
     return json_response({"products": products, "changed": changed})
 
 
-@router.delete("/{name:path}", status_code=204, operation_id="remove_product")
+@room.route(
+    Call("DELETE", "/v1/market/products/{name:path}", Permission.MARKET_MANAGE),
+    status_code=204,
+    operation_id="remove_product",
+)
 async def remove(name: Name, farm: TheFarm) -> Response:
     """Have a product fed no more, but by nodes whose own settings name it. Needs its whole name. Stored data stays."""
     product = find_product(farm.state, name)
@@ -49,7 +57,12 @@ async def remove(name: Name, farm: TheFarm) -> Response:
     return Response(status_code=204)
 
 
-@explain_router.get("/{id:path}", response_model=ExplainProductView, operation_id="explain_product")
+@room.route(
+    Call("GET", "/v1/explain/product/{id:path}", Permission.FARM_READ),
+    tag="explain",
+    response_model=ExplainProductView,
+    operation_id="explain_product",
+)
 async def explain(name: Annotated[str, Path(alias="id", examples=["BTC-USD"])], farm: TheFarm) -> Response:
     """Why a product is fed where it is: its copies, and every node with its reasons."""
     state = farm.state
