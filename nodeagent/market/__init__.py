@@ -1,5 +1,4 @@
-"""Market data on the node: frames in, validated rows out.
+"""Market data on the node: frames in, validated rows out. `README.md` beside this draws the flow.
 
-See `docs/market-data.md` for the flow. Pure parts (parsing, validation, books, ledger, capture format, pipeline) live
-here; sockets, the QuestDB writer and the process around them are `session`, `writer` and `service`.
+A library of the node's market service. It imports `agentfarm` and itself.
 """

@@ -33,7 +33,8 @@ from nodeagent.market.model.source import RestRequest
 from nodeagent.market.model.times import MS_NS, NS
 from nodeagent.market.pipeline.pipeline import Pipeline
 from nodeagent.market.pipeline.quality import refused
-from nodeagent.market.pipeline.state import PipelineSettings, Resubscribe, Subscribe
+from nodeagent.market.pipeline.questions import Resubscribe, Subscribe
+from nodeagent.market.pipeline.state import PipelineSettings
 from nodeagent.market.session.rest import RestClient
 from nodeagent.market.store.endpoint import Endpoint
 from nodeagent.market.store.health import disk_room
@@ -200,12 +201,12 @@ class Feed:
 
     def _new_pipeline(self, state: State) -> Pipeline:
         """For records after the state's position; a PRODUCTS record leads from what was followed then to now."""
-        settings, known = self.settings, state.known
+        settings, memory = self.settings, state.memory
         return Pipeline(
             self._source,
-            settings.products if known.products is None else known.products,
+            settings.products if memory.products is None else memory.products,
             settings=PipelineSettings(settings.book_depth, settings.every_change, settings.book_check_interval_s),
-            known=known,
+            memory=memory,
         )
 
     def _doubt(self) -> str:
@@ -316,7 +317,7 @@ class Feed:
             )
             return
         held = self._past.newest_in(found, (progress.state, progress.middle, progress.older))
-        start = held or State(known=self._pipeline.state.known_anew())
+        start = held or State(memory=self._pipeline.state.memory_of_start())
         log.warning(
             "feed.database_went_back" if held else "feed.database_is_new",
             known=progress.state.database.identity,

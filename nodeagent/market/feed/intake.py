@@ -28,7 +28,6 @@ from nodeagent.market.model.events import VenueError
 from nodeagent.market.model.records import START, Position, Record, RecordKind
 from nodeagent.market.model.rows import GapRow
 from nodeagent.market.model.slices import SLICE_BYTES, Portion
-from nodeagent.market.pipeline import kept_books as kept
 from nodeagent.market.pipeline.pipeline import Pipeline
 from nodeagent.market.pipeline.state import Output
 from nodeagent.market.writer.writer import Mark, RowWriter
@@ -175,7 +174,7 @@ class Intake:
 
     def state(self) -> State:
         """What a restart needs, as of the last record that became rows."""
-        return self._anchors.state(self._done, self._done_ns, self._pipeline.state.known_now)
+        return self._anchors.state(self._done, self._done_ns, self._pipeline.state.memory)
 
     @property
     def behind_s(self) -> float:
@@ -186,7 +185,7 @@ class Intake:
         """Write the trusted books into the capture, if what they are is the end of it. One at a time: a big one takes
         some milliseconds."""
         for connection_id, connection in list(self._pipeline.state.connections.items()):
-            books = kept.keep(connection)
+            books = connection.kept_books()
             while True:
                 await self.settled()
                 if not self.is_live or connection_id not in self._pipeline.state.connections:
@@ -301,7 +300,7 @@ class Intake:
         if record.position == START:  # the capture does not have it
             self._put(out, record)
             return
-        self._anchors.take(record, self._pipeline.state.known_now)
+        self._anchors.take(record, self._pipeline.state.memory)
         self._read_after = record.position
         if record.position > self._stored_until:
             self._done = record.position

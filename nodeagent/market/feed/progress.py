@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from nodeagent.market.model.records import START, Position
-from nodeagent.market.pipeline.state import Known
+from nodeagent.market.pipeline.state import Memory
 from nodeagent.market.store.endpoint import write_private
 from nodeagent.market.store.migrate import Database
 from nodeagent.market.writer.drops import Drops
@@ -36,7 +36,7 @@ class State(msgspec.Struct, frozen=True):
     """The CONNECT record of the oldest connection then open; `position` itself when there was none."""
     anchor_ns: int = 0
     first_open_connection: int = 0
-    known: Known = Known()
+    memory: Memory = msgspec.field(name="known", default=Memory())
     """What the pipeline knew where the replay begins."""
     database: Database | None = None
     """The one that has the rows up to here; None: there was none yet."""

@@ -41,7 +41,7 @@ class RecordKind(IntEnum):
     PRODUCTS = 7
     """From here on the feed follows these products; payload: `Following` as JSON."""
     KEPT = 8
-    """A trusted book as it stands here, for a replay that begins here; payload: JSON of `pipeline.kept_books.Kept`."""
+    """A trusted book as it stands here, for a replay that begins here; payload: JSON of `books.kept.Kept`."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

@@ -121,17 +121,17 @@ class HealthRow(msgspec.Struct, frozen=True, gc=False):
     trades: int
     level_changes: int
     duplicates: int
-    """Trades that were known already."""
+    """Trades that came a second time."""
     rejected: int
     gaps: int
-    """Holes found."""
+    """Holes opened."""
     repaired: int
     """Holes closed."""
     missing_trades: int
     """Trade ids known to be missing at the end of the minute."""
     crossed: int
     resyncs: int
-    """Times the book had to be asked for again."""
+    """Times a snapshot replaced the book."""
     absent_removals: int
     """Removals of levels that were not there: normal, counted."""
     unknown_types: int
@@ -145,7 +145,7 @@ class HealthRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class GapRow(msgspec.Struct, frozen=True, gc=False):
-    """A hole when found, and the same key again when repaired."""
+    """A hole at its discovery, and under the same key once more at its repair."""
 
     table: ClassVar[str] = "feed_gap"
     dedup_keys: ClassVar[tuple[str, ...]] = ("ts", "source", "product", "kind", "first_id", "last_id")
@@ -162,9 +162,23 @@ class GapRow(msgspec.Struct, frozen=True, gc=False):
     repaired_at_ns: int | None
     connection_id: int
 
+    def repaired(self, now_ns: int) -> GapRow:
+        """The same hole, closed at `now_ns`."""
+        return GapRow(
+            self.ts_ns,
+            self.venue,
+            self.product,
+            self.source,
+            self.kind,
+            self.first_id,
+            self.last_id,
+            now_ns,
+            self.connection_id,
+        )
+
 
 class NowRow(msgspec.Struct, frozen=True, gc=False):
-    """How a product's data is at `ts`, a whole second of receipt time: for whoever wants to act on it now."""
+    """How a product's data is at `ts`, a whole second of receipt time: for agents that act on it now."""
 
     table: ClassVar[str] = "feed_now"
     dedup_keys: ClassVar[tuple[str, ...]] = ("ts", "source", "product")

@@ -26,7 +26,7 @@ REPAIR_DELAY_NS: Final = NS // 2
 REPAIR_BACKOFF_NS: Final = 2 * NS
 REPAIR_BACKOFF_MAX_NS: Final = 120 * NS
 RESUME_HOLE_MAX: Final = 50_000
-"""An open hole further back than so many trades is a fact in feed_gap: one who goes on later does not look for it."""
+"""An open hole further back than so many trades is a fact in feed_gap: no later ledger looks for it."""
 REPAIR_ATTEMPTS_MAX: Final = 40
 """Then the hole stays as a fact in feed_gap: the venue does not have those trades."""
 
@@ -76,19 +76,19 @@ class _Repair(msgspec.Struct):
 
 
 class LedgerState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A trade ledger as it stood, for one who goes on from there."""
+    """A trade ledger as it stood at some record. A later ledger continues from it."""
 
     first_id: int = -1
     last_id: int = -1
     last_ns: int = 0
     missing: tuple[tuple[int, int], ...] = ()
     holes: tuple[TradeHole, ...] = ()
-    """Those that the venue is asked about."""
+    """Those with a repair under way."""
     given_up_to: int = -1
     announced_id: int = -1
     announced_ns: int = 0
     floor_id: int = -1
-    """The oldest trade that is known of. Where the first one seen is a later one, what lies between is gone."""
+    """The oldest trade ever seen. Where the first trade of a later reading is newer, what lies between is gone."""
 
 
 class TradeLedger:
@@ -107,26 +107,26 @@ class TradeLedger:
         "product",
     )
 
-    def __init__(self, product: str, known: LedgerState | None = None) -> None:
-        """`known`: where to go on from, so that what passed meanwhile is noticed and old holes are still looked for."""
-        known = known or LedgerState()
+    def __init__(self, product: str, earlier: LedgerState | None = None) -> None:
+        """`earlier`: where to continue. It then notices what passed meanwhile and still looks for old holes."""
+        earlier = earlier or LedgerState()
         self.product = product
-        self.first_id = known.first_id
-        self.last_id = known.last_id
-        self.last_ns = known.last_ns
+        self.first_id = earlier.first_id
+        self.last_id = earlier.last_id
+        self.last_ns = earlier.last_ns
         """Venue time of the newest trade."""
         self.missing = Intervals()
-        self.given_up_to = known.given_up_to
-        """Holes up to this id are not looked for any more: not missing, and not repaired."""
-        for first, last in known.missing:
+        self.given_up_to = earlier.given_up_to
+        """The ledger looks for no hole up to this id: they are neither missing nor repaired."""
+        for first, last in earlier.missing:
             if first > self.last_id - RESUME_HOLE_MAX:
                 self.missing.append(first, last)
             else:
                 self.given_up_to = last
-        self._repairs = [_Repair(hole, 0) for hole in known.holes]
-        self._announced_id = known.announced_id
-        self._announced_ns = known.announced_ns
-        self._floor_id = known.floor_id
+        self._repairs = [_Repair(hole, 0) for hole in earlier.holes]
+        self._announced_id = earlier.announced_id
+        self._announced_ns = earlier.announced_ns
+        self._floor_id = earlier.floor_id
 
     def observe(self, trade_id: int, time_ns: int, now_ns: int) -> tuple[Seen, TradeHole | None]:
         """Take a trade's id. Returns what it is, and the hole it showed, if any."""
@@ -150,7 +150,7 @@ class TradeLedger:
         return Seen.NEW, hole
 
     def announce(self, last_trade_id: int, time_ns: int, now_ns: int) -> TradeHole | None:
-        """Take a heartbeat's word for the newest trade. Returns the hole that is now certain, if any.
+        """Take the newest trade that a heartbeat names. Returns the hole that is now certain, if any.
 
         The trade itself may still be under way when the beat arrives, so a hole is certain only at a later beat. (Two
         connections bring each beat twice: the same time is the same beat.)
@@ -167,7 +167,7 @@ class TradeLedger:
         return hole
 
     def state(self) -> LedgerState:
-        """As it stands, for one who goes on from here."""
+        """The ledger as it stands. A later ledger can continue from it."""
         return LedgerState(
             first_id=self.first_id,
             last_id=self.last_id,
@@ -180,10 +180,10 @@ class TradeLedger:
             floor_id=self._floor_id,
         )
 
-    def anew(self) -> LedgerState:
-        """For one who begins again from nothing, and can tell what is gone."""
-        known = [trade_id for trade_id in (self.first_id, self._floor_id) if trade_id >= 0]
-        return LedgerState(floor_id=min(known, default=-1))
+    def start_state(self) -> LedgerState:
+        """For a ledger that reads the whole capture again: with the oldest trade, so that it notices what is gone."""
+        ids = [trade_id for trade_id in (self.first_id, self._floor_id) if trade_id >= 0]
+        return LedgerState(floor_id=min(ids, default=-1))
 
     def is_missing(self, hole: TradeHole) -> bool:
         """Whether any trade of the hole is still missing."""
@@ -212,7 +212,7 @@ class TradeLedger:
         return hole
 
     def _gone_before(self, trade_id: int) -> TradeHole | None:
-        """What lies before the first trade that is left of a recording. A fact: nobody is asked for it."""
+        """What lies before the first trade that is left of a recording. A fact: no question can bring it back."""
         if not 0 <= self._floor_id < trade_id:
             return None
         self.given_up_to = trade_id - 1

@@ -1,21 +1,18 @@
 """From records to rows: the one path of live data, replay and inspection.
 
-    record ─▶ parse ─▶ frame number ─▶ validate ─▶ ledger, book ─▶ rows, rejects
-                                                       └─────────▶ due(now): questions for the venue
+    frame  ─▶ parse ─▶ frame number ─▶ rules: validate, count, ledger, book, trust ─▶ rows, rejects
+    answer ─▶ read  ─▶ answers ────────┘                                    │
+    fact   ─▶ lives: connections and products come and go                  └─▶ due(now): questions for the venue
 
-Pure: no clock, no I/O. A record brings its own time, so feeding the same records twice gives equal rows; book rows
-are cut at whole seconds of receipt time, health rows at whole minutes. `due` is for the live shell alone and changes
-no row.
+Pure: no clock, no I/O. A record brings its own time, so the same records give equal rows each time. Book rows come at
+whole seconds of receipt time, health rows at whole minutes. `due` is for the live shell alone and changes no row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, TypeAlias
+from typing import Final
 
-import msgspec
-
-from agentfarm.errors import InvalidRequest
 from nodeagent.market.model.events import (
     UNKNOWN_TIME_NS,
     BookDelta,
@@ -24,38 +21,24 @@ from nodeagent.market.model.events import (
     GapKind,
     Heartbeat,
     Instrument,
-    OrderBook,
     OrderEvent,
     Parsed,
-    Reject,
-    RejectReason,
     Trade,
 )
-from nodeagent.market.model.records import Connected, Record, RecordKind, RestAnswer
+from nodeagent.market.model.records import Record, RecordKind
 from nodeagent.market.model.slices import SLICE_BYTES, Steps, whole
-from nodeagent.market.model.source import (
-    Purpose,
-    RestRequest,
-    Source,
-    TradePage,
-    parse_book_in_slices,
-    parse_in_slices,
-)
+from nodeagent.market.model.source import Source, parse_in_slices
 from nodeagent.market.model.times import MINUTE_NS, NS
-from nodeagent.market.pipeline import handlers, trust
-from nodeagent.market.pipeline.changes import follow, minute_row, wanted_events, welcome
-from nodeagent.market.pipeline.connection import Connection
-from nodeagent.market.pipeline.kept_books import take_kept
+from nodeagent.market.pipeline.answers import Answer, read_answer, take_answer
 from nodeagent.market.pipeline.ledger import Seen
+from nodeagent.market.pipeline.lives import connect, disconnect, follow, followed_events, minute_row, take_kept
 from nodeagent.market.pipeline.quality import NOW_EVERY_S, followed, now_row
-from nodeagent.market.pipeline.questions import Questions
-from nodeagent.market.pipeline.state import Action, FeedState, Known, Output, PipelineSettings
+from nodeagent.market.pipeline.questions import Action, Questions
+from nodeagent.market.pipeline.rules import RULES, reject
+from nodeagent.market.pipeline.state import Connection, FeedState, Memory, Output, PipelineSettings
 
 BACK_STEP_S: Final = 5
 """Receipt times further back than this are a new clock, not jitter."""
-HTTP_OK: Final = 200
-_CONNECTED: Final = msgspec.json.Decoder(Connected)
-_Answer: TypeAlias = tuple[RestRequest, BookSnapshot | OrderBook | TradePage | tuple[Instrument, ...]] | Reject | None
 _TIMED: Final = (BookDelta, BookSnapshot, Heartbeat, OrderEvent)
 
 
@@ -69,10 +52,10 @@ class Pipeline:
         *,
         settings: PipelineSettings | None = None,
         instruments: Mapping[str, Instrument] | None = None,
-        known: Known | None = None,
+        memory: Memory | None = None,
     ) -> None:
-        """`products` None: any product is welcome. `known`: what a pipeline knew at the place where this one begins."""
-        self.state = FeedState(source, products, settings or PipelineSettings(), instruments or {}, known or Known())
+        """`products` None: any product is welcome. `memory`: what a pipeline knew where this one begins."""
+        self.state = FeedState(source, products, settings or PipelineSettings(), instruments or {}, memory or Memory())
         self._questions = Questions(self.state)
         self._second = self.state.now_ns // NS
         self._minute = self._second // 60
@@ -87,31 +70,12 @@ class Pipeline:
         return self._fact(record, whole(self._answer(record)))
 
     def steps(self, record: Record) -> Steps[Output]:
-        """`feed` in slices. What is long about a record is to read it: until then nothing changes, and whoever asks the
-        pipeline in between is answered as before the record."""
+        """`feed` in slices. Only reading a record takes long. Nothing changes until it is read, so the pipeline's state
+        in between is that before the record."""
         if record.kind is RecordKind.RECEIVED:
             source = self.state.source
             return self._frame(record, (yield from parse_in_slices(source, record.payload, record.received_at_ns)))
         return self._fact(record, (yield from self._answer(record)))
-
-    def _fact(self, record: Record, answer: _Answer) -> Output:
-        """Take a record that is no frame."""
-        out = Output()
-        self.state.position = record.position
-        kind = record.kind
-        if record.received_at_ns:
-            self._advance(record.received_at_ns, out)
-        if kind is RecordKind.CONNECT:
-            self._connect(record)
-        elif kind is RecordKind.DISCONNECT:
-            trust.close_connection(self.state, record.connection_id)
-        elif kind is RecordKind.REST:
-            self._take_answer(answer, out)
-        elif kind is RecordKind.PRODUCTS:
-            follow(self.state, record.payload, out)
-        elif kind is RecordKind.KEPT:
-            take_kept(self.state, record.connection_id, record.payload)
-        return out
 
     def due(self, now_ns: int, *, may_ask: bool = True) -> list[Action]:
         """What the live shell should ask the venue now; see `questions`."""
@@ -125,7 +89,33 @@ class Pipeline:
             self._close_minute(out)
         return out
 
+    def _answer(self, record: Record) -> Steps[Answer]:
+        if record.kind is not RecordKind.REST:
+            return None
+        return (yield from read_answer(self.state, record.payload))
+
+    def _fact(self, record: Record, answer: Answer) -> Output:
+        """Take a record that is no frame."""
+        out = Output()
+        feed = self.state
+        feed.position = record.position
+        kind = record.kind
+        if record.received_at_ns:
+            self._advance(record.received_at_ns, out)
+        if kind is RecordKind.CONNECT:
+            connect(feed, record.connection_id, record.payload)
+        elif kind is RecordKind.DISCONNECT:
+            disconnect(feed, record.connection_id)
+        elif kind is RecordKind.REST:
+            take_answer(feed, answer, out)
+        elif kind is RecordKind.PRODUCTS:
+            follow(feed, record.payload, out)
+        elif kind is RecordKind.KEPT:
+            take_kept(feed, record.connection_id, record.payload)
+        return out
+
     def _frame(self, record: Record, parsed: Parsed) -> Output:
+        """Take a frame: the clocks first, then its number, then its events."""
         out = Output()
         feed = self.state
         feed.position = record.position
@@ -149,7 +139,7 @@ class Pipeline:
         events = parsed.events
         rejects = parsed.rejects
         if feed.left:
-            events = wanted_events(feed, events)
+            events = followed_events(feed, events)
             rejects = [refusal for refusal in rejects if refusal.product not in feed.left]
         if connection.subscriptions.waiting:
             connection.subscriptions.brought(events)
@@ -160,94 +150,48 @@ class Pipeline:
             else:
                 events = self._out_of_turn(connection, sequence, events, out)
         for event in events:
-            handlers.HANDLERS[type(event)](feed, event, connection, out)
+            RULES[type(event)](feed, event, connection, out)
         for refusal in rejects:
-            trust.reject(feed, refusal, connection, out)
+            reject(feed, refusal, connection, out)
         if parsed.unknown_type:
             feed.count_unknown(parsed.unknown_type)
         return out
 
     def _out_of_turn(self, connection: Connection, sequence: int, events: list[Event], out: Output) -> list[Event]:
-        """A frame that is not the next one: after a loss, late, or a second time. Returns what of it still counts."""
-        feed = self.state
+        """A frame that is not the next one: after a loss, late, or again. Returns the events that still count."""
         seen, hole = connection.sequence.observe(sequence)
         if hole is not None:
-            trust.lost_frames(feed, connection, hole, out)
+            self._lost_frames(connection, hole, out)
         elif seen is Seen.DUPLICATE:
-            trust.note_frame(feed, GapKind.DUPLICATE, sequence, connection, out)
+            self.state.duplicate_frames += 1
+            self._note_frame(GapKind.DUPLICATE, sequence, connection, out)
             return []
         elif seen is Seen.FILLS:
-            trust.note_frame(feed, GapKind.OUT_OF_ORDER, sequence, connection, out)
+            self.state.out_of_order += 1
+            self._note_frame(GapKind.OUT_OF_ORDER, sequence, connection, out)
             # It is older than what the books hold; its hole has put them in doubt already.
             return [event for event in events if not isinstance(event, BookDelta | BookSnapshot)]
         return events
 
-    def _connect(self, record: Record) -> None:
-        """A new connection: its frame numbers start at 0, its books from nothing."""
+    def _lost_frames(self, connection: Connection, hole: tuple[int, int], out: Output) -> None:
+        """Frames of unknown content are gone: any book of the connection may be wrong."""
         feed = self.state
-        trust.close_connection(feed, record.connection_id)
-        try:
-            opened = _CONNECTED.decode(record.payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            opened = None
-        connection = Connection(record.connection_id, feed.now_ns, opened)
-        feed.connections[record.connection_id] = connection
-        if opened is None:
-            return
-        welcome(feed, opened.products)
-        connection.subscriptions.asked(opened.products, feed.now_ns)
-        for product in opened.products:
-            connection.expect_book(product, 0, is_from_rest=feed.source.book_from_rest)
-        left_out = (feed.rules.products or frozenset()) - set(opened.products)  # refused on the connection before
-        connection.subscriptions.asked(sorted(left_out), feed.now_ns)
-
-    def _answer(self, record: Record) -> Steps[_Answer]:
-        """What a REST record says: the request and its answer, read; a refusal; None where there is nothing to do."""
-        if record.kind is not RecordKind.REST:
-            return None
-        feed = self.state
-        try:
-            answer = RestAnswer.decode(record.payload)
-            request, purpose, body = answer.request, answer.request.purpose, answer.body
-            if answer.status != HTTP_OK or request.product in feed.left:
-                return None
-            if purpose is Purpose.INSTRUMENTS:
-                return request, feed.source.parse_instruments(body)
-            if purpose is Purpose.TRADES:
-                return request, feed.source.parse_trades(request, body)
-            if request.connection_id not in feed.connections:
-                return None
-            if purpose is Purpose.ORDERS:
-                return request, feed.source.parse_orders(request, body)
-            return request, (yield from parse_book_in_slices(feed.source, request, body))
-        except InvalidRequest as error:
-            return Reject(RejectReason.MALFORMED, "", error.problem)
-
-    def _take_answer(self, answer: _Answer, out: Output) -> None:
-        feed = self.state
-        if answer is None:
-            return
-        if isinstance(answer, Reject):
-            out.rejects.append(answer)
-            return
-        request, said = answer
-        if isinstance(said, TradePage):
-            for trade in said.trades:
-                handlers.on_trade(feed, trade, None, out)
-        elif isinstance(said, tuple):
-            handlers.learn(feed, said)
-            feed.has_instruments = feed.rules.is_listing_known = True
+        feed.sequence_gaps += 1
+        row = feed.gap_row(GapKind.CONNECTION_SEQUENCE, "", hole, connection.connection_id)
+        if connection.books:
+            out.rows.append(row)
+            connection.open_gaps.append(row)
+            connection.doubt_books(feed.now_ns)
         else:
-            connection = feed.connections[request.connection_id]
-            if isinstance(said, OrderBook):
-                handlers.on_orders_book(feed, said, connection, out)
-            elif request.purpose is Purpose.BOOK_REPAIR:
-                handlers.on_snapshot(feed, said, connection, out)
-            else:
-                handlers.check_book(feed, said, connection, out)
+            out.rows.append(row.repaired(feed.now_ns))  # lost trades show by their ids; the rest cannot come back
+
+    def _note_frame(self, kind: GapKind, sequence: int, connection: Connection, out: Output) -> None:
+        """A frame came twice or late: a fact, with nothing to repair."""
+        row = self.state.gap_row(kind, "", (sequence, sequence), connection.connection_id)
+        out.rows.append(row.repaired(self.state.now_ns))
 
     def _advance(self, now_ns: int, out: Output) -> None:
-        """Move the feed's time to the record's, closing seconds and minutes that are over before it is looked at."""
+        """Move the feed's time to the record's, and first close the seconds and minutes that are over."""
         second = now_ns // NS
         if second != self._second and (second > self._second or second < self._second - BACK_STEP_S):
             if self._second:

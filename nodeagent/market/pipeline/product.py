@@ -1,4 +1,4 @@
-"""What a feed knows of one product, over all its connections: trade ids, counts, and how its rows are built."""
+"""What a feed knows of one product, over all its connections: trade ids, open holes, counts. Builds its rows."""
 
 from __future__ import annotations
 
@@ -7,25 +7,47 @@ import msgspec
 from nodeagent.market.books.levels import Book
 from nodeagent.market.model.decimals import to_decimal
 from nodeagent.market.model.events import ASK, BID, SCALE, BookDelta, GapKind, Side, Ticker, Trade
-from nodeagent.market.model.rows import BookChangeRow, BookRow, Depth, GapRow, TickerRow, TradeRow
+from nodeagent.market.model.rows import BookChangeRow, BookRow, Depth, GapRow, HealthRow, TickerRow, TradeRow
 from nodeagent.market.model.times import MS_NS
 from nodeagent.market.pipeline.ledger import LedgerState, TradeLedger
-from nodeagent.market.pipeline.minutes import Counts
 
 _SIDE_NAMES = {BID: Side.BUY.value, ASK: Side.SELL.value}
 
 
+class Counts(msgspec.Struct, gc=False):
+    """Facts of one product over some time; see `HealthRow` for their meaning."""
+
+    frames: int = 0
+    trades: int = 0
+    level_changes: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    gaps: int = 0
+    repaired: int = 0
+    crossed: int = 0
+    resyncs: int = 0
+    absent_removals: int = 0
+    unknown_types: int = 0
+    lag_sum_ns: int = 0
+    lag_count: int = 0
+
+    def add(self, other: Counts) -> None:
+        """Sum another stretch of time into this one."""
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
 class ProductState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A product as it stood, for one who goes on from there."""
+    """A product as it stood at some record. A later pipeline continues from it."""
 
     ledger: LedgerState = LedgerState()
     open_holes: tuple[GapRow, ...] = ()
     counts: Counts | None = None
-    """Of the running minute; None: nothing yet."""
+    """Of the running minute; None: all are zero."""
 
 
 class Product:
-    """One product. Counts run per minute; `totals` holds the minutes already closed."""
+    """One product. `counts` are those of the running minute; `totals` holds the closed minutes."""
 
     __slots__ = (
         "_lag_before",
@@ -40,21 +62,22 @@ class Product:
         "venue",
     )
 
-    def __init__(self, name: str, venue: str, source: str, known: ProductState | None = None) -> None:
-        known = known or ProductState()
+    def __init__(self, name: str, venue: str, source: str, earlier: ProductState | None = None) -> None:
+        """`earlier`: where to continue; None: from nothing."""
+        earlier = earlier or ProductState()
         self.name = name
         self.venue = venue
         self.source = source
-        self.ledger = TradeLedger(name, known.ledger)
-        self.counts = msgspec.structs.replace(known.counts) if known.counts is not None else Counts()
+        self.ledger = TradeLedger(name, earlier.ledger)
+        self.counts = msgspec.structs.replace(earlier.counts) if earlier.counts is not None else Counts()
         self.totals = Counts()
-        self.open_holes = list(known.open_holes)
+        self.open_holes = list(earlier.open_holes)
         self._last_frame = -1
         self._lag_before = (0, 0)
         self._lag_ms = 0.0
 
     def state(self) -> ProductState:
-        """As it stands, for one who goes on from here."""
+        """The product as it stands. A later pipeline can continue from it."""
         counts = msgspec.structs.replace(self.counts) if self.counts != Counts() else None
         return ProductState(self.ledger.state(), tuple(self.open_holes), counts)
 
@@ -71,11 +94,11 @@ class Product:
 
     @property
     def has_frames(self) -> bool:
-        """Whether anything of it ever came."""
+        """Whether any frame was about it."""
         return self._last_frame >= 0
 
     def recent_lag_ms(self) -> float:
-        """Mean age at receipt of the live events since the last call; the mean before where there were none."""
+        """Mean age at receipt of the live events since the last call; the earlier mean where there were none."""
         total = (
             self.totals.lag_sum_ns + self.counts.lag_sum_ns,
             self.totals.lag_count + self.counts.lag_count,
@@ -93,12 +116,33 @@ class Product:
         counts.add(self.counts)
         return counts
 
-    def close_minute(self) -> Counts:
-        """The running minute's counts; a new one begins."""
-        closed = self.counts
-        self.totals.add(closed)
+    def close_minute(self, minute_ns: int, skew_ns: int, *, is_synced: bool) -> HealthRow:
+        """End the running minute. Returns its row; counting begins again at zero."""
+        counts = self.counts
+        self.totals.add(counts)
         self.counts = Counts()
-        return closed
+        missing_trades = self.ledger.missing.total()
+        return HealthRow(
+            ts_ns=minute_ns,
+            venue=self.venue,
+            product=self.name,
+            source=self.source,
+            frames=counts.frames,
+            trades=counts.trades,
+            level_changes=counts.level_changes,
+            duplicates=counts.duplicates,
+            rejected=counts.rejected,
+            gaps=counts.gaps,
+            repaired=counts.repaired,
+            missing_trades=missing_trades,
+            crossed=counts.crossed,
+            resyncs=counts.resyncs,
+            absent_removals=counts.absent_removals,
+            unknown_types=counts.unknown_types,
+            skew_ms=skew_ns / MS_NS,
+            lag_ms=counts.lag_sum_ns / counts.lag_count / MS_NS if counts.lag_count else 0.0,
+            is_good=is_synced and not missing_trades and not counts.rejected and bool(counts.frames),
+        )
 
     def trade_row(self, trade: Trade, now_ns: int) -> TradeRow:
         """The row of a trade received at `now_ns`."""
@@ -175,32 +219,17 @@ class Product:
         return row
 
     def close_filled_holes(self, now_ns: int) -> list[GapRow]:
-        """The rows of holes in which nothing is missing any more, now with their time of repair."""
+        """The rows of the holes that are filled now, with their time of repair."""
         missing = self.ledger.missing
         still_open, filled = [], []
         for row in self.open_holes:
             if missing.overlaps(row.first_id, row.last_id):
                 still_open.append(row)
             elif row.first_id > self.ledger.given_up_to:
-                filled.append(repaired(row, now_ns))
+                filled.append(row.repaired(now_ns))
         self.open_holes = still_open
         self.counts.repaired += len(filled)
         return filled
-
-
-def repaired(row: GapRow, now_ns: int) -> GapRow:
-    """The same hole, closed at `now_ns`."""
-    return GapRow(
-        row.ts_ns,
-        row.venue,
-        row.product,
-        row.source,
-        row.kind,
-        row.first_id,
-        row.last_id,
-        now_ns,
-        row.connection_id,
-    )
 
 
 def _doubles(book: Book, side: int, depth: int) -> Depth:

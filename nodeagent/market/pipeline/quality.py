@@ -1,4 +1,4 @@
-"""Whether a product's data can be relied on now, and why not: the one answer that status, rows and agents are given.
+"""Whether a product's data can be relied on now, and why not: the one answer that status, rows and agents get.
 
 Pure: a view of the feed's state at the time of the record at hand. What the process around it knows (rows that wait for
 their database, a capture that is read back) is added by the service.
@@ -13,14 +13,13 @@ import msgspec
 
 from nodeagent.market.model.rows import NowRow
 from nodeagent.market.model.times import NS
-from nodeagent.market.pipeline.connection import Connection
 from nodeagent.market.pipeline.product import Product
-from nodeagent.market.pipeline.state import FeedState
+from nodeagent.market.pipeline.state import Connection, FeedState
 
 NOW_EVERY_S: Final = 2
 """Seconds between two `feed_now` rows of a product."""
 STALE_AFTER_NS: Final = 10 * NS
-"""A connection that brought nothing for so long is no news. Venues send heartbeats or tickers every second."""
+"""A connection that brings nothing for so long has gone silent. Venues send heartbeats or tickers every second."""
 
 
 class QualityState(StrEnum):
@@ -45,7 +44,7 @@ GOOD: Final = Quality(QualityState.GOOD)
 
 
 def followed(feed: FeedState) -> list[str]:
-    """The products that the feed follows; where any is welcome, those that came."""
+    """The products that the feed follows; where any is welcome, those with data."""
     names = feed.rules.products
     return sorted(feed.products if names is None else names)
 
@@ -68,17 +67,17 @@ def quality(feed: FeedState, name: str) -> Quality:
     return _book_quality(feed, name)
 
 
-def now_row(feed: FeedState, name: str, ts_ns: int, found: Quality | None = None) -> NowRow:
+def now_row(feed: FeedState, name: str, ts_ns: int, now: Quality | None = None) -> NowRow:
     """The product's row of `feed_now`."""
-    found = found or quality(feed, name)
+    now = now or quality(feed, name)
     product = feed.products.get(name)
     return NowRow(
         ts_ns,
         feed.source.venue,
         name,
         feed.source.name,
-        found.state.value,
-        found.reason,
+        now.state.value,
+        now.reason,
         product.ledger.missing.total() if product is not None else 0,
         product.ledger.last_id if product is not None else -1,
         product.recent_lag_ms() if product is not None else 0.0,

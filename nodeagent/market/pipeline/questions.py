@@ -1,36 +1,56 @@
 """What a live feed should ask its venue now: missing trades, fresh snapshots, rules, a book to compare with.
 
-Read from the feed's state by the shell, once or twice a second. Nothing here changes what rows are built, so a
-replay, which never asks, builds the same.
+The shell reads the questions once or twice a second. Nothing here changes a row: a replay, which never asks, builds the
+same rows.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
+import msgspec
+
+from nodeagent.market.books.trust import BookState
 from nodeagent.market.model.source import Channel, Purpose, RestRequest
 from nodeagent.market.model.times import NS
-from nodeagent.market.pipeline.connection import BookState, Connection
-from nodeagent.market.pipeline.state import Action, FeedState, Resubscribe, Subscribe
+from nodeagent.market.pipeline.state import Connection, FeedState
 
 INSTRUMENTS_RETRY_NS: Final = 60 * NS
 INSTRUMENTS_REFRESH_NS: Final = 3600 * NS
 QUIET_BOOK_NS: Final = 5 * NS
-"""A book whose changes are numbered is asked for when a change waits for it, for only then it is sure that none is
-missed between; where none comes for so long, without."""
+"""The feed asks for a book with numbered changes when a change waits for it: only then no change between is missed.
+Where none comes for so long, the feed asks all the same."""
+
+
+class Resubscribe(msgspec.Struct, frozen=True):
+    """Unsubscribe and subscribe again on a connection: the snapshot that follows repairs books and recent trades."""
+
+    connection_id: int
+    products: tuple[str, ...]
+    channels: tuple[Channel, ...]
+
+
+class Subscribe(msgspec.Struct, frozen=True):
+    """Ask a connection for one product alone, with all its channels, to see whether the venue has it."""
+
+    connection_id: int
+    product: str
+
+
+Action: TypeAlias = RestRequest | Resubscribe | Subscribe
 
 
 class Questions:
-    """The questions of one feed, with the times at which they were last put."""
+    """The questions of one feed, and when each was put last."""
 
     def __init__(self, feed: FeedState) -> None:
         self._feed = feed
         self._instruments_ask_ns = 0
 
     def due(self, now_ns: int, *, may_ask: bool = True) -> list[Action]:
-        """The questions to put now (wall time, as in records). Each is put once; it comes again after its backoff.
+        """The questions to put now (wall time, as in records). Each comes once, and again after its backoff.
 
-        may_ask: whether the venue may be asked over REST now; questions that may not be put do not count as put.
+        may_ask: whether REST questions are allowed now; those that are not allowed do not count as put.
         """
         actions: list[Action] = []
         if may_ask:
@@ -43,7 +63,7 @@ class Questions:
         return actions
 
     def _instruments(self, now_ns: int) -> list[Action]:
-        """Product rules: until known once a minute, then once an hour."""
+        """Product rules: once a minute until they are known, then once an hour."""
         if 0 <= self._instruments_ask_ns - now_ns <= INSTRUMENTS_REFRESH_NS:
             return []
         wait_ns = INSTRUMENTS_REFRESH_NS if self._feed.has_instruments else INSTRUMENTS_RETRY_NS
@@ -52,7 +72,7 @@ class Questions:
         return [request] if request is not None else []
 
     def _trades(self, now_ns: int) -> list[Action]:
-        """Holes that are to be asked about."""
+        """The pages of past trades that may fill holes."""
         holes = [hole for product in self._feed.products.values() for hole in product.ledger.due(now_ns)]
         requests = map(self._feed.source.trades_request, holes)
         return [request for request in requests if request is not None]
@@ -65,7 +85,7 @@ class Questions:
             if state.is_synced:
                 actions += self._check(connection, product, state, now_ns) if may_ask else []
             elif connection.subscriptions.refusal(product):
-                continue  # no snapshot comes of what is refused
+                continue  # the venue sends no snapshot of it
             elif state.is_ask_due(now_ns):
                 request = self._repair_request(connection, product, state)
                 if request is None:
@@ -75,7 +95,7 @@ class Questions:
                     state.asked(now_ns)
                     actions.append(request)
         if resubscribed:
-            # Where frames of unknown content were lost, trades may be among them: their snapshot brings the last ones.
+            # Trades may be among lost frames of unknown content: the snapshot of trades brings the newest ones.
             is_numbered = self._feed.source.has_connection_sequence
             channels = (Channel.TRADES, Channel.BOOK) if is_numbered else (Channel.BOOK,)
             actions.append(Resubscribe(connection.connection_id, tuple(resubscribed), channels))
@@ -86,7 +106,7 @@ class Questions:
         return _on(connection, self._feed.source.book_request(product, purpose))
 
     def _can_join(self, state: BookState, now_ns: int) -> bool:
-        """Whether a snapshot asked for now will be followed by the changes we hear."""
+        """Whether the changes that come will follow a snapshot of now."""
         is_numbered = self._feed.source.book_from_rest and state.orders is None
         return not is_numbered or bool(state.pending) or not 0 <= now_ns - state.next_ask_ns < QUIET_BOOK_NS
 

@@ -14,7 +14,7 @@ from nodeagent.market.feed.progress import POWER_CUT_REWIND_S, REWIND_MAX_S, Pro
 from nodeagent.market.feed.retention import Disk, Room, disk_state, disk_words, expendable, left_out
 from nodeagent.market.feed.settings import FeedSettings
 from nodeagent.market.model.records import START, Position, position_of
-from nodeagent.market.pipeline.state import Known
+from nodeagent.market.pipeline.state import Memory
 from nodeagent.market.session.websocket import backoff_s
 from nodeagent.market.writer.writer import _is_about_rows
 from tests.unit.market.feed_rules.line import exchange
@@ -60,17 +60,17 @@ def test_settings_that_cannot_be_read_are_refused(text: str) -> None:
         FeedSettings.from_json(text)
 
 
-def _known() -> Known:
+def _memory() -> Memory:
     line = exchange()
     line.send(line.match(103))
     line.send(line.update(("buy", "150.00", "1"), product="ETH-USD"))
-    known = line.pipeline.state.known_now()
-    assert [row.kind for row in known.gaps] == ["book_with_trades", "crossed_book"]
-    return known
+    memory = line.pipeline.state.memory()
+    assert [row.kind for row in memory.gaps] == ["book_with_trades", "crossed_book"]
+    return memory
 
 
 def test_progress_survives_the_file_and_a_damaged_one_is_set_aside(tmp_path: Path) -> None:
-    progress = Progress(State(Position(5), 7, known=_known()), boot_id="b").connected(9)
+    progress = Progress(State(Position(5), 7, memory=_memory()), boot_id="b").connected(9)
     save(tmp_path, progress)
     assert load(tmp_path, 100) == progress
     (tmp_path / "progress.json").write_text(json.dumps({"state": "none"}))

@@ -74,7 +74,7 @@ def _intake(
     folder: Path, writer: _Writer, start: State | None = None, products: Sequence[str] = ("A-USD",)
 ) -> tuple[Intake, _FullDisk]:
     capture, start = _FullDisk(folder), start or State()
-    pipeline = Pipeline(load_source("coinbase-exchange"), products, known=start.known)
+    pipeline = Pipeline(load_source("coinbase-exchange"), products, memory=start.memory)
     intake = Intake(
         capture,
         pipeline,

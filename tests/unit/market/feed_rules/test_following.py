@@ -9,7 +9,8 @@ from nodeagent.market.model.rows import GapRow, HealthRow, NowRow
 from nodeagent.market.model.source import Channel, RestRequest
 from nodeagent.market.model.times import NS
 from nodeagent.market.pipeline.quality import QualityState, quality
-from nodeagent.market.pipeline.state import Output, Resubscribe, Subscribe
+from nodeagent.market.pipeline.questions import Resubscribe, Subscribe
+from nodeagent.market.pipeline.state import Output
 from nodeagent.market.pipeline.subscriptions import ANSWER_WITHIN_NS, RETRY_MAX_NS, Subscriptions
 from nodeagent.market.venues.binance.source import Binance
 from nodeagent.market.venues.coinbase_advanced.source import CoinbaseAdvanced

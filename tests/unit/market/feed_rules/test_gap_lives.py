@@ -13,7 +13,7 @@ from nodeagent.market.model.rows import GapRow, HealthRow, Row
 from nodeagent.market.model.times import NS
 from nodeagent.market.pipeline.ledger import RESUME_HOLE_MAX
 from nodeagent.market.pipeline.pipeline import Pipeline
-from nodeagent.market.pipeline.state import Known
+from nodeagent.market.pipeline.state import Memory
 from nodeagent.market.venues.coinbase_advanced.source import CoinbaseAdvanced
 from nodeagent.market.venues.coinbase_exchange.source import CoinbaseExchange
 from tests.unit.market.feed_rules.line import Line, exchange, page
@@ -23,15 +23,15 @@ from tests.unit.market.feed_rules.test_pipeline_advanced import advanced
 PRODUCTS = ("BTC-USD", "ETH-USD")
 
 
-def as_saved(known: Known) -> Known:
+def as_saved(memory: Memory) -> Memory:
     """Through a file and back."""
-    return msgspec.json.decode(msgspec.json.encode(known), type=Known)
+    return msgspec.json.decode(msgspec.json.encode(memory), type=Memory)
 
 
 def begun_again(line: Line) -> Line:
     """Another process goes on where this one was killed, without a place near enough to know its connection."""
-    known = as_saved(line.pipeline.state.known_now())
-    again = Line(line.source, known.products, known=known)
+    memory = as_saved(line.pipeline.state.memory())
+    again = Line(line.source, memory.products, memory=memory)
     again.now_ns = line.now_ns + 60 * NS
     return again
 
@@ -85,8 +85,8 @@ def test_one_who_goes_on_from_any_record_tells_the_same_gaps(cut: int) -> None:
     expected = lives([row for record in records for row in whole.feed(record).rows])
     first = Pipeline(CoinbaseExchange(), PRODUCTS)
     rows = [row for record in records[:cut] for row in first.feed(record).rows]
-    known = as_saved(first.state.known_now())
-    second = Pipeline(CoinbaseExchange(), known.products, known=known)
+    memory = as_saved(first.state.memory())
+    second = Pipeline(CoinbaseExchange(), memory.products, memory=memory)
     rows += [row for record in records[cut:] for row in second.feed(record).rows]
     assert len(expected) == 4
     assert None not in expected.values()
@@ -107,7 +107,7 @@ def test_minutes_are_counted_whole_across_a_restart() -> None:
     for cut in range(len(records)):
         first = Pipeline(CoinbaseExchange(), PRODUCTS)
         rows = [row for record in records[:cut] for row in first.feed(record).rows]
-        second = Pipeline(CoinbaseExchange(), PRODUCTS, known=as_saved(first.state.known_now()))
+        second = Pipeline(CoinbaseExchange(), PRODUCTS, memory=as_saved(first.state.memory()))
         rows += [row for record in records[cut:] for row in second.feed(record).rows]
         assert counts_of(rows) == minutes
 
@@ -199,12 +199,12 @@ def test_a_hole_too_far_back_stays_a_fact_and_is_not_called_repaired() -> None:
 def test_what_no_capture_holds_any_more_is_an_open_gap_and_no_doubt() -> None:
     line = exchange()
     line.send(line.match(101))
-    known = as_saved(line.pipeline.state.known_anew())
-    whole = Line(line.source, PRODUCTS, known=known)
+    memory = as_saved(line.pipeline.state.memory_of_start())
+    whole = Line(line.source, PRODUCTS, memory=memory)
     whole.connect()
     whole.send(whole.match(100))
     assert not whole.gaps(GapKind.TRADE_ID)
-    cut = Line(line.source, PRODUCTS, known=known)
+    cut = Line(line.source, PRODUCTS, memory=memory)
     cut.connect()
     for product in PRODUCTS:
         cut.send(cut.snapshot(product))
@@ -214,7 +214,7 @@ def test_what_no_capture_holds_any_more_is_an_open_gap_and_no_doubt() -> None:
     assert cut.is_synced("BTC-USD")
     assert cut.pipeline.state.missing_trades() == 0
     assert cut.due(after_s=1) == []
-    again = Line(line.source, PRODUCTS, known=as_saved(cut.pipeline.state.known_anew()))
+    again = Line(line.source, PRODUCTS, memory=as_saved(cut.pipeline.state.memory_of_start()))
     again.connect()
     again.send(again.match(150))
     assert [(row.first_id, row.last_id) for row in again.gaps(GapKind.TRADE_ID)] == [(100, 149)], "however often"
@@ -222,5 +222,5 @@ def test_what_no_capture_holds_any_more_is_an_open_gap_and_no_doubt() -> None:
 
 def test_advanced_goes_on_from_a_file_of_its_knowledge() -> None:
     line, _ = advanced()
-    assert as_saved(line.pipeline.state.known_now()) == line.pipeline.state.known_now()
+    assert as_saved(line.pipeline.state.memory()) == line.pipeline.state.memory()
     assert isinstance(line.source, CoinbaseAdvanced)

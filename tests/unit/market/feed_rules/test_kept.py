@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from nodeagent.market.books.kept import read
 from nodeagent.market.model.records import Record, RecordKind
 from nodeagent.market.model.rows import BookRow, Row
 from nodeagent.market.model.source import Source
 from nodeagent.market.model.times import NS
-from nodeagent.market.pipeline.kept_books import keep, read
 from nodeagent.market.pipeline.pipeline import Pipeline
 from nodeagent.market.venues.coinbase_advanced.source import CoinbaseAdvanced
 from nodeagent.market.venues.coinbase_exchange.source import CoinbaseExchange
@@ -22,7 +22,7 @@ def books(rows: list[Row]) -> list[BookRow]:
 
 
 def kept_records(pipeline: Pipeline, at_ns: int) -> list[Record]:
-    payloads = list(keep(pipeline.state.connections[1]))
+    payloads = list(pipeline.state.connections[1].kept_books())
     said = [read(payload) for payload in payloads]
     assert [(each.is_first, each.is_last) for each in said if each] == [(True, False), (False, True)]
     return [Record(RecordKind.KEPT, 1, at_ns, at_ns, payload) for payload in payloads]
@@ -76,7 +76,7 @@ def test_a_book_in_doubt_is_not_kept_and_a_known_one_not_replaced() -> None:
         assert line.pipeline.feed(record).rows == []
     assert line.pipeline.state.connections[1].books["BTC-USD"].book.bids == before
     line.send(line.update(("buy", "150.00", "1")))
-    assert [each.product for payload in keep(line.pipeline.state.connections[1]) if (each := read(payload))] == [
+    assert [each.product for payload in line.pipeline.state.connections[1].kept_books() if (each := read(payload))] == [
         "ETH-USD"
     ]
 

@@ -16,7 +16,8 @@ from nodeagent.market.model.source import Channel, Purpose, RestRequest
 from nodeagent.market.model.times import MINUTE_NS, MS_NS, NS
 from nodeagent.market.pipeline.ledger import LedgerState
 from nodeagent.market.pipeline.product import ProductState
-from nodeagent.market.pipeline.state import Known, PipelineSettings, Resubscribe
+from nodeagent.market.pipeline.questions import Resubscribe
+from nodeagent.market.pipeline.state import Memory, PipelineSettings
 from nodeagent.market.venues.coinbase_exchange.source import CoinbaseExchange
 from tests.unit.market.feed_rules.line import RULES, Line, exchange, page
 
@@ -95,7 +96,7 @@ def test_an_outage_is_a_trade_hole_but_no_doubt_about_the_new_book() -> None:
 
 
 def test_a_restart_asks_for_what_passed_since_the_last_stored_trade() -> None:
-    line = exchange(known=Known(states={"BTC-USD": ProductState(LedgerState(first_id=9, last_id=97))}))
+    line = exchange(memory=Memory(states={"BTC-USD": ProductState(LedgerState(first_id=9, last_id=97))}))
     assert [(g.first_id, g.last_id) for g in line.gaps(GapKind.TRADE_ID)] == [(98, 99)]
     assert line.trade_ids() == [100]
 

@@ -8,7 +8,7 @@ from nodeagent.market.model.events import GapKind
 from nodeagent.market.model.records import RecordKind
 from nodeagent.market.model.source import Channel, RestRequest, TradeHole
 from nodeagent.market.model.times import NS, to_iso
-from nodeagent.market.pipeline.state import Resubscribe
+from nodeagent.market.pipeline.questions import Resubscribe
 from nodeagent.market.venues.coinbase_advanced.source import CoinbaseAdvanced
 from tests.unit.market.feed_rules.line import Line
 from tests.unit.market.feed_rules.venue import START_NS, Venue

@@ -10,7 +10,7 @@ from typing import Any
 from nodeagent.market.model.records import Connected, Record, RecordKind, RestAnswer
 from nodeagent.market.model.source import Purpose
 from nodeagent.market.model.times import MS_NS, NS, to_iso
-from nodeagent.market.pipeline.state import Action, Resubscribe, Subscribe
+from nodeagent.market.pipeline.questions import Action, Resubscribe, Subscribe
 
 START_NS = 1_786_309_548 * NS
 PRODUCTS = ("BTC-USD", "ETH-USD")

@@ -1,7 +1,8 @@
-"""What one connection knows: its frame numbers, and a book per product with its state of trust.
+"""One product's book on one connection, and whether it can be trusted.
 
 A book is *synced* from a snapshot on, until something makes it doubtful: a lost or late frame, an unreadable level, a
-crossed best price, a difference from the venue's own answer. Then it waits for a new snapshot, asked for with backoff.
+crossed best price, a difference from the venue's own answer. Then it waits for a new snapshot. The feed asks for that
+snapshot with backoff.
 """
 
 from __future__ import annotations
@@ -13,12 +14,8 @@ import msgspec
 from nodeagent.market.books.levels import Applied, Book
 from nodeagent.market.books.orders import OrdersBook
 from nodeagent.market.model.events import BookDelta, BookSnapshot, GapKind
-from nodeagent.market.model.records import Connected
 from nodeagent.market.model.rows import GapRow
-from nodeagent.market.model.source import Channel
 from nodeagent.market.model.times import NS
-from nodeagent.market.pipeline.ledger import SequenceLedger
-from nodeagent.market.pipeline.subscriptions import Subscriptions
 
 FIRST_SNAPSHOT_WITHIN_NS: Final = 15 * NS
 RESYNC_BACKOFF_NS: Final = 5 * NS
@@ -38,7 +35,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class BookState:
-    """One product's book on one connection."""
+    """The book, its numbers, and when to ask for a snapshot."""
 
     __slots__ = (
         "_attempts",
@@ -64,7 +61,7 @@ class BookState:
         self.orders: OrdersBook | None = None
         self.is_synced = False
         self.is_changed = False
-        """Since the last row of it."""
+        """Since its last row."""
         self.update_id = -1
         self.pending: list[BookDelta] = []
         self.open_gap: GapRow | None = None
@@ -80,13 +77,13 @@ class BookState:
         return self.book if self.orders is None else self.orders.levels
 
     def follow_orders(self) -> OrdersBook:
-        """Keep an L3 book from now on."""
+        """Keep an L3 book from now on, and return it."""
         if self.orders is None:
             self.orders = OrdersBook()
         return self.orders
 
     def doubt(self, now_ns: int) -> None:
-        """Stop trusting the book. At once if it was steady, else after the backoff, a snapshot is asked for."""
+        """Stop trusting the book. The feed asks for a snapshot, at once if it was steady, else after a backoff."""
         if self.is_synced and now_ns - self._synced_at_ns >= STEADY_NS:
             self._attempts = 0
         if self.is_synced:
@@ -97,11 +94,11 @@ class BookState:
 
     @property
     def was_synced(self) -> bool:
-        """Whether it ever was trusted."""
+        """Whether the book was trusted at any time."""
         return self._synced_at_ns > 0
 
     def asked(self, now_ns: int) -> None:
-        """A snapshot was asked for."""
+        """The feed has asked for a snapshot."""
         self._attempts += 1
         self.next_ask_ns = now_ns + self._backoff_ns()
 
@@ -111,16 +108,16 @@ class BookState:
         return not self.is_synced and (wait_ns <= 0 or wait_ns > RESYNC_BACKOFF_MAX_NS)
 
     def synced(self, now_ns: int) -> None:
-        """A snapshot was taken."""
+        """The book is a snapshot's now, and trusted."""
         self.is_synced = True
         self.is_changed = True
         self.mismatches = 0
         self._synced_at_ns = now_ns
 
     def replace(self, snapshot: BookSnapshot, now_ns: int) -> Fault | None:
-        """Take a snapshot and the numbered deltas that waited for it. Returns what puts it in doubt at once, if any.
+        """Take a snapshot, then the numbered deltas that waited for it. Returns what puts the book in doubt, if any.
 
-        A snapshot that the deltas do not follow is too old: it is not taken, and the deltas wait for the next one.
+        A snapshot that the deltas do not follow is too old: the book ignores it, and the deltas wait for the next one.
         """
         if hole := self._hole_after(snapshot.last_update_id):
             return Fault(GapKind.BOOK_SEQUENCE, *hole)
@@ -149,7 +146,7 @@ class BookState:
         return Fault(GapKind.CROSSED_BOOK if applied is Applied.CROSSED else GapKind.REJECTED_LEVEL)
 
     def _is_next(self, delta: BookDelta) -> tuple[bool, Fault | None]:
-        """Whether a numbered delta is to be applied now, and the hole before it, if there is one.
+        """Whether to apply a numbered delta now, and the hole before it, if there is one.
 
         Numbered deltas wait for their REST snapshot and then join without overlap (rule of Binance: drop `u` <= the
         snapshot's id; the first taken has `U` <= id + 1 <= `u`; each next `U` is the last `u` + 1).
@@ -168,8 +165,8 @@ class BookState:
         return True, None
 
     def _hole_after(self, update_id: int) -> tuple[int, int] | None:
-        """Forget the waiting deltas up to that number, and put the others in order. Returns the hole before or among
-        them, if any; then what came before it is of no use."""
+        """Forget the waiting deltas up to that number, and put the others in order. Returns the first hole before or
+        among them, if any; the deltas before the hole are of no use and go too."""
         waiting = [delta for delta in self.pending if delta.last_update_id > update_id]
         waiting.sort(key=lambda delta: delta.first_update_id)
         self.pending = waiting
@@ -185,54 +182,3 @@ class BookState:
         if not self._attempts:
             return 0
         return min(RESYNC_BACKOFF_NS << min(self._attempts - 1, 16), RESYNC_BACKOFF_MAX_NS)
-
-
-class Connection:
-    """One connection, from its CONNECT record to its end."""
-
-    __slots__ = (
-        "books",
-        "connection_id",
-        "frame_at_ns",
-        "open_gaps",
-        "opened",
-        "opened_at_ns",
-        "sequence",
-        "subscriptions",
-        "unknown_types",
-    )
-
-    def __init__(self, connection_id: int, opened_at_ns: int, opened: Connected | None) -> None:
-        self.connection_id = connection_id
-        self.opened = opened
-        """None where a recording begins in the middle: then the first frame's number is taken as it comes."""
-        self.opened_at_ns = opened_at_ns
-        self.frame_at_ns = opened_at_ns
-        """Receipt of the newest frame."""
-        self.sequence = SequenceLedger(None if opened is None else 0)
-        self.subscriptions = Subscriptions()
-        self.books: dict[str, BookState] = {}
-        self.open_gaps: list[GapRow] = []
-        """Losses of unknown content, closed when every book is synced again."""
-
-    def book_of(self, product: str, now_ns: int = 0) -> BookState:
-        """The product's book, made at first need; now_ns: when it was asked for, if not with the connection."""
-        state = self.books.get(product)
-        if state is None:
-            state = self.books[product] = BookState(product, self.connection_id, now_ns or self.opened_at_ns)
-        return state
-
-    def expect_book(self, product: str, now_ns: int, *, is_from_rest: bool) -> None:
-        """The product is subscribed to: keep its book, if books were asked for here."""
-        channels = self.opened.channels if self.opened is not None else ()
-        has_orders = Channel.FULL.value in channels
-        if has_orders or Channel.BOOK.value in channels:
-            state = self.book_of(product, now_ns)
-            if has_orders:
-                state.follow_orders()
-            if has_orders or is_from_rest:
-                state.next_ask_ns = now_ns or self.opened_at_ns
-
-    def is_synced(self) -> bool:
-        """Whether no book here is in doubt, apart from those that the venue refuses to send."""
-        return all(state.is_synced or self.subscriptions.refusal(name) for name, state in self.books.items())
