@@ -35,7 +35,7 @@ ROOMS_MAY_IMPORT = {
 }
 """Modules of the farm that each room may import: a library, or a floor that must not look up."""
 
-MARKET_IS_FOR = ("nodeagent/market/", "nodeagent/services/", "benchmarks/", "farmctl/dev/market/choice.py")
+MARKET_IS_FOR = ("nodeagent/market/", "nodeagent/services/", "benchmarks/")
 """Who may import nodeagent.market: it is a library of the node's market service. The daemon never meets it."""
 
 STARTED_BY_NAME = {
@@ -120,8 +120,7 @@ def test_no_part_imports_one_it_must_not_know(part: str) -> None:
         for path, tree in modules(part)
         for name, line in imported(tree)
         if name.split(".")[0] in PARTS and not is_within(name, (part, *MAY_IMPORT[part]))
-        and not (str(path).startswith(MARKET_IS_FOR) and name.startswith("nodeagent.market."))
-    ]  # fmt: skip
+    ]
     assert not wrong, "\n".join(wrong)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,10 +95,13 @@ def choose_market(option: str, is_live_reachable: Callable[[], bool]) -> Market:
 
 
 def recorded_products(path: Path) -> tuple[str, ...]:
-    """The products a recording has. Raises InvalidRequest when it holds no frame of a Coinbase feed."""
-    from nodeagent.market.exchange.recorded import RecordedContent  # noqa: PLC0415 - reads it whole; few runs play one
-
-    return tuple(sorted(opening.product.id for opening in RecordedContent(path).openings()))
+    """The products a recording has, as the exchange's program reads it. Raises InvalidRequest, in that program's words,
+    when the file holds no frame of a Coinbase feed."""
+    command = (sys.executable, "-m", "nodeagent.market.exchange", "--capture", str(path), "--list-products")
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise InvalidRequest(done.stderr.strip().rpartition("\n")[2] or f"{path} cannot be read.")
+    return tuple(json.loads(done.stdout))
 
 
 def is_live_reachable(host: str = LIVE_HOST, port: int = LIVE_PORT, within_s: float = REACH_WITHIN_S) -> bool:

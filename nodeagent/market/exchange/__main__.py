@@ -19,9 +19,12 @@ from nodeagent.market.exchange.server import ExchangeServer
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve. 0 after a signal, 5 when the arguments cannot be used."""
+    """Serve, or list products. 0 after a signal or the list, 5 when the arguments cannot be used."""
     options = _parser().parse_args(arguments)
     try:
+        if options.list_products:
+            print(json.dumps(sorted(opening.product.id for opening in _content(options).openings())))
+            return 0
         return asyncio.run(_serve(options))
     except FarmError as error:
         print(error, file=sys.stderr)
@@ -39,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         "--after-trades", default="", help="go on after these ids, e.g. BTC-USD=120,ETH-USD=7; generated content only"
     )
     parser.add_argument("--capture", type=Path, help="tell a recording instead of a generated market")
+    parser.add_argument("--list-products", action="store_true", help="print the products as a JSON list, and end")
     parser.add_argument("--speed", type=float, default=1.0, help="times real time; 0: as fast as clients take it")
     parser.add_argument("--faults", default="", help="e.g. drop=0.01,stall=0.001:5,close=2x")
     parser.add_argument("--port", type=int, default=0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
 import pytest
 
 from agentfarm.errors import InvalidRequest
-from farmctl.dev.market.choice import MarketKind, choose_market, is_live_reachable
+from farmctl.dev.market.choice import MarketKind, choose_market, is_live_reachable, recorded_products
 
 
 def never() -> bool:
@@ -43,6 +44,22 @@ def test_a_file_is_a_capture(tmp_path: Path) -> None:
     market = choose_market(str(file), never)
     assert market.kind is MarketKind.CAPTURE
     assert market.capture == file
+
+
+def test_a_capture_names_its_products(tmp_path: Path) -> None:
+    trade = {"type": "match", "trade_id": 1, "maker_order_id": "a", "taker_order_id": "b", "side": "buy", "size": "1",
+             "price": "2", "sequence": 3, "time": "2026-07-07T00:00:00.000000Z"}  # fmt: skip
+    file = tmp_path / "recording.jsonl"
+    file.write_text("".join(json.dumps({**trade, "product_id": name}) + "\n" for name in ("ETH-USD", "BTC-USD")))
+    assert recorded_products(file) == ("BTC-USD", "ETH-USD")
+
+
+def test_a_file_without_frames_is_refused_in_the_words_of_the_exchange(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("buy low, sell high\n")
+    with pytest.raises(InvalidRequest) as caught:
+        recorded_products(file)
+    assert caught.value.problem == f"{file} holds no frame of a Coinbase feed."
 
 
 def test_a_misspelt_market_is_told_the_nearest() -> None:
