@@ -126,11 +126,7 @@ class Pipeline:
         elif now_ns:
             self._advance(now_ns, out)
         feed.frames += 1
-        if record.monotonic_ns:
-            feed.skew.see_clocks(now_ns, record.monotonic_ns)
-        if venue_ns:
-            feed.skew.observe(now_ns, venue_ns)
-        feed.venue_now_ns = feed.skew.venue_time(now_ns)
+        feed.venue_now_ns = feed.skew.observe(now_ns, record.monotonic_ns, venue_ns)
         connection = feed.connections.get(record.connection_id)
         if connection is None:
             connection = Connection(record.connection_id, now_ns, None)

@@ -21,7 +21,7 @@ AGREEING_FRAMES: Final = 8
 
 
 class Skew:
-    """The running estimate. `offset_ns` is to be subtracted from receipt times to get the venue's time at receipt."""
+    """The running estimate. A receipt time less `offset_ns` is the venue's time at that moment."""
 
     __slots__ = (
         "_current",
@@ -45,25 +45,34 @@ class Skew:
         self._monotonic_ns = 0
 
     def venue_time(self, received_at_ns: int) -> int:
-        """The venue's clock at a moment of ours; 0 while nothing has been observed."""
+        """The venue's clock at a moment of ours; 0 before the first frame with a time."""
         return received_at_ns - self.offset_ns if self._current is not None else 0
 
-    def see_clocks(self, wall_ns: int, monotonic_ns: int) -> None:
-        """Note both of our clocks at a receipt, before anything else of that frame."""
-        if monotonic_ns and self._monotonic_ns:
-            step_ns = (wall_ns - self._wall_ns) - (monotonic_ns - self._monotonic_ns)
-            if abs(step_ns) >= STEP_MIN_NS:
-                self._shift(step_ns)
-        self._wall_ns = wall_ns
-        self._monotonic_ns = monotonic_ns
+    def observe(self, received_at_ns: int, monotonic_ns: int, venue_ns: int) -> int:
+        """Take a frame's times: both of our clocks at its receipt, and the venue's. 0: there is no such time.
 
-    def observe(self, received_at_ns: int, venue_ns: int) -> None:
-        """Take one frame's times into account."""
-        offset = received_at_ns - venue_ns
+        Returns the venue's clock at the receipt.
+        """
+        if monotonic_ns:
+            if self._monotonic_ns:
+                step_ns = (received_at_ns - self._wall_ns) - (monotonic_ns - self._monotonic_ns)
+                if abs(step_ns) >= STEP_MIN_NS:
+                    self._shift(step_ns)
+            self._wall_ns = received_at_ns
+            self._monotonic_ns = monotonic_ns
         current = self._current
-        if current is not None and current <= offset < current + FAR_NS and received_at_ns < self._window_end:
-            self._far_count = 0
-            return  # by far the commonest: slower than the fastest frame of the running window
+        if venue_ns:
+            offset = received_at_ns - venue_ns
+            if current is not None and current <= offset < current + FAR_NS and received_at_ns < self._window_end:
+                self._far_count = 0  # by far the commonest: slower than the fastest frame of the running window
+            else:
+                self._learn(received_at_ns, offset)
+        elif current is None:
+            return 0
+        return received_at_ns - self.offset_ns
+
+    def _learn(self, received_at_ns: int, offset: int) -> None:
+        """Take an offset that may change the estimate."""
         if self._current is None or self._is_new_truth(offset):
             self._current = offset
             self._previous = None
