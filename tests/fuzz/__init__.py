@@ -6,5 +6,5 @@ seeds (our frames, recordings) ─▶ libFuzzer ─▶ target: frames ─▶ pip
 ```
 
 Needs `atheris`, which is not locked: 129 MB, and wheels for Linux on x86-64 with CPython 3.11 to 3.13 alone. Install it
-with `.venv/bin/uv pip install atheris`. What it finds becomes a test in `tests/unit/market/feed_rules/test_fuzz.py`.
+with `.venv/bin/uv pip install atheris`. What it finds becomes a test in `tests/unit/market/venues/test_fuzz.py`.
 """

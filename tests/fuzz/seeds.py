@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nodeagent.market.capture.formats import open_recording
 from nodeagent.market.model.records import RecordKind
-from tests.unit.market.feed_rules.frames import ADVANCED_FRAMES, BINANCE_FRAMES, EXCHANGE_FRAMES
+from tests.unit.market.frames import ADVANCED_FRAMES, BINANCE_FRAMES, EXCHANGE_FRAMES
 
 INPUT_BYTES_MAX = 4096
 RECORDED_MAX = 300

@@ -11,7 +11,7 @@ import pytest
 from agentfarm.errors import InvalidRequest
 from nodeagent.market.audit.compare import compare
 from nodeagent.market.audit.verify import verify
-from tests.unit.market.feed_rules.recordings import ADVANCED, EXCHANGE_2021, EXCHANGE_2026, RECORDINGS
+from tests.unit.market.recordings import ADVANCED, EXCHANGE_2021, EXCHANGE_2026, RECORDINGS
 
 pytestmark = pytest.mark.skipif(not RECORDINGS.is_dir(), reason=f"the recorded captures are not here: {RECORDINGS}")
 

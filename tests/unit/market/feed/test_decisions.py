@@ -17,7 +17,7 @@ from nodeagent.market.model.records import START, Position, position_of
 from nodeagent.market.pipeline.state import Memory
 from nodeagent.market.session.websocket import backoff_s
 from nodeagent.market.writer.writer import _is_about_rows
-from tests.unit.market.feed_rules.line import exchange
+from tests.unit.market.line import exchange
 
 GIB = 1024**3
 S = 1_000_000_000

@@ -22,7 +22,7 @@ from nodeagent.market.model.slices import SLICE_BYTES
 from nodeagent.market.model.source import load_source
 from nodeagent.market.pipeline.pipeline import Pipeline
 from nodeagent.market.writer.writer import AnyRow, Mark
-from tests.unit.market.feed_rules.test_slices import snapshot_frame
+from tests.unit.market.pipeline.test_slices import snapshot_frame
 
 CONNECTED = msgspec.json.encode(Connected("coinbase-exchange", "ws://x", ("A-USD",), ("trades",)))
 

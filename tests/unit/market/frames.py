@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.market.feed_rules.venue import Venue
+from tests.unit.market.venue import Venue
 
 
 def _advanced() -> list[bytes]:

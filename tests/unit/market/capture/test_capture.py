@@ -20,7 +20,7 @@ from nodeagent.market.capture.reader import Damage, read_capture, segments
 from nodeagent.market.capture.writer import CaptureSettings, CaptureWriter
 from nodeagent.market.model.records import Position, Record, RecordKind, record_of, segment_of
 from nodeagent.market.model.times import NS
-from tests.unit.market.feed_rules import recordings as rec
+from tests.unit.market import recordings as rec
 
 HOUR_NS = 3600 * NS
 START_NS = 1_786_309_200 * NS

@@ -10,8 +10,8 @@ from nodeagent.market.model.source import Channel, RestRequest, TradeHole
 from nodeagent.market.model.times import NS, to_iso
 from nodeagent.market.pipeline.questions import Resubscribe
 from nodeagent.market.venues.coinbase_advanced.source import CoinbaseAdvanced
-from tests.unit.market.feed_rules.line import Line
-from tests.unit.market.feed_rules.venue import START_NS, Venue
+from tests.unit.market.line import Line
+from tests.unit.market.venue import START_NS, Venue
 
 
 def advanced() -> tuple[Line, Venue]:

@@ -15,7 +15,7 @@ from nodeagent.market.model.rows import GapRow, HealthRow, Row, TradeRow
 from nodeagent.market.pipeline.pipeline import Pipeline
 from nodeagent.market.pipeline.state import PipelineSettings
 from nodeagent.market.venues.coinbase_advanced.source import CoinbaseAdvanced
-from tests.unit.market.feed_rules.venue import PRODUCTS, Venue
+from tests.unit.market.venue import PRODUCTS, Venue
 
 FRAMES = 10_000
 FAULTS = ("drop", "duplicate", "reorder", "corrupt", "truncate")

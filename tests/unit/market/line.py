@@ -15,7 +15,7 @@ from nodeagent.market.model.times import MS_NS, NS, to_iso
 from nodeagent.market.pipeline.pipeline import Pipeline
 from nodeagent.market.pipeline.state import Output
 from nodeagent.market.venues.coinbase_exchange.source import CoinbaseExchange
-from tests.unit.market.feed_rules.venue import START_NS
+from tests.unit.market.venue import START_NS
 
 RULES = {"BTC-USD": Instrument("BTC-USD", scaled("0.01"), scaled("0.00000001"))}
 

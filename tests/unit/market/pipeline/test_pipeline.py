@@ -19,7 +19,7 @@ from nodeagent.market.pipeline.product import ProductState
 from nodeagent.market.pipeline.questions import Resubscribe
 from nodeagent.market.pipeline.state import Memory, PipelineSettings
 from nodeagent.market.venues.coinbase_exchange.source import CoinbaseExchange
-from tests.unit.market.feed_rules.line import RULES, Line, exchange, page
+from tests.unit.market.line import RULES, Line, exchange, page
 
 
 def test_a_lost_trade_is_asked_for_filled_and_costs_only_its_own_book() -> None:

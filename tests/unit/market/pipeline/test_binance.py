@@ -11,7 +11,7 @@ from nodeagent.market.model.rows import GapRow
 from nodeagent.market.model.source import Channel, Purpose, TradeHole
 from nodeagent.market.model.times import MS_NS
 from nodeagent.market.venues.binance.source import Binance
-from tests.unit.market.feed_rules.line import Line
+from tests.unit.market.line import Line
 
 CHANNELS = ("trades", "book", "ticker")
 SYMBOL = "BTCUSDT"

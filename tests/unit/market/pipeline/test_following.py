@@ -15,7 +15,7 @@ from nodeagent.market.pipeline.subscriptions import ANSWER_WITHIN_NS, RETRY_MAX_
 from nodeagent.market.venues.binance.source import Binance
 from nodeagent.market.venues.coinbase_advanced.source import CoinbaseAdvanced
 from nodeagent.market.venues.coinbase_exchange.source import CoinbaseExchange
-from tests.unit.market.feed_rules.line import Line, exchange
+from tests.unit.market.line import Line, exchange
 
 EVERY = (Channel.HEARTBEAT, Channel.TRADES, Channel.TICKER, Channel.BOOK, Channel.STATUS)
 

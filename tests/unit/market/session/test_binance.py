@@ -10,7 +10,7 @@ from nodeagent.market.model.records import RecordKind, RestAnswer
 from nodeagent.market.model.source import Purpose, RestRequest, Source, load_source
 from nodeagent.market.session.rest import RestClient
 from nodeagent.market.session.websocket import FeedSession, SessionSettings
-from tests.unit.market.feed.sinks import KeptSink
+from tests.unit.market.session.sinks import KeptSink
 
 PRODUCTS = ("BTCUSDT", "ETHUSDT")
 

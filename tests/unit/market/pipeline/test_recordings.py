@@ -23,8 +23,8 @@ from nodeagent.market.model.times import to_iso
 from nodeagent.market.pipeline.pipeline import Pipeline
 from nodeagent.market.venues.coinbase_advanced.source import CoinbaseAdvanced
 from nodeagent.market.venues.coinbase_exchange.source import CoinbaseExchange
-from tests.unit.market.feed_rules import recordings as rec
-from tests.unit.market.feed_rules.recordings import Plain, plain_frames, replay
+from tests.unit.market import recordings as rec
+from tests.unit.market.recordings import Plain, plain_frames, replay
 
 
 def book_of(pipeline: Pipeline, product: str) -> Book:

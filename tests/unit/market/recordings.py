@@ -15,7 +15,7 @@ from nodeagent.market.model.rows import Row
 from nodeagent.market.model.source import load_source
 from nodeagent.market.pipeline.pipeline import Pipeline
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 RECORDINGS = ROOT.parent / "shared" / "data" / "coinbase"
 
 ADVANCED = "advtrade_2026-08-09_btc-eth_part1.jsonl.gz"

@@ -16,9 +16,9 @@ from nodeagent.market.pipeline.pipeline import Pipeline
 from nodeagent.market.pipeline.state import Memory
 from nodeagent.market.venues.coinbase_advanced.source import CoinbaseAdvanced
 from nodeagent.market.venues.coinbase_exchange.source import CoinbaseExchange
-from tests.unit.market.feed_rules.line import Line, exchange, page
-from tests.unit.market.feed_rules.test_following import follow
-from tests.unit.market.feed_rules.test_pipeline_advanced import advanced
+from tests.unit.market.line import Line, exchange, page
+from tests.unit.market.pipeline.test_following import follow
+from tests.unit.market.pipeline.test_pipeline_advanced import advanced
 
 PRODUCTS = ("BTC-USD", "ETH-USD")
 

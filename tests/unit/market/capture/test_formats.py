@@ -15,8 +15,8 @@ from agentfarm.errors import InvalidRequest
 from nodeagent.market.audit.inspect import inspect_file, main, render
 from nodeagent.market.capture.formats import open_recording
 from nodeagent.market.model.records import RecordKind
-from tests.unit.market.feed_rules import recordings as rec
-from tests.unit.market.feed_rules.frames import BINANCE_FRAMES, EXCHANGE_FRAMES
+from tests.unit.market import recordings as rec
+from tests.unit.market.frames import BINANCE_FRAMES, EXCHANGE_FRAMES
 
 PACKED = {".raw": lambda data: data, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}
 

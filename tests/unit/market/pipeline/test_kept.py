@@ -13,8 +13,8 @@ from nodeagent.market.model.times import NS
 from nodeagent.market.pipeline.pipeline import Pipeline
 from nodeagent.market.venues.coinbase_advanced.source import CoinbaseAdvanced
 from nodeagent.market.venues.coinbase_exchange.source import CoinbaseExchange
-from tests.unit.market.feed_rules.line import exchange
-from tests.unit.market.feed_rules.test_pipeline_advanced import advanced
+from tests.unit.market.line import exchange
+from tests.unit.market.pipeline.test_pipeline_advanced import advanced
 
 
 def books(rows: list[Row]) -> list[BookRow]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.market.feed_rules.recordings import RECORDINGS
+from tests.unit.market.recordings import RECORDINGS
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from nodeagent.market.pipeline.state import Output
 from nodeagent.market.venues import fields as reading
 from nodeagent.market.venues.coinbase_advanced.source import CoinbaseAdvanced
 from nodeagent.market.venues.coinbase_exchange.source import CoinbaseExchange
-from tests.unit.market.feed_rules.venue import START_NS
+from tests.unit.market.venue import START_NS
 
 LEVELS = 46_000
 SMALLEST_LEVEL_BYTES = 24

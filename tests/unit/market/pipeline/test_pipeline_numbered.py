@@ -13,7 +13,7 @@ from nodeagent.market.model.times import MS_NS, NS
 from nodeagent.market.venues.binance.source import Binance
 from nodeagent.market.venues.coinbase_advanced.source import CoinbaseAdvanced
 from nodeagent.market.venues.coinbase_exchange.source import CoinbaseExchange
-from tests.unit.market.feed_rules.line import Line
+from tests.unit.market.line import Line
 
 
 def test_a_full_channel_starts_with_a_question_for_the_orders() -> None:

@@ -15,7 +15,7 @@ from nodeagent.market.model.source import Channel, Source, TradeHole, load_sourc
 from nodeagent.market.session.pace import Pace
 from nodeagent.market.session.rest import RestClient
 from nodeagent.market.session.websocket import FeedSession, SessionSettings
-from tests.unit.market.feed.sinks import KeptSink
+from tests.unit.market.session.sinks import KeptSink
 
 PRODUCTS = ("BTC-USD", "ETH-USD")
 

@@ -17,8 +17,8 @@ from nodeagent.market.pipeline.pipeline import Pipeline
 from nodeagent.market.venues.binance.source import Binance
 from nodeagent.market.venues.coinbase_advanced.source import CoinbaseAdvanced
 from nodeagent.market.venues.coinbase_exchange.source import CoinbaseExchange
-from tests.unit.market.feed_rules.frames import ADVANCED_FRAMES, BINANCE_FRAMES, EXCHANGE_FRAMES
-from tests.unit.market.feed_rules.venue import START_NS
+from tests.unit.market.frames import ADVANCED_FRAMES, BINANCE_FRAMES, EXCHANGE_FRAMES
+from tests.unit.market.venue import START_NS
 
 SOURCES: list[tuple[Source, list[bytes]]] = [
     (CoinbaseAdvanced(), ADVANCED_FRAMES),
