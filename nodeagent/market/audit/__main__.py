@@ -17,10 +17,10 @@ from typing import Final
 
 from agentfarm.errors import Conflict, FarmError
 from nodeagent.market.audit.compare import compare
-from nodeagent.market.audit.gaps import tell_gaps
 from nodeagent.market.audit.recordings import EVER_NS, Span
 from nodeagent.market.audit.replay import replay
 from nodeagent.market.audit.report import Teller, progress
+from nodeagent.market.audit.tables import tell_gaps
 from nodeagent.market.audit.verify import verify
 from nodeagent.market.model.times import parse_time_ns
 from nodeagent.market.store.endpoint import Endpoint

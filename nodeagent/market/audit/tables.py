@@ -1,4 +1,4 @@
-"""Questions to QuestDB about what is stored, as SQL and as answers with types. Reads only."""
+"""Questions to QuestDB about what is stored, as SQL and as answers with types; the list of gaps. Reads only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
-from agentfarm.errors import InvalidRequest
+from agentfarm.errors import Conflict, InvalidRequest
+from nodeagent.market.audit.report import Tell
 from nodeagent.market.audit.trades import Seen, runs, utc_text
 from nodeagent.market.model.rows import GapRow
 from nodeagent.market.model.times import parse_time_ns
@@ -21,6 +22,7 @@ VISIBLE_WITHIN_S: Final = 10.0
 LOOK_EVERY_S: Final = 0.05
 STRAYS_MAX: Final = 500
 """Captured trades that are not where their time says are looked for by id alone, at most so many."""
+GAPS_MAX: Final = 10_000
 NAME_CHARS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.:/")
 
 
@@ -126,6 +128,23 @@ class Tables:
 
     def _ask(self, sql: str) -> tuple[tuple[Any, ...], ...]:
         return query_now(self._endpoint, sql, timeout_s=TIMEOUT_S).rows
+
+
+def tell_gaps(endpoint: Endpoint, tell: Tell, *, product: str | None, since_ns: int, is_open: bool) -> bool:
+    """Tell each gap, oldest first, and their number: found since a moment or still open; with `is_open` those alone.
+
+    At most GAPS_MAX, the newest. Raises Conflict where there is no such table, Unavailable without a server.
+    """
+    tables = Tables(endpoint)
+    if "feed_gap" not in tables.names():
+        raise Conflict("This QuestDB has no table feed_gap.", remedy="Make it again: farmctl feed replay --node NODE.")
+    tables.until_visible("feed_gap")
+    found = tables.gaps(product, since_ns, is_open=is_open, now_ns=time.time_ns())
+    for gap in found[-GAPS_MAX:]:
+        tell("gap", msgspec.to_builtins(gap))
+    still_open = sum(gap.repaired_at is None for gap in found)
+    tell("done", {"gaps": len(found), "open": still_open, "left_out": max(0, len(found) - GAPS_MAX)})
+    return True
 
 
 def _gap(row: tuple[Any, ...], now_ns: int) -> Gap:

@@ -1,19 +1,52 @@
-"""What makes a venue's protocol: how a connection speaks, what is allowed, what REST answers.
+"""What makes a venue's protocol: how a connection speaks, what the venue allows, what REST answers.
 
-Three of them stand in `protocols`. The server and its sessions know these interfaces and nothing of any venue.
+`registry` has the three of them. The server and its sessions know these interfaces and nothing of any venue.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import parse_qs, urlsplit
 
 from nodeagent.market.exchange.events import Batch
 from nodeagent.market.exchange.faults import Frame
 from nodeagent.market.exchange.limits import Limit
-from nodeagent.market.exchange.rest import RestAnswer
 from nodeagent.market.exchange.venue import Venue
+
+Query = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RestAnswer:
+    """What to send back."""
+
+    status: int
+    body: Any
+    headers: dict[str, str] = field(default_factory=dict)
+    is_snapshot: bool = False
+    """A whole book: what the fault `close_in_snapshot` cuts where books come over REST."""
+
+    def encode(self) -> bytes:
+        """The body as JSON."""
+        return json.dumps(self.body, separators=(",", ":")).encode()
+
+
+class BadQuestion(Exception):
+    """A question that cannot be answered. `code` is the venue's own number, where it has any."""
+
+    def __init__(self, status: int, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+def read_target(target: str) -> tuple[str, Query]:
+    """Path and parameters of `GET target`; of a parameter given twice, the last."""
+    parts = urlsplit(target)
+    return parts.path, {name: values[-1] for name, values in parse_qs(parts.query).items()}
 
 
 class Speaker(Protocol):

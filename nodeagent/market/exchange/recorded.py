@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentfarm.errors import InvalidRequest
+from nodeagent.market.exchange.coinbase.exchange import TICKER_NAMES
 from nodeagent.market.exchange.events import (
     Batch,
     BookBatch,
@@ -29,16 +30,6 @@ from nodeagent.market.exchange.events import (
     time_ns_of,
 )
 
-_EXCHANGE_TICKER_NAMES: Final = {
-    "price": "price",
-    "volume_24h": "volume_24_h",
-    "low_24h": "low_24_h",
-    "high_24h": "high_24_h",
-    "best_bid": "best_bid",
-    "best_ask": "best_ask",
-    "best_bid_size": "best_bid_quantity",
-    "best_ask_size": "best_ask_quantity",
-}
 _SIDES: Final[dict[str, Side]] = {"buy": "bid", "bid": "bid", "sell": "offer", "offer": "offer"}
 
 
@@ -157,7 +148,7 @@ class _Story:
         elif kind == "l2update":
             self._book(told, False, [(_SIDES[c[0]], c[1], c[2]) for c in frame["changes"]], time_ns_of(frame["time"]))
         elif kind == "ticker":
-            fields = {ours: frame[theirs] for theirs, ours in _EXCHANGE_TICKER_NAMES.items() if theirs in frame}
+            fields = {ours: frame[theirs] for theirs, ours in TICKER_NAMES.items() if theirs in frame}
             self._ticker(told, False, fields, int(frame.get("trade_id", 0)))
         else:
             self._trades(told, kind == "last_match", [_exchange_trade(frame)])

@@ -16,8 +16,7 @@ from nodeagent.market.exchange.coinbase import rest as coinbase_rest
 from nodeagent.market.exchange.coinbase.advanced import AdvancedSession
 from nodeagent.market.exchange.coinbase.exchange import ExchangeSession
 from nodeagent.market.exchange.limits import SlidingWindow, TokenBucket
-from nodeagent.market.exchange.protocol import Allowance, Rules, Speaker, VenueProtocol
-from nodeagent.market.exchange.rest import RestAnswer
+from nodeagent.market.exchange.protocol import Allowance, RestAnswer, Rules, Speaker, VenueProtocol
 from nodeagent.market.exchange.venue import Venue
 
 DAY_S: Final = 86_400.0

@@ -24,8 +24,8 @@ from nodeagent.market.exchange.clock import VenueClock
 from nodeagent.market.exchange.events import NS, Content, VenueTrade
 from nodeagent.market.exchange.faults import Fault, FaultKind, FaultPlan, Frame
 from nodeagent.market.exchange.generated import GeneratedContent
+from nodeagent.market.exchange.protocol import RestAnswer
 from nodeagent.market.exchange.registry import PROTOCOLS, Protocol
-from nodeagent.market.exchange.rest import RestAnswer
 from nodeagent.market.exchange.session import Session, VenueConnection
 from nodeagent.market.exchange.venue import Venue
 

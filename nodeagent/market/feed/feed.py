@@ -19,14 +19,11 @@ from nodeagent.market.feed import progress as progress_file
 from nodeagent.market.feed.intake import Intake
 from nodeagent.market.feed.metrics import serve_metrics
 from nodeagent.market.feed.needs import lock_folder, open_session, open_signer, open_source
-from nodeagent.market.feed.past import Past
-from nodeagent.market.feed.products import product_statuses
-from nodeagent.market.feed.progress import Progress, State
+from nodeagent.market.feed.progress import Past, Progress, State
 from nodeagent.market.feed.quarantine import Quarantine
-from nodeagent.market.feed.rate import Rate
 from nodeagent.market.feed.retention import Disk, Room, disk_state, disk_words, expendable, left_out
 from nodeagent.market.feed.settings import FeedSettings
-from nodeagent.market.feed.status import FeedStatus
+from nodeagent.market.feed.status import FeedStatus, Rate, product_statuses
 from nodeagent.market.model.events import VenueError
 from nodeagent.market.model.records import Following, RecordKind, segment_of
 from nodeagent.market.model.source import RestRequest
@@ -262,7 +259,7 @@ class Feed:
         now_ns = time.time_ns()
         if not self._is_stopping and now_ns - self._intake.taken_at_ns > NS:
             self._intake.take(RecordKind.TICK, 0, b"")
-        self._rate.tick(self._intake.counts.frames, self._pipeline)
+        self._rate.tick(self._intake.counts.frames, self._pipeline.state)
         self._save()
         try:
             self.status().save(self.settings.status_file)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,9 @@ import msgspec
 from nodeagent.market.capture.reader import Damage, read_capture
 from nodeagent.market.capture.writer import CaptureWriter
 from nodeagent.market.feed.anchors import Anchors
+from nodeagent.market.feed.backlog import Waiting, next_records
 from nodeagent.market.feed.progress import State
 from nodeagent.market.feed.quarantine import Quarantine
-from nodeagent.market.feed.queue import Waiting
 from nodeagent.market.model.events import VenueError
 from nodeagent.market.model.records import START, Position, Record, RecordKind
 from nodeagent.market.model.rows import GapRow
@@ -37,9 +37,6 @@ WAITING_MAX_BYTES: Final = 32 * 1024 * 1024
 JOIN_MAX_BYTES: Final = 1024 * 1024
 """Of records that came while the capture was read to its end. Up to so many wait in memory, and the intake is live
 again; with more, it reads on."""
-READ_RECORDS: Final = 1000
-READ_BYTES: Final = 1024 * 1024
-"""Read back from the capture at once, by another thread: a disk may be slow."""
 
 
 @dataclass(slots=True)
@@ -213,7 +210,7 @@ class Intake:
         self._forget_waiting()
         self._is_joining = True
         records = read_capture(self._capture_dir, self._read_after, self._on_damage)
-        while batch := await asyncio.to_thread(_next_records, records, until):
+        while batch := await asyncio.to_thread(next_records, records, until):
             for record in batch:
                 if self._course != course:
                     return
@@ -334,17 +331,3 @@ class Intake:
         if self._done != self._marked:
             self._marked = self._done
             self._writer.mark(Mark(self._done, self.state(), self.era))
-
-
-def _next_records(records: Iterator[Record], until: Position) -> list[Record]:
-    """The next of them, up to that position (START: to the end): what came later may still move between the files."""
-    batch: list[Record] = []
-    size = 0
-    for record in records:
-        if START < until < record.position:
-            break
-        batch.append(record)
-        size += len(record.payload)
-        if record.position == until or len(batch) >= READ_RECORDS or size >= READ_BYTES:
-            break
-    return batch

@@ -1,18 +1,27 @@
-"""How far the capture is stored, and what a restart needs to go on from there.
+"""How far the capture is stored, what a restart needs to continue there, and what was stored when.
 
-Saved atomically and durably, and only after QuestDB has taken the rows, so it may be old and is never ahead: what is
-replayed twice is stored once. After a power cut QuestDB may have lost rows that it had taken (it does not wait for
-the disk), so the file also holds an older state, from before the system's write-back could have been pending.
+`Progress` is a file, saved atomically and durably, and only after QuestDB has taken the rows. So it may be old and is
+never ahead: what is replayed twice is stored once. After a power cut QuestDB may have lost rows that it had taken (it
+does not wait for the disk), so the file also holds an older state, from before the system's write-back could have been
+pending.
+
+`Past` has the places of the capture to which a database can have gone back. A database that is put back from a copy
+holds what it held then. Its tables tell how far that was, by the numbers of transactions that they have taken
+(`nodeagent.market.store.migrate.Database`); the file `stored.ndjson` tells to which place in the capture such numbers
+belong. It lies beside the capture, one state a line. Losing it costs only time: then all is stored again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from nodeagent.market.model.records import START, Position
+from nodeagent.market.model.times import NS
 from nodeagent.market.pipeline.state import Memory
 from nodeagent.market.store.endpoint import write_private
 from nodeagent.market.store.migrate import Database
@@ -23,6 +32,11 @@ POWER_CUT_REWIND_S: Final = 120
 """Linux writes dirty pages back after 30 s; four times that is safe and costs a second of replay."""
 REWIND_MAX_S: Final = 900
 """A replay begins at the connection's beginning, so that books are whole, if that is not further back than this."""
+PAST_NAME: Final = "stored.ndjson"
+NOTE_EVERY_NS: Final = 600 * NS
+"""So much more than necessary is stored again."""
+LINES_MAX: Final = 4_000
+"""Four weeks. A copy that is older is filled from the capture's beginning."""
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -54,7 +68,7 @@ class State(msgspec.Struct, frozen=True):
 
 def is_near(anchor: Position, anchor_ns: int, at_ns: int) -> bool:
     """Whether a replay to a record received at `at_ns` begins at the anchor."""
-    return anchor != START and at_ns - anchor_ns <= REWIND_MAX_S * 1_000_000_000
+    return anchor != START and at_ns - anchor_ns <= REWIND_MAX_S * NS
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -71,7 +85,7 @@ class Progress(msgspec.Struct, frozen=True):
     def advanced(self, state: State) -> Progress:
         """With a newer state."""
         older, middle = self.older, self.middle
-        if state.at_ns - middle.at_ns >= POWER_CUT_REWIND_S * 1_000_000_000:
+        if state.at_ns - middle.at_ns >= POWER_CUT_REWIND_S * NS:
             older, middle = middle, state
         return msgspec.structs.replace(self, state=state, older=older, middle=middle)
 
@@ -87,6 +101,43 @@ class Progress(msgspec.Struct, frozen=True):
         """The progress of a new process, and the state to go on from: the older one when the machine was restarted."""
         state = self.state if boot_id == self.boot_id or not self.boot_id else self.older
         return msgspec.structs.replace(self, state=state, boot_id=boot_id), state
+
+
+class Past:
+    """The states of one capture."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / PAST_NAME
+        lines = self._lines()
+        last = _state(lines[-1]) if lines else None
+        self._noted_ns = last.at_ns if last is not None else 0
+        if len(lines) > LINES_MAX:
+            with suppress(OSError):  # it is too long then, which harms nobody
+                write_private(self._path, b"\n".join([*lines[-LINES_MAX // 2 :], b""]).decode())
+
+    def note(self, state: State) -> None:
+        """Remember an acknowledged state, if the last one is long ago."""
+        if state.database is None or 0 <= state.at_ns - self._noted_ns < NOTE_EVERY_NS:
+            return
+        with suppress(OSError), self._path.open("ab") as file:  # a full disk; the next state will do as well
+            file.write(msgspec.json.encode(state) + b"\n")
+            self._noted_ns = state.at_ns
+
+    def newest_in(self, found: Database, recent: Iterable[State]) -> State | None:
+        """The newest state, of these and of the file, whose rows this database has; None: of none that is known."""
+        states = [*recent, *filter(None, map(_state, self._lines()))]
+        held = [
+            state
+            for state in states
+            if state.position != START and state.database is not None and found.holds(state.database)
+        ]
+        return max(held, key=lambda state: state.position, default=None)
+
+    def _lines(self) -> list[bytes]:
+        try:
+            return self._path.read_bytes().splitlines()
+        except OSError:
+            return []
 
 
 def load(folder: Path, now_s: int) -> Progress:
@@ -115,3 +166,11 @@ def boot_id() -> str:
         return _BOOT_ID.read_text().strip()
     except OSError:
         return ""
+
+
+def _state(line: bytes) -> State | None:
+    """A line; None when it is damaged."""
+    try:
+        return msgspec.json.decode(line, type=State)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None

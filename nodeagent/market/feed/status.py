@@ -5,10 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+from nodeagent.market.model.times import MS_NS
+from nodeagent.market.pipeline.quality import Quality, QualityState, followed, quality
+from nodeagent.market.pipeline.state import FeedState
 
 BLOCK_BYTES: Final = 4096
 SPARE_BYTES: Final = 2048
@@ -92,6 +97,51 @@ class FeedStatus:
             with suppress(OSError):
                 staged.unlink()
             _overwrite(path, text)
+
+
+class Rate:
+    """Frames a second, and the mean lag, over the last second."""
+
+    def __init__(self) -> None:
+        self.per_s = 0.0
+        self.lag_ms = 0.0
+        self._frames = 0
+        self._at_s = time.monotonic()
+        self._lag = (0, 0)
+
+    def tick(self, frames: int, feed: FeedState) -> None:
+        """A second has passed."""
+        now_s = time.monotonic()
+        self.per_s = (frames - self._frames) / max(0.001, now_s - self._at_s)
+        self._frames, self._at_s = frames, now_s
+        counts = [product.all_counts() for product in feed.products.values()]
+        total = (sum(count.lag_sum_ns for count in counts), sum(count.lag_count for count in counts))
+        if total[1] > self._lag[1]:
+            self.lag_ms = (total[0] - self._lag[0]) / (total[1] - self._lag[1]) / MS_NS
+        self._lag = total
+
+
+def product_statuses(feed: FeedState, doubt: str) -> dict[str, ProductStatus]:
+    """Every product followed. doubt: why none can be good, whatever the feed knows of it; empty: no such reason."""
+    return {name: _product_status(feed, name, doubt) for name in followed(feed)}
+
+
+def _product_status(feed: FeedState, name: str, doubt: str) -> ProductStatus:
+    product = feed.products.get(name)
+    connection = feed.synced_connection(name)
+    book = connection.books[name].levels if connection is not None else None
+    found = quality(feed, name)
+    if doubt and found.state is QualityState.GOOD:
+        found = Quality(QualityState.DOUBTFUL, doubt)
+    return ProductStatus(
+        last_trade_id=product.ledger.last_id if product is not None else -1,
+        trades=product.all_counts().trades if product is not None else 0,
+        missing_trades=product.ledger.missing.total() if product is not None else 0,
+        is_synced=product is not None and feed.is_synced(name),
+        book_levels=len(book.bids) + len(book.asks) if book is not None else 0,
+        state=found.state.value,
+        reason=found.reason,
+    )
 
 
 def _overwrite(path: Path, text: bytes) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from nodeagent.market.exchange.binance.stream import MS_NS, eight
 from nodeagent.market.exchange.events import VenueTrade, assets_of
 from nodeagent.market.exchange.limits import SlidingWindow
-from nodeagent.market.exchange.rest import BadQuestion, Query, RestAnswer, read_target
+from nodeagent.market.exchange.protocol import BadQuestion, Query, RestAnswer, read_target
 from nodeagent.market.exchange.venue import Market, Venue
 
 BASE: Final = "/api/v3"

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from nodeagent.market.exchange.events import NS, Batch, BookBatch, Side, TradeBatch, VenueTrade
 from nodeagent.market.exchange.faults import Frame
-from nodeagent.market.exchange.rest import read_target
+from nodeagent.market.exchange.protocol import read_target
 from nodeagent.market.exchange.venue import Market, Venue
 
 MS_NS: Final = 1_000_000

@@ -29,7 +29,7 @@ PUBLIC_CHANNELS: Final = ("heartbeat", "status", "ticker", "ticker_batch", "matc
 PRIVATE_CHANNELS: Final = ("full", "user", "level2", "level3", "rfq_matches", "balance")
 _ECHO: Final = {"level2_batch": "level2_50", "ticker_batch": "ticker_1000"}
 _SIDES: Final = {"bid": "buy", "offer": "sell"}
-_TICKER_NAMES: Final = {
+TICKER_NAMES: Final = {
     "price": "price",
     "volume_24h": "volume_24_h",
     "low_24h": "low_24_h",
@@ -39,6 +39,7 @@ _TICKER_NAMES: Final = {
     "best_ask": "best_ask",
     "best_ask_size": "best_ask_quantity",
 }
+"""Of a ticker's fields: how Exchange names what Advanced Trade names otherwise."""
 _ORDERS = uuid.UUID("5f4b6d1e-6f0f-4f5b-9f57-0a8f4f3b2a10")
 
 
@@ -144,6 +145,11 @@ class ExchangeSession:
         return product in self._channels.get(channel, ())
 
 
+def trade_terms(trade: VenueTrade) -> dict[str, str]:
+    """Side (the maker's), size and price, as Coinbase Exchange writes them in frames and over REST."""
+    return {"side": "buy" if trade.maker_side == "BUY" else "sell", "size": trade.size, "price": trade.price}
+
+
 def _wanted(message: dict[str, Any], everything: list[str]) -> dict[str, list[str]]:
     """Channel to products: root products apply to every named channel."""
     root = list(message.get("product_ids") or ())
@@ -176,9 +182,7 @@ def _match(kind: str, trade: VenueTrade, market: Market) -> Frame:
         "trade_id": trade.trade_id,
         "maker_order_id": str(uuid.uuid5(_ORDERS, f"maker/{trade.product}/{trade.trade_id}")),
         "taker_order_id": str(uuid.uuid5(_ORDERS, f"taker/{trade.product}/{trade.trade_id}")),
-        "side": "buy" if trade.maker_side == "BUY" else "sell",
-        "size": trade.size,
-        "price": trade.price,
+        **trade_terms(trade),
         "product_id": trade.product,
         "sequence": market.next_sequence(),
         "time": time_text(trade.time_ns),
@@ -189,7 +193,7 @@ def _match(kind: str, trade: VenueTrade, market: Market) -> Frame:
 def _ticker(market: Market, fields: dict[str, str], trade_id: int, sent_at_ns: int) -> Frame:
     last = market.trades[-1] if market.trades else None
     said: dict[str, Any] = {"type": "ticker", "sequence": market.next_sequence(), "product_id": market.product.id}
-    said |= {theirs: fields[ours] for theirs, ours in _TICKER_NAMES.items() if ours in fields}
+    said |= {theirs: fields[ours] for theirs, ours in TICKER_NAMES.items() if ours in fields}
     said |= {"open_24h": fields["price"], "volume_30d": fields.get("volume_24_h", "0"), "time": time_text(sent_at_ns)}
     said |= {
         "side": "buy" if last and last.maker_side == "SELL" else "sell",

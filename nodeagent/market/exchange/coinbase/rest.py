@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
+from nodeagent.market.exchange.coinbase.exchange import trade_terms
 from nodeagent.market.exchange.events import NS, VenueTrade, envelope_time_text, time_text
-from nodeagent.market.exchange.rest import BadQuestion, Query, RestAnswer, read_target
+from nodeagent.market.exchange.protocol import BadQuestion, Query, RestAnswer, read_target
 from nodeagent.market.exchange.venue import Market, Venue
 
 ADVANCED_BASE: Final = "/api/v3/brokerage/market"
@@ -168,9 +169,7 @@ def _candle(at_s: int, trades: list[VenueTrade]) -> list[float]:
 def _exchange_trade(trade: VenueTrade) -> dict[str, Any]:
     return {
         "trade_id": trade.trade_id,
-        "side": "buy" if trade.maker_side == "BUY" else "sell",
-        "size": trade.size,
-        "price": trade.price,
+        **trade_terms(trade),
         "time": time_text(trade.time_ns),
     }
 

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from nodeagent.market.feed import past
-from nodeagent.market.feed.past import FILE_NAME, LINES_MAX, NOTE_EVERY_NS, Past
-from nodeagent.market.feed.progress import Progress, State
+from nodeagent.market.feed.progress import LINES_MAX, NOTE_EVERY_NS, PAST_NAME, Past, Progress, State
 from nodeagent.market.model.records import Position
 from nodeagent.market.store.migrate import Database
 
@@ -41,21 +39,21 @@ def test_the_newest_place_that_it_holds_is_found_after_a_restart(tmp_path: Path)
 def test_states_are_noted_now_and_then_and_damaged_lines_cost_themselves_alone(tmp_path: Path) -> None:
     noting = Past(tmp_path)
     noting.note(State(Position(1), 1))
-    assert not (tmp_path / FILE_NAME).exists(), "no database has it"
+    assert not (tmp_path / PAST_NAME).exists(), "no database has it"
     early = msgspec.structs.replace(stored(2, 20), at_ns=NOTE_EVERY_NS + 1)
     for state in (stored(1, 10), early, stored(2, 20)):
         noting.note(state)
-    with (tmp_path / FILE_NAME).open("ab") as file:
+    with (tmp_path / PAST_NAME).open("ab") as file:
         file.write(b'{"position": 7, "da')
-    assert len((tmp_path / FILE_NAME).read_bytes().splitlines()) == 3
+    assert len((tmp_path / PAST_NAME).read_bytes().splitlines()) == 3
     assert Past(tmp_path).newest_in(Database("first", {"trades": 99}), ()) == stored(2, 20)
 
 
 def test_the_file_does_not_grow_for_ever(tmp_path: Path) -> None:
     lines = [msgspec.json.encode(stored(place, place)) for place in range(1, LINES_MAX + 2)]
-    (tmp_path / FILE_NAME).write_bytes(b"\n".join([*lines, b""]))
+    (tmp_path / PAST_NAME).write_bytes(b"\n".join([*lines, b""]))
     noting = Past(tmp_path)
-    assert len(noting._lines()) == past.LINES_MAX // 2
+    assert len(noting._lines()) == LINES_MAX // 2
     noting.note(stored(LINES_MAX + 5, LINES_MAX + 5))
     newest = noting.newest_in(Database("first", {"trades": 10**9}), ())
     assert newest == stored(LINES_MAX + 5, LINES_MAX + 5)
