@@ -230,11 +230,11 @@ class Invite:
 
     def encode(self) -> str:
         """One word: base64url of JSON, without padding."""
-        told = {
+        content = {
             "v": TOKEN_VERSION, "name": self.name, "secret": _text(self.secret), "ca": self.ca,
             "gateway": self.gateway, "link": self.link, "expires": int(self.expires),
         }  # fmt: skip
-        return _text(json.dumps(told, separators=(",", ":")).encode())
+        return _text(json.dumps(content, separators=(",", ":")).encode())
 
     @classmethod
     def decode(cls, token: str, now: float) -> Invite:
@@ -243,12 +243,12 @@ class Invite:
         try:
             if len(word) > TOKEN_LENGTH_MAX:
                 raise ValueError("too long")
-            told = json.loads(_bytes(word))
-            version = told["v"]
+            content = json.loads(_bytes(word))
+            version = content["v"]
             if version == TOKEN_VERSION:
                 invite = cls(
-                    str(told["name"]), _bytes(told["secret"]), str(told["ca"]), str(told["gateway"]),
-                    str(told["link"]), float(told["expires"]),
+                    str(content["name"]), _bytes(content["secret"]), str(content["ca"]), str(content["gateway"]),
+                    str(content["link"]), float(content["expires"]),
                 )  # fmt: skip
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidRequest(

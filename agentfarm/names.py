@@ -81,10 +81,10 @@ def resolve(word: str, names: Iterable[str], kind: str = "agent") -> str:
     An exact name wins over longer ones. Raises NotFound with the nearest name, and InvalidRequest when several
     names begin so.
     """
-    known = sorted(set(names))
-    if word in known:
+    choices = sorted(set(names))
+    if word in choices:
         return word
-    matches = [name for name in known if word and name.startswith(word)]
+    matches = [name for name in choices if word and name.startswith(word)]
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -95,8 +95,8 @@ def resolve(word: str, names: Iterable[str], kind: str = "agent") -> str:
             name=word,
             matches=matches,
         )
-    remedy = suggestion(word, known) or (f"There are: {_few(known)}." if known else f"There is no {kind} yet.")
-    raise NotFound(f"There is no {kind} {word!r}.", remedy=remedy, kind=kind, name=word, nearest=nearest(word, known))
+    remedy = suggestion(word, choices) or (f"There are: {_few(choices)}." if choices else f"There is no {kind} yet.")
+    raise NotFound(f"There is no {kind} {word!r}.", remedy=remedy, kind=kind, name=word, nearest=nearest(word, choices))
 
 
 def _plain(text: str) -> str:

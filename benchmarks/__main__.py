@@ -135,9 +135,9 @@ def main() -> None:
         results.append(run(program, quick=options.quick))
     print(f"\n{machine()}; load {load:.1f} when we began{'; --quick' if options.quick else ''}")
     print("\n".join(table(results)))
-    said = {result.program.name: result.figures for result in results}
+    figures = {result.program.name: result.figures for result in results}
     failed = [result.program.name for result in results if result.problem and not result.is_skipped]
-    final = json.dumps({**said, "failed": failed, "machine": machine(), "is_quick": options.quick})
+    final = json.dumps({**figures, "failed": failed, "machine": machine(), "is_quick": options.quick})
     if options.json:
         options.json.write_text(final + "\n")
     print(final)

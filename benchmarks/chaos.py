@@ -29,7 +29,7 @@ from benchmarks.faults import Fault
 from benchmarks.load import Piece
 from benchmarks.peers import under_faults
 from benchmarks.peers.queues import QUEUES, Missing
-from benchmarks.scene import Scene, said
+from benchmarks.scene import Scene, agent_lines
 from benchmarks.verdict import Judgement, Verdict, judge
 
 CALM_S: Final = 3.0  # before and after each fault; throughput is measured there
@@ -78,7 +78,7 @@ def run(scene: Scene, plan: Sequence[Fault]) -> Run:
     scene.background.do(scene.load.stop(RECOVERY_DEADLINE_S), RECOVERY_DEADLINE_S * 2)
     _wait_until(lambda: all(piece.finished_at is not None for piece in scene.load.pieces if piece.is_acknowledged))
     ended = scene.witness.look_at_everything()
-    verdict = judge(scene.load.pieces, said(scene.record), ended, scene.witness.keys(), scene.witness.changed)
+    verdict = judge(scene.load.pieces, agent_lines(scene.record), ended, scene.witness.keys(), scene.witness.changed)
     return Run(happenings, verdict)
 
 
@@ -159,8 +159,8 @@ class Row:
         return 100 * self.after / self.before if self.before else 0.0
 
     def __str__(self) -> str:
-        lost, twice = sum(bool(it.lost) for it in self.pieces), sum(len(it.twice) for it in self.pieces)
-        runs = sum(it.executions for it in self.pieces) / max(1, len(self.pieces))
+        lost, twice = sum(bool(piece.lost) for piece in self.pieces), sum(len(piece.twice) for piece in self.pieces)
+        runs = sum(piece.executions for piece in self.pieces) / max(1, len(self.pieces))
         held = sorted(self.held_up_s) or [0.0]
         return (
             f"{self.words:<{WIDTH}}{self.times:>6}{len(self.pieces):>7}{lost:>6}{twice:>6}{runs:>8.3f}"
@@ -172,7 +172,7 @@ def rows_of(runs: Sequence[Run]) -> list[Row]:
     """A row for each kind of fault, in the order of faults.ALL."""
     rows = []
     for fault in faults.ALL:
-        mine = [(run, it) for run in runs for it in run.happenings if it.fault is fault]
+        mine = [(run, happening) for run in runs for happening in run.happenings if happening.fault is fault]
         if mine:
             rows.append(_row(fault.words, mine))
     return rows
@@ -182,17 +182,17 @@ def _row(words: str, happenings: Sequence[tuple[Run, Happening]]) -> Row:
     return Row(
         words,
         len(happenings),
-        [judged for run, it in happenings for judged in run.verdict.pieces[it.first : it.last]],
-        [held for _, it in happenings for held in it.held_up_s],
-        sum(it.before_per_s for _, it in happenings),
-        sum(it.after_per_s for _, it in happenings),
+        [judged for run, happening in happenings for judged in run.verdict.pieces[happening.first : happening.last]],
+        [held for _, happening in happenings for held in happening.held_up_s],
+        sum(happening.before_per_s for _, happening in happenings),
+        sum(happening.after_per_s for _, happening in happenings),
     )
 
 
 def report(runs: Sequence[Run], skipped: Sequence[tuple[str, str]], peers: Sequence[Row], seed: int) -> int:
     """Print the table for people and one JSON object for programs. The exit code is of the farm alone."""
     rows = rows_of(runs)
-    total = _row("all of it", [(run, it) for run in runs for it in run.happenings])
+    total = _row("all of it", [(run, happening) for run in runs for happening in run.happenings])
     _print_table([*rows, total, *peers], skipped)
     print(f"seed {seed}; defaults; {machine()}. runs: executions a task. p50, p99, max: how long work was held up")
     print("beyond its own duration. back: tasks ended a second once recovered, of those before the fault.")
@@ -202,8 +202,13 @@ def report(runs: Sequence[Run], skipped: Sequence[tuple[str, str]], peers: Seque
     stored = sum(run.verdict.stored_unanswered for run in runs)
     unanswered = sum(run.verdict.unanswered for run in runs)
     print(f"{stored} submits were stored although their answer was lost; {unanswered} were never answered.")
-    lost, twice = [it for run in runs for it in run.verdict.lost], [it for run in runs for it in run.verdict.twice]
-    problems = [f"after {it.fault.words}: {it.problem}" for run in runs for it in run.happenings if it.problem]
+    lost, twice = [one for run in runs for one in run.verdict.lost], [one for run in runs for one in run.verdict.twice]
+    problems = [
+        f"after {happening.fault.words}: {happening.problem}"
+        for run in runs
+        for happening in run.happenings
+        if happening.problem
+    ]
     for words in (*lost, *twice, *problems):
         print(f"  {words}")
     print(json.dumps({
@@ -261,10 +266,10 @@ def main() -> None:
     names = [name for name in options.faults.split(",") if name] or (
         PEER if options.peer else QUICK if options.quick else ()
     )
-    known = {fault.name: fault for fault in faults.ALL}
-    if wrong := [name for name in names if name not in known]:
+    by_name = {fault.name: fault for fault in faults.ALL}
+    if wrong := [name for name in names if name not in by_name]:
         parser.error(f"there is no fault {', '.join(wrong)}")
-    chosen = [known[name] for name in names] or list(faults.ALL)
+    chosen = [by_name[name] for name in names] or list(faults.ALL)
     runs: list[Run] = []
     skipped: list[tuple[str, str]] = []
     peers: list[Row] = []
@@ -272,8 +277,8 @@ def main() -> None:
     code = 1
     try:
         for standby in (False, True):
-            wanted = [fault for fault in chosen if fault.needs_standby == standby]
-            if not wanted:
+            chosen_now = [fault for fault in chosen if fault.needs_standby == standby]
+            if not chosen_now:
                 continue
             progress("starting two controllers on one PostgreSQL, and nodes" if standby else "starting a farm")
             place = folder / ("two" if standby else "one")
@@ -282,7 +287,7 @@ def main() -> None:
                 nodes=options.nodes, replicas=options.replicas, standby=standby, per_s=options.rate, seconds=SECONDS,
                 seed=options.seed, folder=place,
             ) as scene:  # fmt: skip
-                missing = [(fault, fault.missing(scene)) for fault in wanted]
+                missing = [(fault, fault.missing(scene)) for fault in chosen_now]
                 skipped += [(fault.words, why) for fault, why in missing if why]
                 possible = [fault for fault, why in missing if not why]
                 plan = plan_of(possible, 1 if options.quick else options.rounds, random.Random(options.seed))

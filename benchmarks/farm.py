@@ -91,9 +91,9 @@ class Farm:
         config = self.folder / f"{name}.yaml"
         config.write_text(yaml.safe_dump({"data_dir": str(data_dir), **self._controller_settings, **own}))
         self._spawn(name, "controller.main", "--config", str(config))
-        said = self.wait_for(lambda: _read_json(announced), f"the {name}")
-        own["gateway_port"] = int(said["gateway"].rsplit(":", 1)[1])
-        own["link_port"] = int(said["link"].rsplit(":", 1)[1])
+        announcement = self.wait_for(lambda: _read_json(announced), f"the {name}")
+        own["gateway_port"] = int(announcement["gateway"].rsplit(":", 1)[1])
+        own["link_port"] = int(announcement["link"].rsplit(":", 1)[1])
         if leads:
             self.speak_to(name)
             self.wait_for(self._leads, f"the {name} to lead")
@@ -178,12 +178,12 @@ class Farm:
         """Every living process of a controller or node: also those that outlived the one that had started them."""
         mine = str(self.folder / name) + "/"
         is_up = self.processes[name].poll() is None  # else its pid may be another's by now
-        found = {process.pid: process for process in (self._tree(self.processes[name].pid) if is_up else ())}
+        processes = {process.pid: process for process in (self._tree(self.processes[name].pid) if is_up else ())}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 if any(word.startswith(mine) for word in (process.cwd() + "/", *process.cmdline())):
-                    found[process.pid] = process
-        return list(found.values())
+                    processes[process.pid] = process
+        return list(processes.values())
 
     def _tree(self, pid: int) -> list[psutil.Process]:
         try:
@@ -230,9 +230,9 @@ class Farm:
         deadline = time.monotonic() + deadline_s
         while time.monotonic() < deadline:
             with contextlib.suppress(httpx.HTTPError, OSError):
-                found = look()
-                if found:
-                    return found
+                answer = look()
+                if answer:
+                    return answer
             time.sleep(0.02)
         raise TimeoutError(f"waited {deadline_s:g} s in vain for {what}\n{self.log_tails()}")
 

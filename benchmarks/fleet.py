@@ -46,8 +46,8 @@ class StubNode:
             stream = link_pb2_grpc.LinkStub(channel).Connect(self._say())  # type: ignore[no-untyped-call]
             beats = asyncio.create_task(self._beat())
             try:
-                async for heard in stream:
-                    self._hear(heard)
+                async for message in stream:
+                    self._hear(message)
             finally:
                 beats.cancel()
 
@@ -65,20 +65,20 @@ class StubNode:
             measured = wire.Measured(memory_available_mib=12_000, disk_free_mib=100_000)
             self._out.put_nowait(wire.NodeMessage(beat=wire.Beat(seq=seq, measured=measured)))
 
-    def _hear(self, heard: wire.ControllerMessage) -> None:
-        kind = heard.WhichOneof("body")
+    def _hear(self, message: wire.ControllerMessage) -> None:
+        kind = message.WhichOneof("body")
         if kind == "welcome":
             self.ready.set()
         elif kind == "desired":
             running = [
                 wire.ReplicaStatus(replica_id=r.replica_id, state=wire.REPLICA_STATE_RUNNING, pid=1)
-                for r in heard.desired.replicas
+                for r in message.desired.replicas
             ]
             self._out.put_nowait(wire.NodeMessage(replica_report=wire.ReplicaReport(replicas=running)))
         elif kind == "assign":
             now = time.perf_counter()
             results = []
-            for item in heard.assign.assignments:
+            for item in message.assign.assignments:
                 self._arrivals[item.task_id] = now
                 results.append(
                     wire.AttemptResult(

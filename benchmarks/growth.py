@@ -130,11 +130,11 @@ def _counted(farm: Farm, tasks: int, at: int, work: Callable[[], float]) -> Step
     return Step(at, cpu_s / tasks * 1e6, tasks / seconds)
 
 
-def _finish(farm: Farm, wanted: int, begin: Callable[[], None]) -> float:
+def _finish(farm: Farm, count: int, begin: Callable[[], None]) -> float:
     """Seconds until so many tasks of the farm have succeeded."""
     started = time.monotonic()
     begin()
-    farm.wait_for(lambda: _succeeded(farm) >= wanted, f"{wanted} results", deadline_s=900)
+    farm.wait_for(lambda: _succeeded(farm) >= count, f"{count} results", deadline_s=900)
     return time.monotonic() - started
 
 

@@ -76,8 +76,8 @@ class _Client:
         text = json.dumps(body) if body is not None else None
         started = time.perf_counter()
         self._connection.request(method, path, body=text, headers=self._headers)
-        said = self._connection.getresponse().read()
-        answer: dict[str, object] = json.loads(said) if said.startswith(b"{") else {}
+        content = self._connection.getresponse().read()
+        answer: dict[str, object] = json.loads(content) if content.startswith(b"{") else {}
         return (time.perf_counter() - started) * 1e3, answer
 
 

@@ -206,16 +206,16 @@ class Witness:
 
     def look_at_everything(self) -> dict[int, list[Ended]]:
         """Every finished task, by id, compared with what was seen before. Raises psycopg2.Error."""
-        found: dict[int, list[Ended]] = {}
+        tasks: dict[int, list[Ended]] = {}
         connection = self._connect()
         try:
             for row in _rows(connection, "id > %s", 0):
                 self._note(row)
-                found.setdefault(row.task, []).append(row)
+                tasks.setdefault(row.task, []).append(row)
         finally:
             connection.close()
-        self.changed += [f"task {task} had ended, and its end is gone" for task in self._ended.keys() - found.keys()]
-        return found
+        self.changed += [f"task {task} had ended, and its end is gone" for task in self._ended.keys() - tasks.keys()]
+        return tasks
 
     def keys(self) -> dict[str, set[int]]:
         """Every key that PostgreSQL knows, finished or not, with its tasks. Raises psycopg2.Error."""

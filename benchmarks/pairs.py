@@ -94,17 +94,17 @@ def figures_of(output: str) -> dict[str, float]:
     """
     lines = output.strip().splitlines()
     try:
-        said = json.loads(lines[-1])
+        result = json.loads(lines[-1])
     except (IndexError, ValueError):
         raise BenchmarkFailed("its last line is not JSON") from None
-    if not isinstance(said, dict):
+    if not isinstance(result, dict):
         raise BenchmarkFailed("its last line is no JSON object")
-    return _numbers(said, "")
+    return _numbers(result, "")
 
 
-def _numbers(said: Mapping[str, Any], prefix: str) -> dict[str, float]:
+def _numbers(result: Mapping[str, Any], prefix: str) -> dict[str, float]:
     numbers: dict[str, float] = {}
-    for name, value in said.items():
+    for name, value in result.items():
         if isinstance(value, dict):
             numbers |= _numbers(value, f"{prefix}{name}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
@@ -144,10 +144,10 @@ def kept_pairs(text: str) -> list[Pair]:
     pairs = []
     for line in text.splitlines():
         with suppress(ValueError, KeyError, TypeError):
-            said = json.loads(line)
-            builds = said["builds"]
-            pairs.append(Pair(said["benchmark"], tuple(said["arguments"]), (builds[0], builds[1]),
-                              dict(said["here"]), dict(said["other"])))  # fmt: skip
+            record = json.loads(line)
+            builds = record["builds"]
+            pairs.append(Pair(record["benchmark"], tuple(record["arguments"]), (builds[0], builds[1]),
+                              dict(record["here"]), dict(record["other"])))  # fmt: skip
     return pairs
 
 
@@ -250,9 +250,9 @@ def main() -> None:
     of = {name: [pair for pair in done if (pair.benchmark, pair.arguments, pair.builds) == (name, sizes[name], builds)]
           for name in options.names}  # fmt: skip
     problems = []
-    for wanted in range(1, options.pairs + 1):
+    for number_due in range(1, options.pairs + 1):
         for name in options.names:
-            if (number := len(of[name]) + 1) > wanted:
+            if (number := len(of[name]) + 1) > number_due:
                 continue
             try:
                 pair = run_pair(number, name, sizes[name], checkouts, builds)
@@ -264,14 +264,14 @@ def main() -> None:
                 with options.keep.open("a") as file:
                     file.write(json.dumps(asdict(pair)) + "\n")
     progress("")
-    told = {name: pairs for name, pairs in of.items() if pairs}
+    measured = {name: pairs for name, pairs in of.items() if pairs}
     if options.json:
         print(json.dumps({"here": builds[0], "other": builds[1], "machine": machine(), "failed": problems,
                           "benchmarks": {name: [asdict(row) for row in compare(pairs)]
-                                         for name, pairs in told.items()}}))  # fmt: skip
+                                         for name, pairs in measured.items()}}))  # fmt: skip
     else:
         print(f"here {builds[0]}, other {builds[1]}; {machine()}; medians; * is CPU time")
-        print("\n".join(line for pairs in told.values() for line in table(pairs)))
+        print("\n".join(line for pairs in measured.values() for line in table(pairs)))
     for failed in problems:
         print(f"failed: {failed}", file=sys.stderr)
     sys.exit(1 if problems else 0)

@@ -26,10 +26,10 @@ class _Side:
 
     def reset(self) -> None:
         """End it with RST, at once."""
-        found = self.writer.get_extra_info("socket")
-        if found is not None:
+        connection = self.writer.get_extra_info("socket")
+        if connection is not None:
             with contextlib.suppress(OSError):
-                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CLOSE_WITH_RESET)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CLOSE_WITH_RESET)
         self.writer.transport.abort()
 
 

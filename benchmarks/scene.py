@@ -213,11 +213,11 @@ class Scene:
 
     def zygotes(self, node: str) -> list[psutil.Process]:
         """Environment and agent zygotes of a node."""
-        return [it for it in self.farm.members(node) if _name(it).startswith("af-zygote")]
+        return [process for process in self.farm.members(node) if _name(process).startswith("af-zygote")]
 
     def replica_processes(self, node: str) -> list[psutil.Process]:
         """Replicas of a node."""
-        return [it for it in self.farm.members(node) if _name(it).startswith("af:")]
+        return [process for process in self.farm.members(node) if _name(process).startswith("af:")]
 
     def node_in_use(self) -> str:
         """A node that runs replicas, by chance."""
@@ -329,7 +329,7 @@ async def _call(deed: Callable[[], T]) -> T:
     return deed()
 
 
-def said(path: Path) -> list[dict[str, Any]]:
+def agent_lines(path: Path) -> list[dict[str, Any]]:
     """Every whole line that agents wrote."""
     if not path.exists():
         return []

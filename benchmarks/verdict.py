@@ -34,11 +34,11 @@ class Verdict:
 
     @property
     def lost(self) -> list[str]:
-        return [it.lost for it in self.pieces if it.lost]
+        return [piece.lost for piece in self.pieces if piece.lost]
 
     @property
     def twice(self) -> list[str]:
-        return [words for it in self.pieces for words in it.twice]
+        return [words for piece in self.pieces for words in piece.twice]
 
 
 KEEPS_CHECKPOINTS: Final = frozenset({"stepper"})
@@ -47,26 +47,26 @@ KEEPS_CHECKPOINTS: Final = frozenset({"stepper"})
 
 def judge(
     pieces: Sequence[Piece],
-    said: Iterable[Mapping[str, Any]],
+    lines: Iterable[Mapping[str, Any]],
     ended: Mapping[int, Sequence[Ended]],
     keys: Mapping[str, set[int]],
     changed: Iterable[str],
 ) -> Verdict:
-    """said: the agents' lines. ended: PostgreSQL's finished tasks. keys: its tasks by key. changed: ends that moved."""
+    """lines: of agents. ended: PostgreSQL's finished tasks. keys: its tasks by key. changed: ends that moved."""
     began: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
     whole: dict[str, Mapping[str, Any]] = {}
-    for line in said:
+    for line in lines:
         (began[line["note"]] if line["event"] == "began" else whole)[line["run"]] = line
     judgements = []
     for piece in pieces:
         runs = list(began[piece.key].values())
         tasks = piece.ids | keys.get(piece.key, set()) | {run["task"] for run in runs}
-        found = Judgement(executions=len(runs), lost=_lost(piece, ended), twice=_doubles(piece.key, tasks, runs))
+        judgement = Judgement(executions=len(runs), lost=_lost(piece, ended), twice=_doubles(piece.key, tasks, runs))
         for task in tasks:
-            found.twice += _wrong_ends(
+            judgement.twice += _wrong_ends(
                 ended.get(task, ()), piece.key, whole, keeps_checkpoints=piece.agent in KEEPS_CHECKPOINTS
             )
-        judgements.append(found)
+        judgements.append(judgement)
     if judgements:
         judgements[-1].twice += list(changed)
     return Verdict(
@@ -86,9 +86,10 @@ def _lost(piece: Piece, ended: Mapping[int, Sequence[Ended]]) -> str:
 
 
 def _doubles(key: str, tasks: set[int], runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    found = [f"{key} became {len(tasks)} tasks: {sorted(tasks)}"] if len(tasks) > 1 else []
+    problems = [f"{key} became {len(tasks)} tasks: {sorted(tasks)}"] if len(tasks) > 1 else []
     attempts = Counter((run["task"], run["attempt"]) for run in runs)
-    return found + [f"{key}: attempt {it[1]} of task {it[0]} ran {n} times" for it, n in attempts.items() if n > 1]
+    problems += [f"{key}: attempt {one[1]} of task {one[0]} ran {n} times" for one, n in attempts.items() if n > 1]
+    return problems
 
 
 def _wrong_ends(

@@ -58,10 +58,10 @@ def look_up(state: State) -> State:
     question = state.get("question")
     if not isinstance(question, str) or not question.strip():
         raise Reject("The input needs a `question`, a text.")
-    wanted = words(question)
+    asked = words(question)
     lines = [line for line in (state.get("context") or KNOWLEDGE).splitlines() if line.strip()]
-    ranked = sorted(lines, key=lambda line: -len(wanted & words(line)))
-    return {"question": question, "sources": [line for line in ranked[:LINES_MAX] if wanted & words(line)]}
+    ranked = sorted(lines, key=lambda line: -len(asked & words(line)))
+    return {"question": question, "sources": [line for line in ranked[:LINES_MAX] if asked & words(line)]}
 
 
 async def answer(state: State) -> State:
@@ -78,8 +78,8 @@ async def answer(state: State) -> State:
 
 def words(text: str) -> set[str]:
     """The telling words of a text, without their endings for many."""
-    found = re.findall(r"[a-z]{3,}", text.lower())
-    return {word.removesuffix("s") for word in found} - COMMON
+    stems = re.findall(r"[a-z]{3,}", text.lower())
+    return {word.removesuffix("s") for word in stems} - COMMON
 
 
 builder = StateGraph(State, output_schema=Answer)

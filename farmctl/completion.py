@@ -24,8 +24,8 @@ def nodes(incomplete: str) -> list[str]:
 
 def replicas(incomplete: str) -> list[str]:
     """Replicas as deployment/seat, and deployments."""
-    found = _names("/v1/replicas", lambda answer: [item["name"] for item in answer["replicas"]], incomplete)
-    return found + agents(incomplete)
+    names = _names("/v1/replicas", lambda answer: [item["name"] for item in answer["replicas"]], incomplete)
+    return names + agents(incomplete)
 
 
 def tasks(incomplete: str) -> list[str]:

@@ -84,12 +84,12 @@ def parse_inventory(raw: Any) -> Inventory:
     if unknown:
         raise InvalidRequest(f"all: there is no group {unknown[0]!r}.", remedy=f"Write {CONTROLLERS} or {NODES}.")
     outer = everything.get("vars") or {}
-    found = {name: tuple(_machines(name, groups.get(name), outer)) for name in (CONTROLLERS, NODES)}
-    if not found[CONTROLLERS]:
+    machines = {name: tuple(_machines(name, groups.get(name), outer)) for name in (CONTROLLERS, NODES)}
+    if not machines[CONTROLLERS]:
         raise InvalidRequest("The inventory names no controller.", remedy=f"Give one host under {CONTROLLERS}.")
-    _check_unique(found[CONTROLLERS])
-    _check_unique(found[NODES])
-    return Inventory(found[CONTROLLERS], found[NODES])
+    _check_unique(machines[CONTROLLERS])
+    _check_unique(machines[NODES])
+    return Inventory(machines[CONTROLLERS], machines[NODES])
 
 
 def _machines(name: str, raw: Any, outer: Mapping[str, Any]) -> Iterator[Machine]:
@@ -126,30 +126,30 @@ def expand(pattern: str) -> list[tuple[str, int | None]]:
 
     Leading zeros give the width, as in Ansible. Raises InvalidRequest for a range that is empty or too long.
     """
-    found = _RANGE.search(pattern)
-    if found is None:
+    match = _RANGE.search(pattern)
+    if match is None:
         return [(pattern, None)]
-    first, last = int(found.group(1)), int(found.group(2))
+    first, last = int(match.group(1)), int(match.group(2))
     if not 0 <= last - first < RANGE_MAX:
         raise InvalidRequest(f"{pattern}: a range must rise, over at most {RANGE_MAX} hosts.")
-    width = len(found.group(1)) if found.group(1).startswith("0") else 0
+    width = len(match.group(1)) if match.group(1).startswith("0") else 0
     return [
-        (f"{pattern[: found.start()]}{number:0{width}}{pattern[found.end() :]}", number)
+        (f"{pattern[: match.start()]}{number:0{width}}{pattern[match.end() :]}", number)
         for number in range(first, last + 1)
     ]
 
 
-def _machine(name: str, number: int | None, said: Mapping[str, Any]) -> Machine:
-    known = {item.name for item in fields(Machine)} - {"name"}
-    for key in said:
-        if key not in known:
-            close = nearest(str(key), sorted(known))
+def _machine(name: str, number: int | None, settings: Mapping[str, Any]) -> Machine:
+    keys = {item.name for item in fields(Machine)} - {"name"}
+    for key in settings:
+        if key not in keys:
+            close = nearest(str(key), sorted(keys))
             raise InvalidRequest(
                 f"{name}: there is no key {key!r}.", remedy=f"Did you mean {close!r}?" if close else ""
             )
     try:
         check_name(name, "host")
-        values = {key: _value(key, value) for key, value in said.items()}
+        values = {key: _value(key, value) for key, value in settings.items()}
         if number is not None:
             values = {k: v.replace("{n}", str(number)) if isinstance(v, str) else v for k, v in values.items()}
         if not values.get("address"):

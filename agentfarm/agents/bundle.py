@@ -90,16 +90,16 @@ def pack(source: Source) -> Bundle:
 def verify(source: bytes | Path, digest: str) -> None:
     """Check a bundle against its name. Raises InvalidRequest when they differ."""
     if isinstance(source, bytes):
-        found = digest_of(source)
+        actual = digest_of(source)
     else:
         with source.open("rb") as file:
-            found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    if found != digest:
+            actual = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    if actual != digest:
         raise InvalidRequest(
-            f"The bundle's content does not match its name: it is {found}, not {digest}.",
+            f"The bundle's content does not match its name: it is {actual}, not {digest}.",
             remedy="Send it again.",
             expected=digest,
-            found=found,
+            found=actual,
         )
 
 

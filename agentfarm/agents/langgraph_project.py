@@ -83,7 +83,7 @@ def _graphs(data: Mapping[str, Any], root: Path, problems: list[str]) -> dict[st
     if not isinstance(graphs, dict) or not graphs:
         problems.append("`graphs` must map names to FILE.py:NAME")
         return {}
-    found: dict[str, str] = {}
+    entries: dict[str, str] = {}
     for key, value in graphs.items():
         path = value.get("path") if isinstance(value, dict) else value
         file, _, attribute = str(path).removeprefix("./").rpartition(":")
@@ -92,23 +92,23 @@ def _graphs(data: Mapping[str, Any], root: Path, problems: list[str]) -> dict[st
         elif not (root / file).is_file() or not (root / file).resolve().is_relative_to(root):
             problems.append(f"graph {key!r}: there is no file {file} in the project")
         else:
-            found[str(key)] = f"{file}:{attribute}"
-    return found
+            entries[str(key)] = f"{file}:{attribute}"
+    return entries
 
 
 def _requirements(data: Mapping[str, Any], root: Path, problems: list[str]) -> list[str]:
     """Packages named directly, and those that local dependencies name in turn."""
-    found: list[str] = []
+    requirements: list[str] = []
     for item in map(str, data.get("dependencies", ["."])):
         if not item.startswith("."):
-            found.append(item)
+            requirements.append(item)
             continue
         folder = (root / item).resolve()
         if not folder.is_dir() or not folder.is_relative_to(root):
             problems.append(f"dependency {item!r} is not a folder of the project")
             continue
-        found.extend(_local_requirements(folder, problems))
-    return found
+        requirements.extend(_local_requirements(folder, problems))
+    return requirements
 
 
 def _local_requirements(folder: Path, problems: list[str]) -> list[str]:

@@ -108,14 +108,14 @@ def read_spec(text: str, source: str, name: str | None = None) -> spec.AgentSpec
     if "name" not in data and name is None and not reader.problems:
         reader.problems.append(f"{source}: the key 'name' is missing")
     data.setdefault("name", name or "unnamed")
-    found = _validated(data, reader)
-    if reader.problems or found is None:
+    result = _validated(data, reader)
+    if reader.problems or result is None:
         raise InvalidRequest(
             _message(source, reader.problems),
             remedy="Every problem is listed; docs/writing-an-agent.md shows all keys.",
             problems=reader.problems,
         )
-    return found
+    return result
 
 
 def _validated(data: dict[str, Any], reader: _Reader) -> spec.AgentSpec | None:
@@ -172,10 +172,10 @@ class _Reader:
         """Say what is allowed at a canonical path. Deeper paths and whole sections are led back to what was written."""
         if path[:1] in self._refused or path[:2] in self._refused:
             return
-        for known in (path, path[:2], path[:1]):
-            if known in self._places:
-                written, key, node = self._places[known]
-                self._refused.add(known)
+        for place in (path, path[:2], path[:1]):
+            if place in self._places:
+                written, key, node = self._places[place]
+                self._refused.add(place)
                 why = message if message.startswith("must ") else f"{key.rule}, not {_shown(node)}"
                 self._say(node, f"{written} {why}")
                 return

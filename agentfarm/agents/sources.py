@@ -51,17 +51,17 @@ def find_agents(path: Path) -> list[AgentSource]:
 
     Raises InvalidRequest when there is none, when two have one name, or when a spec or module cannot be read.
     """
-    found = _agents_at(path)
-    if not found and path.is_dir():
-        found = [agent for child in sorted(path.iterdir()) for agent in _agents_in(child)]
-    if not found:
+    agents = _agents_at(path)
+    if not agents and path.is_dir():
+        agents = [agent for child in sorted(path.iterdir()) for agent in _agents_in(child)]
+    if not agents:
         raise InvalidRequest(
             f"There is no agent in {path}.",
             remedy=f"An agent is NAME.py with {_or(ENTRY_NAMES)}, or a folder with {MODULE_FILE}, {SPEC_FILES[0]} or "
             f"{PROJECT_FILE}.",
         )
-    _check_unique(found)
-    return sorted(found, key=lambda agent: agent.name)
+    _check_unique(agents)
+    return sorted(agents, key=lambda agent: agent.name)
 
 
 def _agents_at(path: Path) -> list[AgentSource]:
@@ -115,9 +115,9 @@ def _folder(path: Path) -> AgentSource:
     spec = _read_spec(spec_file, path, root.name)
     module = root / (spec.entry or MODULE_FILE).partition(":")[0]
     if not module.is_file():
-        said = f"{spec_file} names the entry {spec.entry!r}" if spec.entry else f"{spec_file} names no entry"
+        problem = f"{spec_file} names the entry {spec.entry!r}" if spec.entry else f"{spec_file} names no entry"
         raise InvalidRequest(
-            f"{said}, and there is no file {module.relative_to(root)} in {path}.",
+            f"{problem}, and there is no file {module.relative_to(root)} in {path}.",
             remedy=f"Add the file, or set `entry: FILE.py:NAME` in {spec_file}.",
         )
     for file in sorted(root.glob("*.py")):
@@ -227,9 +227,9 @@ def _check_shadowing(path: Path) -> None:
         )
 
 
-def _check_unique(found: Iterable[AgentSource]) -> None:
+def _check_unique(agents: Iterable[AgentSource]) -> None:
     seen: dict[str, AgentSource] = {}
-    for agent in found:
+    for agent in agents:
         if agent.name in seen:
             first, second = (f"{one.root}/{one.spec.entry}" for one in (seen[agent.name], agent))
             raise InvalidRequest(

@@ -79,12 +79,12 @@ class FarmCheckpointer(BaseCheckpointSaver[int]):
         while left is None or left > 0:
             records = await self._channel.get(thread, namespace, only, before_id, LIST_PAGE)
             for record in records:
-                found = self._tuple(record)
-                if filter and any(found.metadata.get(key) != value for key, value in filter.items()):
+                checkpoint = self._tuple(record)
+                if filter and any(checkpoint.metadata.get(key) != value for key, value in filter.items()):
                     continue
                 if left is not None and (left := left - 1) < 0:
                     return
-                yield found
+                yield checkpoint
             if only or len(records) < LIST_PAGE:
                 return
             before_id = records[-1].checkpoint_id
@@ -98,8 +98,8 @@ class FarmCheckpointer(BaseCheckpointSaver[int]):
     ) -> RunnableConfig:
         """Store a checkpoint; durable when it returns."""
         thread, namespace = _place(config)
-        kept = get_serializable_checkpoint_metadata(config, metadata)
-        payload = self._pack({"checkpoint": checkpoint, "metadata": kept})
+        stored = get_serializable_checkpoint_metadata(config, metadata)
+        payload = self._pack({"checkpoint": checkpoint, "metadata": stored})
         parent = get_checkpoint_id(config) or ""
         await self._channel.put(CheckpointRecord(thread, namespace, checkpoint["id"], parent, payload))
         return _config(thread, namespace, checkpoint["id"])
@@ -136,10 +136,10 @@ class FarmCheckpointer(BaseCheckpointSaver[int]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
-        found = self.alist(config, filter=filter, before=before, limit=limit)
+        checkpoints = self.alist(config, filter=filter, before=before, limit=limit)
         while True:
             try:
-                yield self._wait(_next(found))
+                yield self._wait(_next(checkpoints))
             except StopAsyncIteration:
                 return
 
@@ -165,14 +165,14 @@ class FarmCheckpointer(BaseCheckpointSaver[int]):
     def _tuple(self, record: CheckpointRecord) -> CheckpointTuple:
         stored = self._unpack(record.payload)
         _advance_ids(record.checkpoint_id)
-        found = [(write, *self._unpack(write.payload)) for write in record.writes]
-        found.sort(key=lambda item: writes_sort_key(item[3], item[0].writer_id, item[0].index))
+        writes = [(write, *self._unpack(write.payload)) for write in record.writes]
+        writes.sort(key=lambda item: writes_sort_key(item[3], item[0].writer_id, item[0].index))
         return CheckpointTuple(
             config=_config(record.thread_id, record.namespace, record.checkpoint_id),
             checkpoint=stored["checkpoint"],
             metadata=stored["metadata"],
             parent_config=_config(record.thread_id, record.namespace, record.parent_id) if record.parent_id else None,
-            pending_writes=[(write.writer_id, channel, value) for write, channel, value, _ in found],
+            pending_writes=[(write.writer_id, channel, value) for write, channel, value, _ in writes],
         )
 
     def _pack(self, value: object) -> bytes:
@@ -204,8 +204,8 @@ def current_checkpointer() -> FarmCheckpointer:
     return FarmCheckpointer(run.call.checkpoints, run.loop, run.thread)
 
 
-async def _next(found: AsyncIterator[T]) -> T:
-    return await anext(found)
+async def _next(checkpoints: AsyncIterator[T]) -> T:
+    return await anext(checkpoints)
 
 
 def _place(config: RunnableConfig) -> tuple[str, str]:

@@ -36,16 +36,16 @@ COMMAND_KEYS: Final = frozenset({"resume", "update", "goto"})
 _STREAM_MODES: Final = ("values", "updates", "messages", "custom")
 
 
-def wrap(name: str, found: Any) -> GraphAgent | RunnableAgent:
+def wrap(name: str, value: Any) -> GraphAgent | RunnableAgent:
     """The agent for a graph, a graph not yet compiled, or any other runnable."""
     if importlib.util.find_spec("langgraph") is not None:
         from langgraph.graph.state import StateGraph  # noqa: PLC0415 - not every LangChain agent has LangGraph
         from langgraph.pregel import Pregel  # noqa: PLC0415
 
-        graph = found.compile() if isinstance(found, StateGraph) else found
+        graph = value.compile() if isinstance(value, StateGraph) else value
         if isinstance(graph, Pregel):
             return GraphAgent(name, graph)
-    return RunnableAgent(name, found)
+    return RunnableAgent(name, value)
 
 
 class GraphAgent:
@@ -63,11 +63,11 @@ class GraphAgent:
 
     def schemas(self) -> dict[str, Any]:
         """JSON schemas of input and output; an empty one is not known."""
-        found = _schemas(self._graph)
+        schemas = _schemas(self._graph)
         builder = getattr(self._graph, "builder", None)
         for name in ("input", "output"):
-            found[name] = found[name] or schema_of(getattr(builder, f"{name}_schema", Any))
-        return found
+            schemas[name] = schemas[name] or schema_of(getattr(builder, f"{name}_schema", Any))
+        return schemas
 
     async def run(self, call: Call) -> object:
         """Run the graph to its end, or to an interrupt; its output state as JSON values."""

@@ -35,8 +35,8 @@ def message_json(message: Any) -> dict[str, Any]:
     kind = str(message.type).removesuffix("MessageChunk").lower()
     plain: dict[str, Any] = {"type": kind, "content": message.content}
     for name in ("id", "name", "tool_calls", "tool_call_id", "usage_metadata"):
-        if found := getattr(message, name, None):
-            plain[name] = found
+        if value := getattr(message, name, None):
+            plain[name] = value
     return plain
 
 

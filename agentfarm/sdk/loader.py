@@ -84,20 +84,20 @@ def load_agent(folder: Path, entry: str | None = None) -> LoadedAgent:
 
 
 def _wrap(folder: Path, module: ModuleType, file: str, attribute: str) -> LoadedAgent:
-    name, found = _find(module, file, attribute)
+    name, value = _find(module, file, attribute)
     label = name_from(folder.name if file == MODULE_FILE else Path(file).stem) or "agent"
-    if _is_factory(name, found):
-        found = _guarded(folder, lambda: _made(found))
+    if _is_factory(name, value):
+        value = _guarded(folder, lambda: _made(value))
     try:
-        if _is_langchain(found):
+        if _is_langchain(value):
             from agentfarm.sdk.graphs import wrap  # noqa: PLC0415 - only for agents that use LangChain
 
-            return _guarded(folder, lambda: wrap(label, found))
-        if callable(found) and not inspect.isclass(found):
-            return FunctionAgent(label, found)
+            return _guarded(folder, lambda: wrap(label, value))
+        if callable(value) and not inspect.isclass(value):
+            return FunctionAgent(label, value)
     except UnusableSignature as error:
         raise AgentImportError(f"{file}:{name} cannot be an agent: {error}.") from error
-    kind = f"the class {found.__name__}" if inspect.isclass(found) else f"of type {type(found).__name__}"
+    kind = f"the class {value.__name__}" if inspect.isclass(value) else f"of type {type(value).__name__}"
     raise AgentImportError(
         f"{file}:{name} is {kind}.", remedy="An agent is a LangGraph graph, a LangChain runnable or a function."
     )
@@ -110,9 +110,9 @@ def _find(module: ModuleType, file: str, attribute: str) -> tuple[str, Any]:
             return name, getattr(module, name)
     public = sorted(name for name in vars(module) if not name.startswith("_"))
     hint = suggestion(names[0], public)
-    wanted = " or ".join(f"`{name}`" for name in names)
+    choices = " or ".join(f"`{name}`" for name in names)
     raise AgentImportError(
-        f"{file} has no {wanted}.", remedy=hint or f"Define it, or name another in `entry: {file}:NAME`."
+        f"{file} has no {choices}.", remedy=hint or f"Define it, or name another in `entry: {file}:NAME`."
     )
 
 
@@ -219,7 +219,7 @@ def _project_places(folder: Path) -> Iterator[Path]:
                 yield place / "src"
 
 
-def _is_langchain(found: object) -> bool:
+def _is_langchain(value: object) -> bool:
     """Whether this is a graph or runnable. Asks only modules that are loaded already."""
     for module, kinds in (
         ("langgraph.graph.state", ("StateGraph",)),
@@ -227,17 +227,17 @@ def _is_langchain(found: object) -> bool:
         ("langchain_core.runnables", ("Runnable",)),
     ):
         loaded = sys.modules.get(module)
-        if loaded is not None and isinstance(found, tuple(getattr(loaded, kind) for kind in kinds)):
+        if loaded is not None and isinstance(value, tuple(getattr(loaded, kind) for kind in kinds)):
             return True
     return False
 
 
-def _is_factory(name: str, found: object) -> bool:
+def _is_factory(name: str, value: object) -> bool:
     """Whether this function makes the agent: by the type it returns, its one parameter `config`, or its name."""
-    if not inspect.isfunction(found):
+    if not inspect.isfunction(value):
         return False
-    parameters = list(inspect.signature(found).parameters)
-    returns = str(found.__annotations__.get("return", ""))
+    parameters = list(inspect.signature(value).parameters)
+    returns = str(value.__annotations__.get("return", ""))
     returns_graph = re.search(r"\b(CompiledStateGraph|StateGraph|Pregel|Runnable)\b", returns) is not None
     return parameters in ([], ["config"]) and (
         returns_graph or parameters == ["config"] or _FACTORY_NAME.fullmatch(name) is not None

@@ -120,8 +120,8 @@ class MarketData:
     def newest(self, product: str) -> datetime | None:
         """The time of the newest trade of a product; None when there is none."""
         rows = self.query(_NEWEST, [product])
-        found: datetime | None = rows[0]["ts"] if rows else None
-        return found
+        time: datetime | None = rows[0]["ts"] if rows else None
+        return time
 
     def health(self, product: str) -> dict[str, Any] | None:
         """How good a product's data was in its last full minute (`is_good`, `missing_trades`, `lag_ms`, …)."""
@@ -147,27 +147,27 @@ class MarketData:
     def _connection(self) -> Iterator[Any]:
         """A connection to use alone. It is kept for the next question unless this one broke it."""
         psycopg2 = _psycopg2()
-        connection = self._kept() or self._connected(psycopg2)
+        connection = self._idle_connection() or self._connected(psycopg2)
         try:
             yield connection
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
             connection.close()
-            raise Unavailable(f"The market data of this node did not answer: {_told(error)}.") from error
+            raise Unavailable(f"The market data of this node did not answer: {_reason(error)}.") from error
         except psycopg2.Error as error:
             connection.close()
             if _TABLE_MISSING.search(str(error)):
                 raise Unavailable(
-                    f"The market data of this node is not there yet: {_told(error)}.",
+                    f"The market data of this node is not there yet: {_reason(error)}.",
                     remedy="The feed makes its tables when it starts; try again, or look at `SHOW TABLES`.",
                 ) from error
-            raise InvalidRequest(f"The query was refused: {_told(error)}.") from error
+            raise InvalidRequest(f"The query was refused: {_reason(error)}.") from error
         except BaseException:
             connection.close()
             raise
         else:
             self._keep(connection)
 
-    def _kept(self) -> Any | None:
+    def _idle_connection(self) -> Any | None:
         """An idle connection that still answers."""
         with self._lock:
             if self._owner != os.getpid():  # a fork: the connections are our parent's
@@ -197,7 +197,7 @@ class MarketData:
         try:
             connection = psycopg2.connect(url, connect_timeout=CONNECT_TIMEOUT_S, application_name="agent")
         except psycopg2.Error as error:
-            raise Unavailable(f"The market data of this node cannot be reached: {_told(error)}.") from error
+            raise Unavailable(f"The market data of this node cannot be reached: {_reason(error)}.") from error
         connection.autocommit = True
         return connection
 
@@ -240,7 +240,7 @@ def _value(value: Any) -> Any:
     return value
 
 
-def _told(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
 
 

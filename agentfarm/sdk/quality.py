@@ -42,10 +42,10 @@ def unknown(product: str, reason: str) -> Quality:
 
 def judge(product: str, rows: Sequence[Mapping[str, Any]], max_age_s: float) -> Quality:
     """From the newest row of each source that has the product, as QUALITY_SQL gives them. The best one counts."""
-    found = [_judge(product, row, max_age_s) for row in rows]
-    if not found:
+    verdicts = [_judge(product, row, max_age_s) for row in rows]
+    if not verdicts:
         return unknown(product, f"{product} is not held on this node: its feed has said nothing of it in a day")
-    return max(found, key=lambda each: (each.is_good, each.as_of))
+    return max(verdicts, key=lambda each: (each.is_good, each.as_of))
 
 
 def _judge(product: str, row: Mapping[str, Any], max_age_s: float) -> Quality:

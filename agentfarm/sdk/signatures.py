@@ -63,14 +63,14 @@ class Signature:
         if value is None and not any(one.is_required for one in self.parameters):
             value = {}
         if not isinstance(value, Mapping):
-            raise Reject(f"The input must be an object with {self._wanted()}, not {_kind(value)}.")
+            raise Reject(f"The input must be an object with {self._expected()}, not {_kind(value)}.")
         self._check_keys(value)
         for one in self.parameters:
             if one.name in value:
                 named[one.name] = self._checked(one, value[one.name], f"{one.name!r}")
         if self.takes_any_key:
-            known = {one.name for one in self.parameters}
-            named |= {key: item for key, item in value.items() if key not in known}
+            names = {one.name for one in self.parameters}
+            named |= {key: item for key, item in value.items() if key not in names}
         return (), named
 
     def input_schema(self) -> dict[str, Any]:
@@ -87,17 +87,17 @@ class Signature:
         return schema
 
     def _check_keys(self, value: Mapping[Any, Any]) -> None:
-        known = {one.name: one for one in self.parameters}
-        missing = [name for name, one in known.items() if one.is_required and name not in value]
-        unknown = [] if self.takes_any_key else [str(key) for key in value if key not in known]
+        by_name = {one.name: one for one in self.parameters}
+        missing = [name for name, one in by_name.items() if one.is_required and name not in value]
+        unknown = [] if self.takes_any_key else [str(key) for key in value if key not in by_name]
         if not missing and not unknown:
             return
-        said = [f"it lacks {_names(missing)}"] if missing else []
-        said += [f"it has {_names(unknown)}, which {self.function_name}() does not take"] if unknown else []
+        problems = [f"it lacks {_names(missing)}"] if missing else []
+        problems += [f"it has {_names(unknown)}, which {self.function_name}() does not take"] if unknown else []
         hint = ""
-        if len(known) == 1 and missing and unknown:
+        if len(by_name) == 1 and missing and unknown:
             hint = " To get the input whole, its parameter would be named `input`."
-        raise Reject(f"The input does not fit: {' and '.join(said)}. It takes {self._wanted()}.{hint}")
+        raise Reject(f"The input does not fit: {' and '.join(problems)}. It takes {self._expected()}.{hint}")
 
     def _checked(self, one: Parameter, value: object, what: str) -> Any:
         try:
@@ -105,7 +105,7 @@ class Signature:
         except ValueError as error:
             raise Reject(f"{what[0].upper()}{what[1:]} does not fit: {error}") from None
 
-    def _wanted(self) -> str:
+    def _expected(self) -> str:
         if not self.parameters:
             return "no keys"
         return ", ".join(f"{one.name!r}{'' if one.is_required else ' (optional)'}" for one in self.parameters)
@@ -115,7 +115,7 @@ def signature_of(function: Callable[..., Any]) -> Signature:
     """Read a function's signature. Raises UnusableSignature."""
     name = getattr(function, "__name__", type(function).__name__)
     try:
-        found = inspect.signature(function)
+        signature = inspect.signature(function)
     except (TypeError, ValueError) as error:
         raise UnusableSignature(f"{name} has no signature that could be read: {error}") from error
     hints = _hints(function)
@@ -123,7 +123,7 @@ def signature_of(function: Callable[..., Any]) -> Signature:
     parameters: list[Parameter] = []
     any_key = False
     positional_only = []
-    for one in found.parameters.values():
+    for one in signature.parameters.values():
         annotation = hints.get(one.name, one.annotation)
         if one.name == "ctx" or annotation is Context:
             context = one.name
@@ -159,8 +159,8 @@ def checker(annotation: Any) -> Callable[[Any], Any]:
         try:
             return adapter.validate_python(value)
         except ValidationError as error:
-            told = (f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in error.errors())
-            raise ValueError("; ".join(told)) from None
+            problems = (f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in error.errors())
+            raise ValueError("; ".join(problems)) from None
 
     return check
 
@@ -221,12 +221,12 @@ def _as_is(value: Any) -> Any:
     return value
 
 
-def _plain_checker(wanted: Any) -> Callable[[Any], Any]:
+def _plain_checker(kind: Any) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
-        if wanted is float and type(value) is int:
+        if kind is float and type(value) is int:
             return float(value)
-        if type(value) is not wanted and not (wanted is dict and isinstance(value, Mapping)):
-            raise ValueError(f"must be {_JSON_TYPES[wanted]}, not {_kind(value)}")
+        if type(value) is not kind and not (kind is dict and isinstance(value, Mapping)):
+            raise ValueError(f"must be {_JSON_TYPES[kind]}, not {_kind(value)}")
         return value
 
     return check

@@ -39,7 +39,7 @@ class MemoryCheckpoints:
         self, thread_id: str, namespace: str, checkpoint_id: str = "", before_id: str = "", limit: int = 1
     ) -> list[CheckpointRecord]:
         """Newest first."""
-        found = [
+        records = [
             record
             for (thread, space, name), record in self.records.items()
             if (thread, space) == (thread_id, namespace)
@@ -47,7 +47,7 @@ class MemoryCheckpoints:
             and (not checkpoint_id or name == checkpoint_id)
             and (not before_id or name < before_id)
         ]
-        return sorted(found, key=lambda record: record.checkpoint_id, reverse=True)[: limit or 1]
+        return sorted(records, key=lambda record: record.checkpoint_id, reverse=True)[: limit or 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +92,10 @@ async def farm_arun(
     checkpoints: MemoryCheckpoints | None = None,
 ) -> FarmRun:
     """As `farm_run`, of an agent that is loaded, and for use with `await`."""
-    kept = MemoryCheckpoints() if checkpoints is None else checkpoints
+    store = MemoryCheckpoints() if checkpoints is None else checkpoints
     pieces: list[Any] = []
-    call = Call(task_id, attempt, thread_id or f"task-{task_id}", input, pieces.append, kept)
-    return FarmRun(await agent.run(call), pieces, kept)
+    call = Call(task_id, attempt, thread_id or f"task-{task_id}", input, pieces.append, store)
+    return FarmRun(await agent.run(call), pieces, store)
 
 
 def load(path: str | Path, entry: str | None = None) -> LoadedAgent:
@@ -104,8 +104,10 @@ def load(path: str | Path, entry: str | None = None) -> LoadedAgent:
     if entry is None:
         from agentfarm.agents.sources import find_agents  # noqa: PLC0415 - reads specs, which replicas never do
 
-        found = find_agents(place)
-        if len(found) != 1:
-            raise InvalidRequest(f"There are {len(found)} agents in {place}.", remedy="Name one of them, or its entry.")
-        return load_agent(found[0].root, found[0].spec.entry)
+        agents = find_agents(place)
+        if len(agents) != 1:
+            raise InvalidRequest(
+                f"There are {len(agents)} agents in {place}.", remedy="Name one of them, or its entry."
+            )
+        return load_agent(agents[0].root, agents[0].spec.entry)
     return load_agent(place.parent if place.is_file() else place, entry)

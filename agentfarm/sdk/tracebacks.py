@@ -33,12 +33,12 @@ def _trim(summary: traceback.TracebackException | None, prefix: str, seen: set[i
     seen.add(id(summary))
     frames = list(summary.stack)
     own = [index for index, frame in enumerate(frames) if frame.filename.startswith(prefix) or _is_shown(frame)]
-    kept = [frames[index] for index in own]
+    shown = [frames[index] for index in own]
     if own and own[-1] != len(frames) - 1:
-        kept.append(frames[-1])
+        shown.append(frames[-1])
     if not own:
-        kept = [frame for frame in frames if not frame.filename.startswith(_OURS)][-FOREIGN_FRAMES_MAX:]
-    summary.stack = traceback.StackSummary.from_list(kept) if kept else None  # type: ignore[assignment] # says no head
+        shown = [frame for frame in frames if not frame.filename.startswith(_OURS)][-FOREIGN_FRAMES_MAX:]
+    summary.stack = traceback.StackSummary.from_list(shown) if shown else None  # type: ignore[assignment] # says no head
     _trim(summary.__cause__, prefix, seen)
     _trim(summary.__context__, prefix, seen)
     for inner in summary.exceptions or ():

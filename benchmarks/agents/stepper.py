@@ -37,9 +37,9 @@ def _write(state: State, event: str) -> dict[str, Any]:
 
 
 async def begin(state: State) -> dict[str, Any]:
-    said = _write(state, "began")
+    change = _write(state, "began")
     await asyncio.sleep(state["seconds"] / 3)
-    return said
+    return change
 
 
 async def go_on(state: State) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class Queue(ABC):
         assert self._client is not None
         groups = {
             "client": _tree(self._client.pid),
-            "worker": [it for worker in self._workers.values() for it in _tree(worker.pid)],
+            "worker": [process for worker in self._workers.values() for process in _tree(worker.pid)],
             self.server: self._server_processes(),
         }
         return {kind: sum(map(_cpu_s, processes)) for kind, processes in groups.items()}
@@ -211,8 +211,8 @@ def environment(name: str, requirements: tuple[str, ...]) -> str:
     """A Python with exactly these installed, made once. Raises Missing."""
     folder = TOOLS / name
     python, mark = folder / "bin" / "python", folder / "requirements.txt"
-    wanted = "\n".join(requirements)
-    if mark.exists() and mark.read_text() == wanted:
+    content = "\n".join(requirements)
+    if mark.exists() and mark.read_text() == content:
         return str(python)
     uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
     try:
@@ -222,9 +222,11 @@ def environment(name: str, requirements: tuple[str, ...]) -> str:
         ):
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S)
     except (OSError, subprocess.SubprocessError) as problem:
-        said = str(getattr(problem, "stderr", "") or problem).strip().splitlines()
-        raise Missing(f"{', '.join(requirements)} cannot be installed here: {said[-1] if said else problem}") from None
-    mark.write_text(wanted)
+        lines = str(getattr(problem, "stderr", "") or problem).strip().splitlines()
+        raise Missing(
+            f"{', '.join(requirements)} cannot be installed here: {lines[-1] if lines else problem}"
+        ) from None
+    mark.write_text(content)
     return str(python)
 
 

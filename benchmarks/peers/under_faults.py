@@ -17,7 +17,7 @@ from typing import Final
 from benchmarks.farm import progress
 from benchmarks.load import Piece
 from benchmarks.peers.queues import QUEUES, Queue
-from benchmarks.scene import said
+from benchmarks.scene import agent_lines
 from benchmarks.verdict import Judgement
 
 WORKERS, CONCURRENCY = 3, 8  # little more than the work needs, so that all have some
@@ -75,7 +75,7 @@ class _Load:
     def _watch(self) -> None:
         while not self._stopping.wait(LOOK_EVERY_S):
             now = time.monotonic()
-            ended = {line["note"] for line in said(self._record) if line["event"] == "ended"}
+            ended = {line["note"] for line in agent_lines(self._record) if line["event"] == "ended"}
             for piece in self.pieces:
                 if piece.finished_at is None and piece.key in ended:
                     piece.finished_at = now
@@ -115,7 +115,7 @@ def measure(name: str, folder: Path, *, rounds: int, per_s: float, seconds: tupl
 
 
 def _judge(pieces: list[Piece], record: Path) -> list[Judgement]:
-    counts = Counter((line["note"], line["event"]) for line in said(record))
+    counts = Counter((line["note"], line["event"]) for line in agent_lines(record))
     judged = []
     for piece in pieces:
         ends = counts[piece.key, "ended"]

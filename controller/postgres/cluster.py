@@ -165,9 +165,9 @@ def remove_socket_folder(cluster: Cluster) -> None:
 
 def _check_version(cluster: Cluster) -> None:
     mark = cluster.data / "PG_VERSION"
-    if mark.exists() and (found := mark.read_text().strip()) != str(VERSION):
+    if mark.exists() and (version := mark.read_text().strip()) != str(VERSION):
         raise Unavailable(
-            f"{cluster.data} was made by PostgreSQL {found}; this farm brings {VERSION}.",
+            f"{cluster.data} was made by PostgreSQL {version}; this farm brings {VERSION}.",
             remedy="Upgrade it with pg_upgrade, or set database_url to a server of that version.",
         )
 
@@ -258,8 +258,8 @@ def read_postmaster(cluster: Cluster) -> Postmaster | None:
 
 def is_ready(cluster: Cluster, pid: int) -> bool:
     """Whether the server of that pid takes connections."""
-    found = read_postmaster(cluster)
-    return found is not None and found.pid == pid and found.status == "ready"
+    postmaster = read_postmaster(cluster)
+    return postmaster is not None and postmaster.pid == pid and postmaster.status == "ready"
 
 
 def server_of(cluster: Cluster, pid: int) -> psutil.Process | None:
@@ -273,12 +273,12 @@ def server_of(cluster: Cluster, pid: int) -> psutil.Process | None:
 
 def servers_on(cluster: Cluster) -> list[psutil.Process]:
     """Every living server process, postmaster or child, that works in the data folder. Zombies do not count."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if _serves(process, cluster):
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 def _serves(process: psutil.Process, cluster: Cluster) -> bool:

@@ -142,12 +142,12 @@ class EmbeddedPostgres(Service):
 
     async def _adopt(self) -> psutil.Process | None:
         """The server an earlier controller left running, if it is sound; else None, and nothing of it remains."""
-        found = on_disk.read_postmaster(self.cluster)
-        process = on_disk.server_of(self.cluster, found.pid) if found is not None else None
-        if found is None or process is None:
+        postmaster = on_disk.read_postmaster(self.cluster)
+        process = on_disk.server_of(self.cluster, postmaster.pid) if postmaster is not None else None
+        if postmaster is None or process is None:
             await asyncio.to_thread(on_disk.clear, self.cluster)
             return None
-        if found.status not in {"ready", "starting"} or found.socket_folder != self.cluster.socket_folder:
+        if postmaster.status not in {"ready", "starting"} or postmaster.socket_folder != self.cluster.socket_folder:
             await asyncio.to_thread(on_disk.end, process, START_DEADLINE_S)
             await asyncio.to_thread(on_disk.clear, self.cluster)
             return None

@@ -111,10 +111,10 @@ def checked(state: State) -> dict[str, Any]:
 def moment(text: object) -> datetime:
     """An ISO 8601 time; one without an offset is in UTC."""
     try:
-        found = datetime.fromisoformat(str(text))
+        time = datetime.fromisoformat(str(text))
     except ValueError:
         raise Reject(f"`since` must be a time like 2026-01-31T12:00:00Z, not {text!r}.") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def told_or_explained(state: State) -> str:

@@ -54,10 +54,10 @@ def _nearest_dev(folder: Path) -> dict[str, Any]:
     for place in (folder, *folder.parents):
         path = place / DEV_FILE
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            announcement = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        return {**found, "file": path} if isinstance(found, dict) else {}
+        return {**announcement, "file": path} if isinstance(announcement, dict) else {}
     return {}
 
 

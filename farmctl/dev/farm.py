@@ -80,14 +80,14 @@ class DevFarm:
         self._say("starting the controller and its PostgreSQL" + _first_time(self.folder.controller / "postgres"))
         self._keeper.launch(controller_program(self.folder, self.ports))
         market = self.feeding.start(self._keeper)
-        known = [name for name in self.settings.node_names if has_joined(self.folder, name)]
-        new = [name for name in self.settings.node_names if name not in known]
-        self._launch_nodes(known, market)  # they find the controller as soon as it serves
+        joined = [name for name in self.settings.node_names if has_joined(self.folder, name)]
+        new = [name for name in self.settings.node_names if name not in joined]
+        self._launch_nodes(joined, market)  # they find the controller as soon as it serves
         link = self.ports.link
         self._wait_for_controller()
         if self.ports.link != link:
-            self._keeper.stop(known, self._wish)
-            self._launch_nodes(known, market)
+            self._keeper.stop(joined, self._wish)
+            self._launch_nodes(joined, market)
         self._meet_controller()
         if new:
             self._say(f"inviting and joining {', '.join(new)}")
@@ -123,7 +123,7 @@ class DevFarm:
                 process.wait_until_ready(self._wish)
                 return
             except Unavailable:
-                is_port_lost = not process.is_running and PORT_LOST in process.said()
+                is_port_lost = not process.is_running and PORT_LOST in process.output()
                 if not is_port_lost or self.settings.port is not None:
                     raise
             self._choose_ports()
@@ -147,9 +147,9 @@ class DevFarm:
         )
 
     def _wait_for_nodes(self) -> None:
-        wanted = set(self.settings.node_names)
-        self.wait_for(lambda seen: wanted <= seen.ready_nodes, lambda seen: (
-            f"not ready within {NODES_READY_S:.0f} s: {', '.join(sorted(wanted - seen.ready_nodes))}"
+        names = set(self.settings.node_names)
+        self.wait_for(lambda seen: names <= seen.ready_nodes, lambda seen: (
+            f"not ready within {NODES_READY_S:.0f} s: {', '.join(sorted(names - seen.ready_nodes))}"
         ), NODES_READY_S)  # fmt: skip
 
     def wait_for(

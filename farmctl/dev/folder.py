@@ -72,9 +72,9 @@ class FarmFolder:
     def log(self, name: str) -> Path:
         return self.root / "logs" / f"{name}.log"
 
-    def announce(self, said: dict[str, Any]) -> None:
+    def announce(self, announcement: dict[str, Any]) -> None:
         """Tell the other verbs where the farm is, atomically."""
-        write_json(self.announcement, said)
+        write_json(self.announcement, announcement)
 
 
 def open_folder(root: Path) -> tuple[FarmFolder, FileLock]:

@@ -82,8 +82,8 @@ def _run(farm: DevFarm, out: Output, wish: StopWish, progress: _Progress, began:
 def _stay(farm: DevFarm, agents: list[str], out: Output, wish: StopWish, progress: _Progress) -> None:
     console = out.errors if out.is_json else out.console
     if out.is_json:
-        said = {"server": farm.ports.server, "token_file": str(farm.folder.token_file), "market": farm.market.kind}
-        out.json_line(said | {"nodes": farm.settings.node_names, "notes": farm.notes})
+        about = {"server": farm.ports.server, "token_file": str(farm.folder.token_file), "market": farm.market.kind}
+        out.json_line(about | {"nodes": farm.settings.node_names, "notes": farm.notes})
     is_live = console.is_terminal and not out.is_json
     console.print()
     for label, words in addresses(farm):

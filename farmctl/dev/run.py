@@ -42,10 +42,10 @@ def stay_up(farm: DevFarm, agents: Sequence[str], screen: Screen, wish: StopWish
 def addresses(farm: DevFarm) -> list[tuple[str, str]]:
     """Where to look and what to try next."""
     server = farm.ports.server
-    found = [("gateway", f"{server}/docs"), ("metrics", f"{server}/metrics")]
+    lines = [("gateway", f"{server}/docs"), ("metrics", f"{server}/metrics")]
     console = farm.feeding.console()
     if console is not None:
-        found.append(("QuestDB", console))
+        lines.append(("QuestDB", console))
     verbs = [
         "status",
         'task submit question-answering question="What is a lease?" --wait',
@@ -56,9 +56,9 @@ def addresses(farm: DevFarm) -> list[tuple[str, str]]:
     if farm.settings.nodes > 1:
         verbs.insert(-1, f"drain {farm.settings.node_names[-1]}")
     program = program_name()
-    found.append(("logs", str(farm.folder.root / "logs")))
-    found += [("try" if number == 0 else "", f"{program} {verb}") for number, verb in enumerate(verbs)]
-    return found
+    lines.append(("logs", str(farm.folder.root / "logs")))
+    lines += [("try" if number == 0 else "", f"{program} {verb}") for number, verb in enumerate(verbs)]
+    return lines
 
 
 def program_name() -> str:

@@ -144,11 +144,11 @@ def nodes_table(nodes: Sequence[Mapping[str, Any]]) -> Table:
         marks = [
             word for word, is_so in (("cordoned", node.get("is_cordoned")), ("draining", node.get("drain"))) if is_so
         ]
-        heard = node.get("heard_s_ago")
+        silent_s = node.get("heard_s_ago")
         table.add_row(
             str(node["name"]),
             Text(" ".join([str(node["state"]), *marks]), style=NODE_STYLES.get(str(node["state"]), "")),
-            "never" if heard is None else f"{heard:.1f} s",
+            "never" if silent_s is None else f"{silent_s:.1f} s",
             str(node.get("replica_count", 0)),
             str(node.get("running", 0)),
             f"{measured.get('memory_available_mib', 0):,} MiB",

@@ -51,16 +51,16 @@ class Rhythm:
 
     def due(self, now_s: float, has_trades: bool) -> list[Due]:
         """The tasks to submit at this moment; missed ones are not made up for."""
-        found = []
+        tasks = []
         if QUESTION_AGENT in self._agents and now_s >= self._next_question_s:
-            found.append(Due(QUESTION_AGENT, {"question": QUESTIONS[self._questions % len(QUESTIONS)]}))
+            tasks.append(Due(QUESTION_AGENT, {"question": QUESTIONS[self._questions % len(QUESTIONS)]}))
             self._questions += 1
             self._next_question_s = now_s + QUESTION_EVERY_S
         if BRIEF_AGENT in self._agents and has_trades and self._products and now_s >= self._next_brief_s:
-            found.append(Due(BRIEF_AGENT, {"product": self._products[self._briefs % len(self._products)]}))
+            tasks.append(Due(BRIEF_AGENT, {"product": self._products[self._briefs % len(self._products)]}))
             self._briefs += 1
             self._next_brief_s = now_s + BRIEF_EVERY_S
-        return found
+        return tasks
 
 
 class Workload:
@@ -95,5 +95,5 @@ class Workload:
 
 def brief_text(output: Any) -> str:
     """The words of a brief, in one line; empty when there are none."""
-    found = output.get("brief", "") if isinstance(output, dict) else output
-    return " ".join(str(found or "").split())
+    brief = output.get("brief", "") if isinstance(output, dict) else output
+    return " ".join(str(brief or "").split())

@@ -40,24 +40,24 @@ class Answers:
             return Exit.ERROR
         return Exit.PARTLY if self.missing else Exit.DONE
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """What programs want to know of every answer."""
         return {"nodes": self.done, "problems": self.problems, "is_partial": bool(self.missing)}
 
 
 def read_answers(session: Session, lines: Iterable[bytes]) -> Answers:
     """Read to the end; progress is said meanwhile, and problems at once. Raises what the only one asked has refused."""
-    found = Answers()
+    answers = Answers()
     said_s = session.mono()
     for text in lines:
         line: dict[str, Any] = json.loads(text)
         event, node = line.pop("event"), line.pop("node", "")
         if event == "end":
-            found.missing = sorted(set(line["asked"]) - set(line["answered"]))
+            answers.missing = sorted(set(line["asked"]) - set(line["answered"]))
         elif event == "done":
-            found.done[node] = line
+            answers.done[node] = line
         elif event == "problem":
-            found.problems[node] = line["problem"]
+            answers.problems[node] = line["problem"]
         elif event in ("started", "progress"):
             if not session.out.is_events and session.mono() - said_s < SAY_EVERY_S:
                 continue
@@ -65,12 +65,12 @@ def read_answers(session: Session, lines: Iterable[bytes]) -> Answers:
             session.out.event(event, _progress(node, line), node=node, **line)
         elif event in FINDINGS:  # what a later release may add is not for us
             finding = {"node": node} | line
-            found.findings.append(finding)
+            answers.findings.append(finding)
             session.out.event(event, finding=finding)
-    if len(found.problems) == 1 and not found.done and len(found.missing) <= 1:
-        problem = next(iter(found.problems.values()))
+    if len(answers.problems) == 1 and not answers.done and len(answers.missing) <= 1:
+        problem = next(iter(answers.problems.values()))
         raise problem_of(int(problem.get("status", 500)), problem)
-    return found
+    return answers
 
 
 def say_problems(session: Session, answers: Answers) -> None:

@@ -20,14 +20,14 @@ class Watched:
 
     name: str
     version: int
-    told: str = ""
+    progress: str = ""
     view: Mapping[str, Any] = field(default_factory=dict)
     code: Exit | None = None
 
 
-def watch_rollouts(session: Session, wanted: Sequence[tuple[str, int]], timeout_s: float) -> Exit:
+def watch_rollouts(session: Session, versions: Sequence[tuple[str, int]], timeout_s: float) -> Exit:
     """Follow (name, version) until each is complete or taken back, telling what changes, and why one failed."""
-    watched = [Watched(name, version) for name, version in wanted]
+    watched = [Watched(name, version) for name, version in versions]
     session.again = "farmctl status"
     until = session.mono() + timeout_s
     away_since: float | None = None
@@ -70,10 +70,10 @@ def _look(session: Session, item: Watched) -> None:
         return
     state = rollout["state"]
     running = sum(r["state"] == "running" and r["version"] == item.version for r in view["replicas"])
-    told = f"{item.name}: version {item.version} {state}, {running} of {view['replicas_wanted']} running"
-    if told != item.told:
-        item.told = told
-        session.out.event(f"rollout.{state}", told, agent=item.name, version=item.version, running=running,
+    progress = f"{item.name}: version {item.version} {state}, {running} of {view['replicas_wanted']} running"
+    if progress != item.progress:
+        item.progress = progress
+        session.out.event(f"rollout.{state}", progress, agent=item.name, version=item.version, running=running,
                           wanted=view["replicas_wanted"])  # fmt: skip
     if state == "complete":
         item.code = Exit.DONE
@@ -83,8 +83,8 @@ def _look(session: Session, item: Watched) -> None:
 
 
 def _say_failed(session: Session, item: Watched, rollout: Mapping[str, Any]) -> None:
-    kept = rollout["from_version"]
-    outcome = f"Version {kept} runs on, untouched." if kept is not None else "No earlier version was there to keep."
+    before = rollout["from_version"]
+    outcome = f"Version {before} runs on, untouched." if before is not None else "No earlier version was there to keep."
     session.out.event("rollout.detail", agent=item.name, reason=rollout["reason"], detail=rollout["detail"])
     if session.out.is_for_people:
         session.out.errors.print(f"{item.name}: version {item.version} cannot run: {rollout['reason']}", style="red",

@@ -82,8 +82,8 @@ def deploy(
         answer = session.farm.post("/v1/deployments", agent.body(replicas, if_generation))
         session.out.event("deployed", agent=answer["name"], version=answer["version"])
         answers.append(answer)
-    wanted = [(answer["name"], answer["version"]) for answer in answers]
-    code = watch_rollouts(session, wanted, duration(timeout) or 600.0) if wait else Exit.DONE
+    versions = [(answer["name"], answer["version"]) for answer in answers]
+    code = watch_rollouts(session, versions, duration(timeout) or 600.0) if wait else Exit.DONE
     session.out.result({"deployments": answers, "exit": int(code)}, lambda: _say_deployed(session, answers, code))
     return code
 
@@ -129,8 +129,8 @@ def rollback(
 ) -> Exit:
     """Roll an earlier version out again."""
     answer = session.farm.post(f"/v1/deployments/{name}/rollback", {"to_version": to, "if_generation": if_generation})
-    wanted = [(answer["name"], answer["version"])]
-    code = watch_rollouts(session, wanted, duration(timeout) or 600.0) if wait else Exit.DONE
+    versions = [(answer["name"], answer["version"])]
+    code = watch_rollouts(session, versions, duration(timeout) or 600.0) if wait else Exit.DONE
     session.out.result(answer, lambda: _say_deployed(session, [answer], code))
     return code
 
@@ -165,12 +165,12 @@ def _upload(session: Session, agent: Packed) -> None:
 
 
 def _chunks(session: Session, name: str, data: bytes) -> Iterator[bytes]:
-    told = 0
+    tenths = 0
     for start in range(0, len(data), UPLOAD_CHUNK):
         yield data[start : start + UPLOAD_CHUNK]
         part = start * 10 // max(len(data), 1)
-        if part > told and len(data) > 4 * 2**20:
-            told = part
+        if part > tenths and len(data) > 4 * 2**20:
+            tenths = part
             session.out.event("uploading", f"{name}: {part * 10} % of {_size(len(data))}", agent=name, bytes=start)
 
 
@@ -227,19 +227,19 @@ def _say_deployed(session: Session, answers: list[Mapping[str, Any]], code: Exit
             session.out.say(f"{answer['name']} version {answer['version']} {words}.")
 
 
-def _watch_count(session: Session, name: str, wanted: int, timeout_s: float) -> Exit:
+def _watch_count(session: Session, name: str, count: int, timeout_s: float) -> Exit:
     """Until that many run and no more; a seat without a node at the end is exit 2."""
     session.again = "farmctl status"
-    until, told = session.mono() + timeout_s, ""
+    until, shown = session.mono() + timeout_s, ""
     while True:
         view = session.farm.get(f"/v1/deployments/{name}")
         running, here = view["replicas_running"], len(view["replicas"])
-        words = f"{name}: {running} of {wanted} running" + (f", {here - wanted} stopping" if here > wanted else "")
-        if words != told:
-            told = words
-            session.out.event("scale.progress", words, agent=name, running=running, wanted=wanted)
-        if running == wanted == here or view["replicas_wanted"] != wanted:
-            return Exit.DONE if view["replicas_wanted"] == wanted else Exit.ERROR
+        words = f"{name}: {running} of {count} running" + (f", {here - count} stopping" if here > count else "")
+        if words != shown:
+            shown = words
+            session.out.event("scale.progress", words, agent=name, running=running, wanted=count)
+        if running == count == here or view["replicas_wanted"] != count:
+            return Exit.DONE if view["replicas_wanted"] == count else Exit.ERROR
         if session.mono() >= until:
             is_pending = any(replica["state"] == "pending" for replica in view["replicas"])
             session.out.event("scale.late", f"{name}: time is over. Why: farmctl explain {name}", agent=name)
@@ -248,14 +248,14 @@ def _watch_count(session: Session, name: str, wanted: int, timeout_s: float) -> 
 
 
 def _watch_gone(session: Session, name: str, timeout_s: float) -> Exit:
-    until, told = session.mono() + timeout_s, -1
+    until, shown = session.mono() + timeout_s, -1
     while session.mono() < until:
         views = session.farm.get("/v1/deployments")["deployments"]
         view = next((item for item in views if item["name"] == name), None)
         if view is None:
             return Exit.DONE
-        if view["leased"] != told:
-            told = view["leased"]
-            session.out.event("remove.progress", f"{name}: {told} running tasks may finish", agent=name, running=told)
+        if view["leased"] != shown:
+            shown = view["leased"]
+            session.out.event("remove.progress", f"{name}: {shown} running tasks may finish", agent=name, running=shown)
         session.sleep(0.25)
     return Exit.ERROR

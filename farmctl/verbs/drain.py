@@ -76,7 +76,7 @@ def drain(
 
 def _watch(session: Session, names: list[str], timeout_s: float) -> list[Mapping[str, Any]]:
     """The nodes' views when all are empty, or when the time is over."""
-    until, told = session.mono() + timeout_s, dict.fromkeys(names, "")
+    until, shown = session.mono() + timeout_s, dict.fromkeys(names, "")
     views: list[Mapping[str, Any]] = []
     while True:
         try:
@@ -85,8 +85,8 @@ def _watch(session: Session, names: list[str], timeout_s: float) -> list[Mapping
             session.out.event("away", f"{error.problem} Still watching.")
         for view in views:
             words = _progress(view)
-            if words != told[view["name"]]:
-                told[view["name"]] = words
+            if words != shown[view["name"]]:
+                shown[view["name"]] = words
                 session.out.event("drain.progress", words, node=view["name"], drain=view["drain"],
                                   replicas=view["replica_count"])  # fmt: skip
         if views and all(_is_settled(view) for view in views):

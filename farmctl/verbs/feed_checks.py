@@ -72,7 +72,7 @@ def gaps(
             session.out.say(f"{left_out:,} older ones are left out: ask for a shorter time, or for one product.")
         say_problems(session, answers)
 
-    session.out.result({"gaps": answers.findings} | answers.told(), say)
+    session.out.result({"gaps": answers.findings} | answers.summary(), say)
     return answers.exit(is_good=True)
 
 
@@ -101,7 +101,7 @@ def verify(
         body = _given(node=node, product=what, since=moment(since))
         lines = session.farm.post_for_lines("/v1/market/verify", body)
     answers = read_answers(session, lines)
-    session.out.result({"products": answers.findings} | answers.told(), lambda: _say_verdicts(session, answers))
+    session.out.result({"products": answers.findings} | answers.summary(), lambda: _say_verdicts(session, answers))
     return answers.exit(is_good=all(done["is_good"] for done in answers.done.values()))
 
 
@@ -149,7 +149,7 @@ def replay(
                 session.out.say(f"{begin}QuestDB did not take everything in time", "red")
         say_problems(session, answers)
 
-    session.out.result(answers.told(), say)
+    session.out.result(answers.summary(), say)
     return answers.exit(is_good=all(done["is_good"] for done in answers.done.values()))
 
 

@@ -48,8 +48,8 @@ def logs(
 def _replicas(session: Session, what: str) -> list[Mapping[str, Any]]:
     if what.isdigit() or "/" in what:
         return [session.farm.get(f"/v1/replicas/{what}")]
-    found = session.farm.get("/v1/replicas", {"agent": what})["replicas"]
-    placed = [replica for replica in found if replica["node"] is not None]
+    replicas = session.farm.get("/v1/replicas", {"agent": what})["replicas"]
+    placed = [replica for replica in replicas if replica["node"] is not None]
     if not placed:
         raise NotFound(f"{what} has no replica on a node.", remedy=f"Why: farmctl explain {what}")
     return placed[:FOLLOWED_MAX]
@@ -65,8 +65,8 @@ def _read(client: FarmClient, replica: Mapping[str, Any], params: Mapping[str, A
             elif event.event == "problem":
                 import json  # noqa: PLC0415 - for a problem only
 
-                told = json.loads(event.data)
-                lines.put((name, problem_of(told["status"], told)))
+                problem = json.loads(event.data)
+                lines.put((name, problem_of(problem["status"], problem)))
                 return
         lines.put((name, None))
     except FarmError as error:

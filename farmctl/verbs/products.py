@@ -55,11 +55,11 @@ def add(
 
 def remove(session: Session, names: Assigned) -> Exit:
     """Have market products fed no more. What was stored stays where it is. All of them or none."""
-    known = [it["name"] for it in session.farm.get(PATH)["products"] if it["copies"] is not None]
+    assigned = [product["name"] for product in session.farm.get(PATH)["products"] if product["copies"] is not None]
     for name in names:
-        if name not in known:
-            listed = "'farmctl feed products' lists them." if known else "None is."
-            remedy = suggestion(name, known) or listed
+        if name not in assigned:
+            listed = "'farmctl feed products' lists them." if assigned else "None is."
+            remedy = suggestion(name, assigned) or listed
             raise NotFound(f"Product {name!r} is not assigned across the farm; nothing was changed.", remedy=remedy)
     removed = list(dict.fromkeys(names))
     for name in removed:
@@ -86,7 +86,7 @@ def say_products(session: Session, listed: Iterable[Mapping[str, Any]]) -> None:
     """The table of products, one line a node."""
     from farmctl.display.tables import table  # noqa: PLC0415 - rich, for people only
 
-    session.out.say(table(PRODUCT_COLUMNS, [row for it in listed for row in _rows(it)], flexible="reason"))
+    session.out.say(table(PRODUCT_COLUMNS, [row for product in listed for row in _rows(product)], flexible="reason"))
 
 
 def _rows(product: Mapping[str, Any]) -> list[tuple[object, ...]]:

@@ -112,11 +112,11 @@ def wait_for(session: Session, ids: Ids, timeout: Timeout = None) -> Exit:
     session.again = f"farmctl task wait {' '.join(map(str, ids))}"
     limit = duration(timeout) or LONGEST_S
     until = session.mono() + limit
-    found = []
+    tasks = []
     for task_id in ids:
         task = session.farm.get(f"/v1/tasks/{task_id}")
-        found.append(_wait_one(session, task, max(0.0, until - session.mono())))
-    return report(session, found)
+        tasks.append(_wait_one(session, task, max(0.0, until - session.mono())))
+    return report(session, tasks)
 
 
 @verb(app, "cancel", "farmctl task cancel 1042")

@@ -62,12 +62,12 @@ def _model(role: str, environment: Mapping[str, str]) -> str:
         return role
     try:
         roles = json.loads(text)
-        found = {str(name): str(model) for name, model in roles.items()}
+        models = {str(name): str(model) for name, model in roles.items()}
     except (ValueError, AttributeError) as error:
         raise InvalidRequest("AGENTFARM_LLM_ROLES is not a JSON object of roles and models.") from error
-    if role not in found:
+    if role not in models:
         raise InvalidRequest(
             f"There is no model for the role {role!r}.",
-            remedy=suggestion(role, found) or f"There are: {', '.join(sorted(found))}.",
+            remedy=suggestion(role, models) or f"There are: {', '.join(sorted(models))}.",
         )
-    return found[role]
+    return models[role]

@@ -75,15 +75,15 @@ def check(status: int, headers: Mapping[str, str], content: bytes, now: float) -
     """
     if 200 <= status < 300:
         return
-    told = f"The language model answered {status}: {_detail(content)}"
+    problem = f"The language model answered {status}: {_detail(content)}"
     if status in _MAY_PASS:
         raise Unavailable(
-            told, status=status, may_pass=True, retry_after_s=_retry_after_s(headers.get("retry-after", ""), now)
+            problem, status=status, may_pass=True, retry_after_s=_retry_after_s(headers.get("retry-after", ""), now)
         )
     if status in (401, 403):
-        raise Forbidden(told, remedy="Look at AGENTFARM_LLM_KEY_FILE.", status=status)
+        raise Forbidden(problem, remedy="Look at AGENTFARM_LLM_KEY_FILE.", status=status)
     kind: type[FarmError] = InvalidRequest if 400 <= status < 500 else Unavailable
-    raise kind(told, status=status, may_pass=False)
+    raise kind(problem, status=status, may_pass=False)
 
 
 def _detail(content: bytes) -> str:

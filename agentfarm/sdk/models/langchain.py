@@ -43,15 +43,15 @@ class FarmChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """The model, knowing these tools. tool_choice: `auto`, `none`, `any`, or the name of one."""
-        known = [convert_to_openai_tool(tool) for tool in tools]
-        names = {tool["function"]["name"] for tool in known}
+        schemas = [convert_to_openai_tool(tool) for tool in tools]
+        names = {tool["function"]["name"] for tool in schemas}
         choice = tool_choice
         if choice in ("any", True):
             choice = "required"
         elif isinstance(choice, str) and choice in names:
             choice = {"type": "function", "function": {"name": choice}}
         kwargs.pop("ls_structured_output_format", None)
-        return super().bind(tools=known, **({} if choice is None else {"tool_choice": choice}), **kwargs)
+        return super().bind(tools=schemas, **({} if choice is None else {"tool_choice": choice}), **kwargs)
 
     def _generate(
         self,

@@ -76,9 +76,9 @@ def _answer(request: ChatRequest) -> str:
     if question is None and len(facts) > 1:
         return _facts_told(facts)
     context = "\n".join(text_of(message) for message in request.messages[:-1]) + "\n" + prompt
-    found = _sentences_about(question or prompt, context)
-    if found:
-        return " ".join(found)
+    sentences = _sentences_about(question or prompt, context)
+    if sentences:
+        return " ".join(sentences)
     if facts:
         return _facts_told(facts)
     asked = " ".join((question or prompt).split())
@@ -87,9 +87,9 @@ def _answer(request: ChatRequest) -> str:
 
 def _facts_told(facts: list[tuple[str, str]]) -> str:
     """A sentence or two that state the facts in their order."""
-    told = [f"{name.replace('_', ' ')} {value.rstrip('.')}" for name, value in facts[:FACTS_MAX]]
+    parts = [f"{name.replace('_', ' ')} {value.rstrip('.')}" for name, value in facts[:FACTS_MAX]]
     more = f" ({len(facts) - FACTS_MAX} more not told)" if len(facts) > FACTS_MAX else ""
-    first, rest = told[0], told[1:]
+    first, rest = parts[0], parts[1:]
     text = f"{first[0].upper()}{first[1:]}"
     return f"{text}: {'; '.join(rest)}{more}." if rest else f"{text}."
 
@@ -101,12 +101,12 @@ def _question(prompt: str) -> str | None:
 
 def _sentences_about(question: str, context: str) -> list[str]:
     """The sentences of the context with most words of the question, in their order; none when no word is shared."""
-    wanted = set(_WORD.findall(question.lower())) - _COMMON
+    asked = set(_WORD.findall(question.lower())) - _COMMON
     ranked = []
     sentences = dict.fromkeys(match[0].strip() for match in _SENTENCE.finditer(context))
     for place, sentence in enumerate(sentences):
         if sentence and not sentence.endswith("?") and sentence != question.strip():
-            shared = len(wanted & set(_WORD.findall(sentence.lower())))
+            shared = len(asked & set(_WORD.findall(sentence.lower())))
             if shared:
                 ranked.append((-shared, place, sentence))
     best = sorted(ranked)[:SENTENCES_MAX]
@@ -121,15 +121,15 @@ def _tool_call(request: ChatRequest) -> ToolCallPiece | None:
         return None
     prompt = _last_of(request, "user")
     by_name = {tool["function"]["name"]: tool["function"] for tool in request.tools}
-    wanted = request.tool_choice
-    if isinstance(wanted, dict):
-        name = str(wanted.get("function", {}).get("name", ""))
-    elif wanted in by_name:
-        name = wanted
+    choice = request.tool_choice
+    if isinstance(choice, dict):
+        name = str(choice.get("function", {}).get("name", ""))
+    elif choice in by_name:
+        name = choice
     else:
         spoken = _plain(prompt)
         named = (tool for tool in by_name if _plain(tool) in spoken)
-        name = next(named, "") or (next(iter(by_name)) if wanted in ("any", "required", True) else "")
+        name = next(named, "") or (next(iter(by_name)) if choice in ("any", "required", True) else "")
     if name not in by_name:
         return None
     arguments = _arguments(by_name[name].get("parameters", {}), prompt)

@@ -65,7 +65,7 @@ class Feeding:
         addresses = None
         if self.market.needs_exchange:
             process = keeper.start(self._exchange(), self._wish)
-            addresses = announced_addresses(process.said())
+            addresses = announced_addresses(process.output())
             assert addresses is not None  # it is ready once it has announced them
             self.products = addresses.products
         if self.market.capture is not None:

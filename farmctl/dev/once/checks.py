@@ -23,14 +23,14 @@ class Check:
         return asdict(self)
 
 
-def tasks_succeeded(name: str, tasks: Sequence[Mapping[str, Any]], wanted: int) -> Check:
-    """Every one of at least `wanted` tasks succeeded."""
+def tasks_succeeded(name: str, tasks: Sequence[Mapping[str, Any]], count: int) -> Check:
+    """Every one of at least `count` tasks succeeded."""
     bad = [task for task in tasks if task["state"] != "succeeded"]
     detail = f"{len(tasks) - len(bad)} of {len(tasks)} succeeded"
     for task in bad[:3]:
         error = task.get("error") or {}
         detail += f"; task {task['id']} is {task['state']}: {error.get('type', '')} {error.get('message', '')}".rstrip()
-    return Check(name, not bad and len(tasks) >= wanted, detail)
+    return Check(name, not bad and len(tasks) >= count, detail)
 
 
 def answers_given(tasks: Sequence[Mapping[str, Any]]) -> Check:
@@ -50,14 +50,14 @@ def brief_is_consistent(task: Mapping[str, Any]) -> Check:
     if isinstance(output, dict) and output.get("trades") == 0 and not figures:
         return Check(name, is_ok=True, detail=f"{output.get('product')}: no trades")
     problems = figure_problems(figures)
-    told = f"{output.get('product')}: " if isinstance(output, dict) else ""
-    return Check(name, not problems, "; ".join(problems) or told + ", ".join(f"{k} {figures[k]}" for k in FIGURES))
+    prefix = f"{output.get('product')}: " if isinstance(output, dict) else ""
+    return Check(name, not problems, "; ".join(problems) or prefix + ", ".join(f"{k} {figures[k]}" for k in FIGURES))
 
 
-def something_was_told(tasks: Sequence[Mapping[str, Any]]) -> Check:
+def briefs_of_trades(tasks: Sequence[Mapping[str, Any]]) -> Check:
     """At least one brief is of trades."""
-    told = [task for task in tasks if (task.get("output") or {}).get("trades")]
-    return Check("a brief tells of trades", bool(told), f"{len(told)} of {len(tasks)}")
+    briefs = [task for task in tasks if (task.get("output") or {}).get("trades")]
+    return Check("a brief tells of trades", bool(briefs), f"{len(briefs)} of {len(tasks)}")
 
 
 def figure_problems(figures: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from farmctl.dev.farm import DevFarm
 from farmctl.dev.market.choice import MarketKind
-from farmctl.dev.once.checks import Check, answers_given, brief_is_consistent, something_was_told, tasks_succeeded
+from farmctl.dev.once.checks import Check, answers_given, brief_is_consistent, briefs_of_trades, tasks_succeeded
 from farmctl.dev.snapshot import Glimpse
 from farmctl.dev.stop import StopWish
 from farmctl.dev.workload import BRIEF_AGENT, LABELS, QUESTION_AGENT, QUESTIONS
@@ -76,8 +76,8 @@ def work_through(farm: DevFarm, agents: Sequence[str], wish: StopWish, report: R
     report.checks.append(market)
     if market.is_ok and not market.is_skipped and BRIEF_AGENT in agents:
         count = max(BRIEF_TASKS, len(farm.feeding.products))
-        wanted = [farm.feeding.products[number % len(farm.feeding.products)] for number in range(count)]
-        ids += [_submit(farm, BRIEF_AGENT, {"product": product}) for product in wanted]
+        products = [farm.feeding.products[number % len(farm.feeding.products)] for number in range(count)]
+        ids += [_submit(farm, BRIEF_AGENT, {"product": product}) for product in products]
     report.tasks = _ended(farm, ids, wish)
     report.seen = farm.look()
     questions = [task for task in report.tasks if task["agent"] == QUESTION_AGENT]
@@ -87,7 +87,7 @@ def work_through(farm: DevFarm, agents: Sequence[str], wish: StopWish, report: R
     if briefs:
         report.checks.append(tasks_succeeded("briefs succeed", briefs, BRIEF_TASKS))
         report.checks += [brief_is_consistent(task) for task in briefs if task["state"] == "succeeded"]
-        report.checks.append(something_was_told(briefs))
+        report.checks.append(briefs_of_trades(briefs))
     report.checks.append(_nodes_check(farm, report.seen))
 
 
@@ -133,6 +133,6 @@ def _ended(farm: DevFarm, ids: Sequence[int], wish: StopWish) -> list[dict[str, 
 
 
 def _nodes_check(farm: DevFarm, seen: Glimpse | None) -> Check:
-    wanted = set(farm.settings.node_names)
+    names = set(farm.settings.node_names)
     ready = seen.ready_nodes if seen is not None else set()
-    return Check("every node is ready", wanted <= ready, f"{len(wanted & ready)} of {len(wanted)}")
+    return Check("every node is ready", names <= ready, f"{len(names & ready)} of {len(names)}")

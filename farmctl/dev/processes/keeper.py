@@ -24,7 +24,7 @@ URGENT_STOP_S: Final = 2.0
 
 
 @dataclass(slots=True)
-class Kept:
+class Entry:
     """A program that should run."""
 
     program: Program
@@ -54,7 +54,7 @@ class Keeper:
     def __init__(self, say: Callable[[str], None], started: Callable[[], None] = lambda: None) -> None:
         self._say = say
         self._started = started
-        self._kept: dict[str, Kept] = {}
+        self._entries: dict[str, Entry] = {}
 
     def start(self, program: Program, wish: StopWish) -> Process:
         """Start and wait until it serves. Raises Unavailable, Interrupted; the program is kept in either case."""
@@ -65,43 +65,43 @@ class Keeper:
     def launch(self, program: Program) -> Process:
         """Start without waiting."""
         process = Process.start(program)
-        self._kept[program.name] = Kept(program, process)
+        self._entries[program.name] = Entry(program, process)
         self._started()
         return process
 
     def replace(self, program: Program) -> None:
         """Give a running program other settings for its next start."""
-        self._kept[program.name].program = program
+        self._entries[program.name].program = program
 
     @property
     def processes(self) -> list[Process]:
         """The latest run of each, in the order of their start."""
-        return [kept.process for kept in self._kept.values()]
+        return [entry.process for entry in self._entries.values()]
 
     @property
     def restarts(self) -> int:
         """How often something was started again."""
-        return sum(kept.restarts for kept in self._kept.values())
+        return sum(entry.restarts for entry in self._entries.values())
 
     def look(self) -> None:
         """Notice deaths, telling each with its last words, and start again what is due."""
         now = time.monotonic()
-        for kept in self._kept.values():
-            if kept.start_at_s is None and not kept.process.is_running:
-                self._mourn(kept, now)
-            if kept.start_at_s is not None and now >= kept.start_at_s:
-                self._revive(kept, now)
+        for entry in self._entries.values():
+            if entry.start_at_s is None and not entry.process.is_running:
+                self._mourn(entry, now)
+            if entry.start_at_s is not None and now >= entry.start_at_s:
+                self._revive(entry, now)
 
     def stop(self, names: list[str], wish: StopWish) -> None:
         """End these together: SIGTERM, their deadline (shorter when urgent), then SIGKILL of what is left of each."""
-        stopping = [self._kept.pop(name) for name in names if name in self._kept]
-        for kept in stopping:
-            kept.process.signal(signal.SIGTERM)
+        stopping = [self._entries.pop(name) for name in names if name in self._entries]
+        for entry in stopping:
+            entry.process.signal(signal.SIGTERM)
         began = time.monotonic()
         is_hurried = False
-        for kept in stopping:
-            deadline = began + kept.program.stop_within_s
-            while kept.process.is_running and time.monotonic() < deadline:
+        for entry in stopping:
+            deadline = began + entry.program.stop_within_s
+            while entry.process.is_running and time.monotonic() < deadline:
                 if wish.is_urgent and not is_hurried:
                     is_hurried = True
                     for other in stopping:  # a second SIGTERM means the same to a daemon as a second Ctrl-C to us
@@ -109,28 +109,28 @@ class Keeper:
                 if wish.is_urgent:
                     deadline = min(deadline, time.monotonic() + URGENT_STOP_S)
                 wish.wait_for_more(POLL_S)
-            if kept.process.is_running:
-                self._say(f"{kept.process.name} did not stop in time and is killed.")
-            kept.process.kill_group()
+            if entry.process.is_running:
+                self._say(f"{entry.process.name} did not stop in time and is killed.")
+            entry.process.kill_group()
 
     @property
     def names(self) -> list[str]:
-        return list(self._kept)
+        return list(self._entries)
 
-    def _mourn(self, kept: Kept, now: float) -> None:
-        kept.start_at_s, kept.quick_deaths = next_start(now, now - kept.process.started_at_s, kept.quick_deaths)
-        wait_s = kept.start_at_s - now
+    def _mourn(self, entry: Entry, now: float) -> None:
+        entry.start_at_s, entry.quick_deaths = next_start(now, now - entry.process.started_at_s, entry.quick_deaths)
+        wait_s = entry.start_at_s - now
         again = f"in {wait_s:.1f} s" if wait_s > 0 else "at once"
-        self._say(f"{kept.process.obituary()}\n  It is started again {again}.")
+        self._say(f"{entry.process.obituary()}\n  It is started again {again}.")
 
-    def _revive(self, kept: Kept, now: float) -> None:
+    def _revive(self, entry: Entry, now: float) -> None:
         try:
-            kept.process = Process.start(kept.program)
+            entry.process = Process.start(entry.program)
         except Unavailable as problem:
-            kept.start_at_s, kept.quick_deaths = next_start(now, 0.0, kept.quick_deaths)
+            entry.start_at_s, entry.quick_deaths = next_start(now, 0.0, entry.quick_deaths)
             self._say(str(problem))
             return
-        kept.start_at_s = None
-        kept.restarts += 1
+        entry.start_at_s = None
+        entry.restarts += 1
         self._started()
-        self._say(f"{kept.process.name} runs again (process {kept.process.pid}).")
+        self._say(f"{entry.process.name} runs again (process {entry.process.pid}).")

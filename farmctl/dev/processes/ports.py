@@ -1,4 +1,4 @@
-"""Ports on loopback: the wanted one, else the next that is free."""
+"""Ports on loopback: the one asked for, else the next that is free."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ DEFAULT_PORT: Final = 8600
 TRIED_MAX: Final = 100
 
 
-def choose_port(wanted: int | None) -> int:
-    """The gateway's port: `wanted` or a Conflict, or from DEFAULT_PORT on the first that is free."""
-    if wanted is not None:
-        if is_free(wanted):
-            return wanted
+def choose_port(asked: int | None) -> int:
+    """The gateway's port: `asked` or a Conflict, or from DEFAULT_PORT on the first that is free."""
+    if asked is not None:
+        if is_free(asked):
+            return asked
         raise Conflict(
-            f"Port {wanted} is taken by another program.",
+            f"Port {asked} is taken by another program.",
             remedy="Give another with --port, or none: then the first free one from 8600 on is used.",
-            port=wanted,
+            port=asked,
         )
     for port in range(DEFAULT_PORT, DEFAULT_PORT + TRIED_MAX):
         if is_free(port):

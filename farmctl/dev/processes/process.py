@@ -108,7 +108,7 @@ class Process:
             os.killpg(self.pid, signal.SIGKILL)
         self._child.wait()
 
-    def said(self) -> str:
+    def output(self) -> str:
         """What this run wrote, at most the last TAIL_BYTES."""
         try:
             with self.program.log.open("rb") as log:
@@ -120,7 +120,7 @@ class Process:
 
     def tail(self) -> str:
         """Its last lines, indented, for people."""
-        lines = self.said().splitlines()[-TAIL_LINES:]
+        lines = self.output().splitlines()[-TAIL_LINES:]
         return "\n".join(f"  {self.name}: {line}" for line in lines) or f"  {self.name} said nothing."
 
     def obituary(self) -> str:
@@ -135,7 +135,7 @@ class Process:
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """What our programs get: ours, unbuffered, and no proxy between what runs on this machine."""
     beside = {name: os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy")}
-    direct = {name: ",".join(filter(None, (said, LOOPBACK_NAMES))) for name, said in beside.items()}
+    direct = {name: ",".join(filter(None, (hosts, LOOPBACK_NAMES))) for name, hosts in beside.items()}
     return {**os.environ, "PYTHONUNBUFFERED": "1", **direct, **(more or {})}
 
 

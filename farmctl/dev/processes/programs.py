@@ -59,8 +59,8 @@ def controller_program(folder: FarmFolder, ports: Ports) -> Program:
     announced = folder.controller / "controller.json"
 
     def is_ready(process: Process) -> bool:
-        said = read_json(announced)
-        return isinstance(said, dict) and said.get("pid") == process.pid
+        announcement = read_json(announced)
+        return isinstance(announcement, dict) and announcement.get("pid") == process.pid
 
     return Program(
         CONTROLLER,
@@ -90,19 +90,19 @@ def exchange_program(
         EXCHANGE,
         tuple(command),
         folder.log(EXCHANGE),
-        lambda process: announced_addresses(process.said()) is not None,
+        lambda process: announced_addresses(process.output()) is not None,
         ready_within_s=60.0,
         stop_within_s=EXCHANGE_STOP_S,
     )
 
 
-def announced_addresses(said: str) -> Addresses | None:
+def announced_addresses(output: str) -> Addresses | None:
     """The addresses an exchange wrote to its output, once it has."""
-    for line in said.splitlines():
+    for line in output.splitlines():
         if line.startswith("{"):
             try:
-                found = json.loads(line)
-                return Addresses(found["ws_url"], found["rest_url"], tuple(found["products"]))
+                announcement = json.loads(line)
+                return Addresses(announcement["ws_url"], announcement["rest_url"], tuple(announcement["products"]))
             except (ValueError, KeyError):
                 continue
     return None

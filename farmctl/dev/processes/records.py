@@ -42,9 +42,9 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def reap(known: Iterable[int]) -> None:
-    """Collect dead children that we adopted; those in `known` have an owner who waits for them."""
-    owned = set(known)
+def reap(pids: Iterable[int]) -> None:
+    """Collect dead children that we adopted; those in `pids` have an owner who waits for them."""
+    owned = set(pids)
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):
             if child.pid not in owned and child.status() == psutil.STATUS_ZOMBIE:
@@ -66,9 +66,9 @@ def write_down(path: Path, roots: Iterable[int]) -> None:
 def end_leftovers(path: Path, say: Callable[[str], None]) -> int:
     """End what an earlier run wrote down and what still lives of it. Returns how many there were."""
     records = _read(path)
-    roots = [found for record in records if record.is_root and (found := find(record))]
+    roots = [root for record in records if record.is_root and (root := find(record))]
     below = [child for root in roots for child in _children(root)]
-    others = [found for record in records if not record.is_root and (found := find(record))]
+    others = [other for record in records if not record.is_root and (other := find(record))]
     left = list({process.pid: process for process in (*roots, *below, *others)}.values())
     if left:
         say(f"An earlier farm here was killed and left {len(left)} processes: ending them.")
@@ -78,15 +78,15 @@ def end_leftovers(path: Path, say: Callable[[str], None]) -> int:
     return len(left)
 
 
-def end_descendants(known: Iterable[int]) -> list[str]:
+def end_descendants(pids: Iterable[int]) -> list[str]:
     """End everything below this process that is left. Returns their commands, for the one who reports it."""
-    reap(known)
+    reap(pids)
     left = [process for process in psutil.Process().children(recursive=True) if is_alive(process)]
     _, left = psutil.wait_procs(left, GRACE_S)  # who was just told to end may need a moment to do so
-    told = [_command(process) for process in left]
+    commands = [_command(process) for process in left]
     end(left, TERMINATE_WITHIN_S / 4)
-    reap(known)
-    return told
+    reap(pids)
+    return commands
 
 
 def find(record: Record) -> psutil.Process | None:
@@ -136,9 +136,9 @@ def _command(process: psutil.Process) -> str:
 
 
 def _read(path: Path) -> list[Record]:
-    said = read_json(path)
+    entries = read_json(path)
     records = []
-    for entry in said if isinstance(said, list) else []:
+    for entry in entries if isinstance(entries, list) else []:
         with contextlib.suppress(KeyError, TypeError, ValueError):
             records.append(
                 Record(int(entry["pid"]), float(entry["started_at"]), tuple(entry["command"]), bool(entry["is_root"]))

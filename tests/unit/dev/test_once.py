@@ -10,8 +10,8 @@ from farmctl.dev.agents import should_deploy
 from farmctl.dev.once.checks import (
     answers_given,
     brief_is_consistent,
+    briefs_of_trades,
     figure_problems,
-    something_was_told,
     tasks_succeeded,
 )
 from farmctl.dev.run import RowRate
@@ -50,7 +50,7 @@ def test_a_brief_of_a_product_without_trades_is_right_and_one_without_figures_is
     assert brief_is_consistent(task(output=silent)).is_ok
     assert not brief_is_consistent(task(output={**silent, "trades": 3})).is_ok
     assert brief_is_consistent(task(output={"product": "BTC-USD", "trades": 3, "figures": GOOD})).is_ok
-    assert not something_was_told([task(output=silent)]).is_ok
+    assert not briefs_of_trades([task(output=silent)]).is_ok
 
 
 def test_a_task_that_failed_is_named_with_its_error() -> None:

@@ -32,7 +32,7 @@ WITH_CHILD = (
 
 
 def says(word: str) -> Callable[[Process], bool]:
-    return lambda process: word in process.said()
+    return lambda process: word in process.output()
 
 
 def test_start_returns_when_the_program_serves(program: Make, keeper: Kept) -> None:
@@ -65,8 +65,8 @@ def test_readiness_reads_only_what_this_run_wrote(program: Make, keeper: Kept) -
     made.log.parent.mkdir()
     made.log.write_text("ready, said an earlier run\n")
     process = Process.start(made)
-    until(lambda: process.said().strip(), "its own words")
-    assert process.said() == "ready\n"
+    until(lambda: process.output().strip(), "its own words")
+    assert process.output() == "ready\n"
     process.kill_group()
 
 
@@ -81,7 +81,7 @@ def test_words_written_before_the_start_returns_are_read(program: Make, monkeypa
 
     monkeypatch.setattr(subprocess, "Popen", quick)
     process = Process.start(made)
-    assert process.said() == "ready\n"
+    assert process.output() == "ready\n"
     process.kill_group()
 
 
@@ -104,7 +104,7 @@ def test_stop_kills_what_ignores_it_and_the_children_of_all(program: Make, keepe
     wish = StopWish()
     stubborn = kept.start(program(STUBBORN, "stubborn", is_ready=says("ready"), stop_within_s=0.2), wish)
     parent = kept.start(program(WITH_CHILD, "parent", is_ready=says("child")), wish)
-    child = int(parent.said().split()[1])
+    child = int(parent.output().split()[1])
     kept.stop(["stubborn", "parent"], wish)
     assert not stubborn.is_running
     assert not parent.is_running
@@ -155,7 +155,7 @@ def test_environment_is_laid_over_ours(program: Make, keeper: Kept) -> None:
     made = program("import os; print('ready', os.environ['FARM_TEST'])", environment={"FARM_TEST": "42"})
     process = Process.start(made)
     until(lambda: not process.is_running, "its end")
-    assert process.said() == "ready 42\n"
+    assert process.output() == "ready 42\n"
 
 
 def test_a_program_that_is_not_there_is_a_problem_in_words(tmp_path: Path, keeper: Kept) -> None:
