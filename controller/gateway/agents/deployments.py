@@ -12,7 +12,7 @@ from starlette.responses import Response
 from agentfarm.agents.spec import AgentSpec
 from agentfarm.errors import Conflict, InvalidRequest
 from controller.core.commands import Deploy, DeployAnswer, Remove, Rollback, Scale
-from controller.core.model import OPERATOR, DeploymentName, Policy, Resources
+from controller.core.model import DeploymentName, Policy, Resources
 from controller.explain.deployments import plan_deploy, plan_replicas
 from controller.gateway.agents.models import (
     DeployAnswerView,
@@ -29,7 +29,7 @@ from controller.gateway.agents.views import deployment_view
 from controller.gateway.http.access import Call, Permission
 from controller.gateway.http.answers import json_response
 from controller.gateway.http.limits import ENGINE_DEADLINE_S
-from controller.gateway.http.room import Room, TheFarm, body_of
+from controller.gateway.http.room import Caller, Room, TheFarm, body_of
 from controller.gateway.prefixes import find_deployment
 from controller.gateway.scope import Farm
 
@@ -43,7 +43,9 @@ Plan = Annotated[bool, Query(description="Change nothing; answer with what would
     response_model=DeployAnswerView | PlanView,
     operation_id="deploy",
 )
-async def deploy(body: Annotated[DeployBody, body_of(DeployBody)], farm: TheFarm, plan: Plan = False) -> Response:
+async def deploy(
+    body: Annotated[DeployBody, body_of(DeployBody)], farm: TheFarm, caller: Caller, plan: Plan = False
+) -> Response:
     """Make a deployment, or roll a new version out. The answer comes before the rollout is done: watch `rollout`."""
     spec = AgentSpec.from_canonical(orjson.dumps(body.spec))
     command = Deploy(
@@ -54,7 +56,7 @@ async def deploy(body: Annotated[DeployBody, body_of(DeployBody)], farm: TheFarm
         replicas=body.replicas,
         spec_replicas=spec.replicas,
         if_generation=body.if_generation,
-        actor=OPERATOR,
+        actor=caller.name,
     )
     if plan:
         return json_response(deploy_plan_view(plan_deploy(farm.state, command)))
@@ -94,7 +96,7 @@ async def show(name: str, farm: TheFarm) -> Response:
     operation_id="scale_deployment",
 )
 async def scale(
-    name: str, body: Annotated[ScaleBody, body_of(ScaleBody)], farm: TheFarm, plan: Plan = False
+    name: str, body: Annotated[ScaleBody, body_of(ScaleBody)], farm: TheFarm, caller: Caller, plan: Plan = False
 ) -> Response:
     """Change how many replicas there should be."""
     state = farm.state
@@ -103,7 +105,7 @@ async def scale(
         deployment = state.deployments[found]
         policy = deployment.versions[deployment.version].policy
         return json_response(scale_plan_view(plan_replicas(state, found, policy, body.replicas)))
-    command = Scale(found, body.replicas, body.if_generation, actor=OPERATOR)
+    command = Scale(found, body.replicas, body.if_generation, actor=caller.name)
     generation = await farm.engine.ask(command, deadline_s=ENGINE_DEADLINE_S)
     return json_response({"name": found, "replicas": body.replicas, "generation": generation})
 
@@ -114,11 +116,11 @@ async def scale(
     operation_id="roll_back_deployment",
 )
 async def rollback(
-    name: str, body: Annotated[RollbackBody, body_of(RollbackBody, is_optional=True)], farm: TheFarm
+    name: str, body: Annotated[RollbackBody, body_of(RollbackBody, is_optional=True)], farm: TheFarm, caller: Caller
 ) -> Response:
     """Roll an earlier version out again."""
     return await _deployed(
-        farm, Rollback(find_deployment(farm.state, name), body.to_version, body.if_generation, actor=OPERATOR)
+        farm, Rollback(find_deployment(farm.state, name), body.to_version, body.if_generation, actor=caller.name)
     )
 
 
@@ -127,12 +129,12 @@ async def rollback(
     status_code=204,
     operation_id="remove_deployment",
 )
-async def remove(name: str, farm: TheFarm) -> Response:
+async def remove(name: str, farm: TheFarm, caller: Caller) -> Response:
     """Take it away: what waits is cancelled, what runs may finish. Needs the whole name."""
     found = find_deployment(farm.state, name)
     if found != name:
         raise InvalidRequest(f"To remove {found}, write its whole name, not {name!r}.", remedy=f"Name it {found}.")
-    await farm.engine.ask(Remove(found, actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
+    await farm.engine.ask(Remove(found, actor=caller.name), deadline_s=ENGINE_DEADLINE_S)
     return Response(status_code=204)
 
 

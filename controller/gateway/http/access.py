@@ -13,6 +13,7 @@ from enum import Enum, StrEnum
 from typing import Final
 
 from agentfarm.errors import Forbidden
+from controller.core.model import OPERATOR, Actor
 from controller.gateway.http.limits import BUNDLE_MAX_BYTES, CONTROL_BODY_MAX_BYTES, ENVELOPE_MAX_BYTES
 from controller.gateway.http.problems import Unauthorized
 
@@ -52,13 +53,13 @@ BodyLimits = Mapping[BodySize, int | None]
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls. The name is the actor of the commands that follow from the call."""
+    """Who calls. Its name is the actor of every command that a call makes."""
 
-    name: str
+    name: Actor
     permissions: frozenset[Permission]
 
 
-ANONYMOUS: Final = Principal("", frozenset({Permission.OPEN}))
+ANONYMOUS: Final = Principal(Actor(""), frozenset({Permission.OPEN}))
 """A caller without a token of ours."""
 EVERYTHING: Final = frozenset(Permission)
 
@@ -94,7 +95,7 @@ class Principals:
 
 def operators(token: str) -> Principals:
     """The one principal of today: whoever holds the operator's token may do everything."""
-    return Principals({token: Principal("operator", EVERYTHING)})
+    return Principals({token: Principal(OPERATOR, EVERYTHING)})
 
 
 def body_limits(payload_max_bytes: int) -> BodyLimits:

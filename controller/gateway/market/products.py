@@ -8,12 +8,12 @@ from fastapi import Path
 from starlette.responses import Response
 
 from controller.core.commands import AddProducts, NewProduct, RemoveProducts
-from controller.core.model import OPERATOR, ProductName
+from controller.core.model import ProductName
 from controller.explain.products import explain_product, fed_product, fed_products
 from controller.gateway.http.access import Call, Permission
 from controller.gateway.http.answers import json_response
 from controller.gateway.http.limits import ENGINE_DEADLINE_S
-from controller.gateway.http.room import Room, TheFarm, body_of
+from controller.gateway.http.room import Caller, Room, TheFarm, body_of
 from controller.gateway.market.models import ExplainProductView, FeedAnswer, FeedBody, ProductList
 from controller.gateway.market.views import product_explanation_view, product_view
 from controller.gateway.prefixes import find_product
@@ -36,10 +36,10 @@ async def list_products(farm: TheFarm) -> Response:
     response_model=FeedAnswer,
     operation_id="feed_products",
 )
-async def feed(body: Annotated[FeedBody, body_of(FeedBody)], farm: TheFarm) -> Response:
+async def feed(body: Annotated[FeedBody, body_of(FeedBody)], farm: TheFarm, caller: Caller) -> Response:
     """Have products fed, or change how many nodes feed them. Equal calls change nothing. All or none."""
     new = tuple(NewProduct(ProductName(name), body.source, body.copies) for name in dict.fromkeys(body.products))
-    changed = await farm.engine.ask(AddProducts(new, actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
+    changed = await farm.engine.ask(AddProducts(new, actor=caller.name), deadline_s=ENGINE_DEADLINE_S)
     state = farm.state
     products = [product_view(fed_product(state, wish.name)) for wish in new]
     return json_response({"products": products, "changed": changed})
@@ -50,10 +50,10 @@ async def feed(body: Annotated[FeedBody, body_of(FeedBody)], farm: TheFarm) -> R
     status_code=204,
     operation_id="remove_product",
 )
-async def remove(name: Name, farm: TheFarm) -> Response:
+async def remove(name: Name, farm: TheFarm, caller: Caller) -> Response:
     """Have a product fed no more, but by nodes whose own settings name it. Needs its whole name. Stored data stays."""
     product = find_product(farm.state, name)
-    await farm.engine.ask(RemoveProducts((product,), actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
+    await farm.engine.ask(RemoveProducts((product,), actor=caller.name), deadline_s=ENGINE_DEADLINE_S)
     return Response(status_code=204)
 
 

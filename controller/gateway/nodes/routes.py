@@ -9,12 +9,12 @@ from starlette.responses import Response
 
 from agentfarm.errors import InvalidRequest
 from controller.core.commands import AddNode, Command, Cordon, ForgetNode, StartDrain, Uncordon
-from controller.core.model import OPERATOR, NodeName
+from controller.core.model import NodeName
 from controller.explain.drains import plan_drain
 from controller.gateway.http.access import Call, Permission
 from controller.gateway.http.answers import json_response
 from controller.gateway.http.limits import ENGINE_DEADLINE_S
-from controller.gateway.http.room import Room, TheFarm, body_of
+from controller.gateway.http.room import Caller, Room, TheFarm, body_of
 from controller.gateway.nodes.models import (
     DrainBody,
     DrainPlanView,
@@ -46,10 +46,10 @@ async def list_nodes(farm: TheFarm) -> Response:
     status_code=201,
     operation_id="invite_node",
 )
-async def invite(body: Annotated[InviteBody, body_of(InviteBody)], farm: TheFarm) -> Response:
+async def invite(body: Annotated[InviteBody, body_of(InviteBody)], farm: TheFarm, caller: Caller) -> Response:
     """A one-use token with which a machine joins under this name. Inviting again replaces the token before it."""
     answer = await farm.joining.invite(body.name)
-    await farm.engine.ask(AddNode(NodeName(body.name), actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
+    await farm.engine.ask(AddNode(NodeName(body.name), actor=caller.name), deadline_s=ENGINE_DEADLINE_S)
     return json_response(answer, 201)
 
 
@@ -75,11 +75,11 @@ async def show(name: str, farm: TheFarm) -> Response:
     operation_id="cordon_node",
 )
 async def cordon(
-    name: str, body: Annotated[ReasonBody, body_of(ReasonBody, is_optional=True)], farm: TheFarm
+    name: str, body: Annotated[ReasonBody, body_of(ReasonBody, is_optional=True)], farm: TheFarm, caller: Caller
 ) -> Response:
     """Place nothing new there. What runs goes on."""
     node = find_node(farm.state, name)
-    return await _changed(farm, node, Cordon(node, body.reason, actor=OPERATOR))
+    return await _changed(farm, node, Cordon(node, body.reason, actor=caller.name))
 
 
 @room.route(
@@ -87,10 +87,10 @@ async def cordon(
     response_model=NodeView,
     operation_id="uncordon_node",
 )
-async def uncordon(name: str, farm: TheFarm) -> Response:
+async def uncordon(name: str, farm: TheFarm, caller: Caller) -> Response:
     """Let it take replicas again; a drain ends."""
     node = find_node(farm.state, name)
-    return await _changed(farm, node, Uncordon(node, actor=OPERATOR))
+    return await _changed(farm, node, Uncordon(node, actor=caller.name))
 
 
 @room.route(
@@ -102,6 +102,7 @@ async def drain(
     name: str,
     body: Annotated[DrainBody, body_of(DrainBody, is_optional=True)],
     farm: TheFarm,
+    caller: Caller,
     plan: Annotated[bool, Query(description="Change nothing; answer with what would move where.")] = False,
     beside: Annotated[list[str] | None, Query(description="For a plan: nodes that will be drained too.")] = None,
 ) -> Response:
@@ -110,16 +111,16 @@ async def drain(
     if plan:
         others = {find_node(farm.state, other) for other in beside or ()} - {node}
         return json_response(drain_plan_view(plan_drain(farm.state, [node, *sorted(others)])))
-    return await _changed(farm, node, StartDrain(node, body.deadline_s, body.reason, actor=OPERATOR))
+    return await _changed(farm, node, StartDrain(node, body.deadline_s, body.reason, actor=caller.name))
 
 
 @room.route(Call("DELETE", "/v1/nodes/{name}", Permission.NODES_MANAGE), status_code=204, operation_id="forget_node")
-async def forget(name: str, farm: TheFarm) -> Response:
+async def forget(name: str, farm: TheFarm, caller: Caller) -> Response:
     """Strike a node off that is lost or never joined. Needs the whole name."""
     node = find_node(farm.state, name)
     if node != name:
         raise InvalidRequest(f"To forget {node}, write its whole name, not {name!r}.", remedy=f"Name it {node}.")
-    await farm.engine.ask(ForgetNode(node, actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
+    await farm.engine.ask(ForgetNode(node, actor=caller.name), deadline_s=ENGINE_DEADLINE_S)
     await farm.joining.forget(node)
     return Response(status_code=204)
 

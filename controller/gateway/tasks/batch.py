@@ -14,8 +14,7 @@ from collections.abc import AsyncIterator
 from agentfarm.errors import FarmError
 from agentfarm.service import Tasks
 from controller.core.commands import KnownTask, NewTask, SubmitTasks
-from controller.core.model import OPERATOR
-from controller.gateway.history import History
+from controller.core.model import Actor
 from controller.gateway.http.answers import dump
 from controller.gateway.http.limits import (
     BATCH_CHUNK_BYTES,
@@ -26,15 +25,14 @@ from controller.gateway.http.limits import (
     ENVELOPE_MAX_BYTES,
 )
 from controller.gateway.http.problems import TooLarge, problem_of
-from controller.gateway.scope import EngineLike
+from controller.gateway.scope import Farm
 from controller.gateway.tasks.submission import SubmissionReader, refuse_other_work
 
 
-async def submit_batch(
-    engine: EngineLike, history: History, reader: SubmissionReader, body: AsyncIterator[bytes], payload_max_bytes: int
-) -> bytes:
+async def submit_batch(farm: Farm, body: AsyncIterator[bytes], actor: Actor) -> bytes:
     """Submit every line; the answer has one line of JSON for each, in order."""
-    batch = _Batch(engine, history, reader)
+    payload_max_bytes = farm.settings.payload_max_bytes
+    batch = _Batch(farm, SubmissionReader(farm.state, payload_max_bytes), actor)
     async for line in split_lines(body, payload_max_bytes + ENVELOPE_MAX_BYTES):
         if not await batch.take(line):
             break
@@ -49,10 +47,11 @@ async def submit_batch(
 class _Batch:
     """The lines of one request on their way: answers in order, chunks in flight."""
 
-    def __init__(self, engine: EngineLike, history: History, reader: SubmissionReader) -> None:
-        self._engine = engine
-        self._history = history
+    def __init__(self, farm: Farm, reader: SubmissionReader, actor: Actor) -> None:
+        self._engine = farm.engine
+        self._history = farm.history
         self._reader = reader
+        self._actor = actor
         self._answers: list[int | FarmError] = []
         self._chunk: list[NewTask] = []
         self._places: list[int] = []  # of the chunk's tasks among the answers
@@ -99,7 +98,7 @@ class _Batch:
 
     async def _submit(self, tasks: tuple[NewTask, ...], places: list[int]) -> None:
         try:
-            given = await self._engine.ask(SubmitTasks(tasks, actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
+            given = await self._engine.ask(SubmitTasks(tasks, actor=self._actor), deadline_s=ENGINE_DEADLINE_S)
         except FarmError as problem:
             given = [problem] * len(tasks)
         for place, answer, task in zip(places, given, tasks, strict=True):

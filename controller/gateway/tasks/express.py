@@ -48,7 +48,7 @@ class Express:
         body = await _body(receive)
         if body is None:
             return
-        done = await submit_one(self._farm, body, key)
+        done = await submit_one(self._farm, body, key, scope["principal"].name)
         answer = await answer_submitted(self._farm, done, wait_s, receive)
         await answer(scope, receive, send)
 

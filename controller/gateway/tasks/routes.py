@@ -11,20 +11,20 @@ from starlette.responses import Response
 from agentfarm.errors import Conflict, NotFound
 from controller.core.commands import CancelTask, NewTask, SubmitTasks
 from controller.core.lives import FINAL_TASK_STATES, TaskState
-from controller.core.model import OPERATOR, TaskId, TaskOptions
+from controller.core.model import TaskId, TaskOptions
 from controller.core.transition import FinishedTask
 from controller.gateway.http import sse
 from controller.gateway.http.access import BodySize, Call, Permission
 from controller.gateway.http.answers import json_response
 from controller.gateway.http.bodies import raw_body
 from controller.gateway.http.limits import ENGINE_DEADLINE_S, PAGE_DEFAULT, PAGE_MAX, WAIT_MAX_S
-from controller.gateway.http.room import Room, TheFarm
+from controller.gateway.http.room import Caller, Room, TheFarm
 from controller.gateway.prefixes import find_deployment
 from controller.gateway.scope import Farm
 from controller.gateway.tasks.batch import submit_batch
 from controller.gateway.tasks.express import SUBMIT
 from controller.gateway.tasks.models import BatchAnswer, BatchLine, CancelAnswer, SubmitBody, TaskPage, TaskView
-from controller.gateway.tasks.submission import SubmissionReader, answer_of, answer_submitted, submit_one
+from controller.gateway.tasks.submission import answer_of, answer_submitted, submit_one
 from controller.gateway.tasks.views import attempt_view, current_attempt_view, summary_view, task_view
 from controller.gateway.tasks.wait import look_at, no_task, task_events, wait_while_wanted
 
@@ -45,6 +45,7 @@ Wait = Annotated[float, Query(ge=0, le=WAIT_MAX_S, description="Seconds to wait 
 async def submit(
     request: Request,
     farm: TheFarm,
+    caller: Caller,
     wait: Wait = 0.0,
     stream: Annotated[bool, Query(description="Answer with the task's events, as /events does.")] = False,
     idempotency_key: Annotated[str | None, Header(description="Equal keys make one task.")] = None,
@@ -52,7 +53,7 @@ async def submit(
     """Submit one task. It is durable when this answers; with `wait` the answer is its result, if that comes in time."""
     if stream:
         sse.check_room()
-    done = await submit_one(farm, await request.body(), idempotency_key)
+    done = await submit_one(farm, await request.body(), idempotency_key, caller.name)
     if stream:
         return sse.event_stream(task_events(farm, done.task), done.status, done.headers)
     return await answer_submitted(farm, done, wait, request.receive)
@@ -64,11 +65,9 @@ async def submit(
     openapi_extra=raw_body(BatchLine, media_type="application/x-ndjson"),
     operation_id="submit_batch",
 )
-async def batch(request: Request, farm: TheFarm) -> Response:
+async def batch(request: Request, farm: TheFarm, caller: Caller) -> Response:
     """Submit many tasks, one JSON object a line; the answer has one line for each, in order."""
-    reader = SubmissionReader(farm.state, farm.settings.payload_max_bytes)
-    answers = await submit_batch(farm.engine, farm.history, reader, request.stream(), farm.settings.payload_max_bytes)
-    return Response(answers, media_type="application/x-ndjson")
+    return Response(await submit_batch(farm, request.stream(), caller.name), media_type="application/x-ndjson")
 
 
 @room.route(Call("GET", "/v1/tasks", Permission.TASKS_READ), response_model=TaskPage, operation_id="list_tasks")
@@ -136,10 +135,10 @@ async def watch(
     response_model=CancelAnswer,
     operation_id="cancel_task",
 )
-async def cancel(task_id: Id, farm: TheFarm) -> Response:
+async def cancel(task_id: Id, farm: TheFarm, caller: Caller) -> Response:
     """Cancel: a queued task ends at once, a running one when its node says that nothing works on it any more."""
     try:
-        state = await farm.engine.ask(CancelTask(TaskId(task_id), actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
+        state = await farm.engine.ask(CancelTask(TaskId(task_id), actor=caller.name), deadline_s=ENGINE_DEADLINE_S)
     except NotFound:
         state = (await look_at(farm, TaskId(task_id))).state
         if state is not TaskState.CANCELLED:
@@ -153,14 +152,14 @@ async def cancel(task_id: Id, farm: TheFarm) -> Response:
     status_code=201,
     operation_id="retry_task",
 )
-async def retry(task_id: Id, farm: TheFarm) -> Response:
+async def retry(task_id: Id, farm: TheFarm, caller: Caller) -> Response:
     """A new task with the input and options of one that has ended; its `retry_of` names the old one."""
     old = await look_at(farm, TaskId(task_id))
     if old.state not in FINAL_TASK_STATES:
         raise Conflict(f"Task {task_id} is {old.state}; only a task that has ended can be retried.",
                        remedy="Wait for it, or cancel it first.", state=str(old.state))  # fmt: skip
     task = as_retry(await farm.history.submission(TaskId(task_id)), task_id)
-    answers = await farm.engine.ask(SubmitTasks((task,), actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
+    answers = await farm.engine.ask(SubmitTasks((task,), actor=caller.name), deadline_s=ENGINE_DEADLINE_S)
     new_id = answer_of(answers[0])
     return json_response(task_view(await look_at(farm, TaskId(new_id))), 201, {"Location": f"/v1/tasks/{new_id}"})
 

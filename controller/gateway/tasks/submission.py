@@ -15,7 +15,7 @@ from starlette.types import Receive
 
 from agentfarm.errors import Conflict, FarmError, InvalidRequest
 from controller.core.commands import KnownTask, NewTask, SubmitTasks
-from controller.core.model import OPERATOR, PRIORITY_MAX, PRIORITY_MIN, DeploymentName, FarmState, TaskId, TaskOptions
+from controller.core.model import PRIORITY_MAX, PRIORITY_MIN, Actor, DeploymentName, FarmState, TaskId, TaskOptions
 from controller.gateway.history import History
 from controller.gateway.http.answers import json_response
 from controller.gateway.http.json_input import read_json, write_json
@@ -51,14 +51,14 @@ class Submitted:
         return {"Location": f"/v1/tasks/{self.task}"}
 
 
-async def submit_one(farm: Farm, body: bytes, key: str | None) -> Submitted:
+async def submit_one(farm: Farm, body: bytes, key: str | None, actor: Actor) -> Submitted:
     """Read `body` and make the task durable. key: the Idempotency-Key header.
 
     Raises InvalidRequest, NotFound or TooLarge for the body, Conflict for a key used for other work, Unavailable.
     """
     state, key = farm.state, check_key(key)
     new = SubmissionReader(state, farm.settings.payload_max_bytes).read_body(body, key)
-    answers = await farm.engine.ask(SubmitTasks((new,), actor=OPERATOR), deadline_s=ENGINE_DEADLINE_S)
+    answers = await farm.engine.ask(SubmitTasks((new,), actor=actor), deadline_s=ENGINE_DEADLINE_S)
     task = answer_of(answers[0])
     if isinstance(task, KnownTask):
         await refuse_other_work(farm.history, task, new)

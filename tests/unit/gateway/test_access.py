@@ -10,6 +10,8 @@ import pytest
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from controller.core.commands import Wish
+from controller.core.model import Actor
 from controller.gateway.app import CALLS, app_of
 from controller.gateway.front import Front
 from controller.gateway.http.access import (
@@ -21,9 +23,10 @@ from controller.gateway.http.access import (
     Principals,
     body_limits,
 )
+from controller.gateway.http.answers import dump
 from controller.gateway.http.room import Room
 from controller.gateway.tasks.express import SUBMIT
-from tests.unit.gateway.small_farm import DIGEST, SmallFarm
+from tests.unit.gateway.small_farm import DIGEST, SmallFarm, spec_json
 
 WORDS = {"digest": DIGEST, "id": "1", "name": "nothing", "replica": "1", "deployment": "nothing", "seat": "0"}
 OPEN = [call for call in CALLS if call.permission is Permission.OPEN]
@@ -39,8 +42,8 @@ def all_but(permission: Permission) -> str:
 
 
 PRINCIPALS = Principals(
-    {only(each): Principal(f"only {each}", frozenset({each})) for each in Permission}
-    | {all_but(each): Principal(f"all but {each}", EVERYTHING - {each}) for each in Permission}
+    {only(each): Principal(Actor(f"only {each}"), frozenset({each})) for each in Permission}
+    | {all_but(each): Principal(Actor(f"all but {each}"), EVERYTHING - {each}) for each in Permission}
 )
 
 
@@ -124,3 +127,33 @@ async def test_route_without_a_call_cannot_be_made(small: SmallFarm) -> None:
         Room("farm").router.get("/v1/secret")(endpoint)
     with pytest.raises(TypeError, match="/v1/secret does not say what it needs"):
         small.app.get("/v1/secret")(endpoint)
+
+
+async def test_caller_is_the_actor_of_each_command(http: httpx.AsyncClient, small: SmallFarm) -> None:
+    small.nodes["node-1"].source = "simulated"
+    small.nodes["node-1"].join()
+    before = len(small.engine.commands)
+    calls: list[tuple[Permission, str, str, bytes]] = [
+        (Permission.TASKS_SUBMIT, "POST", "/v1/tasks", b'{"agent": "slow"}'),
+        (Permission.TASKS_SUBMIT, "POST", "/v1/tasks?stream=0", b'{"agent": "slow"}'),
+        (Permission.TASKS_SUBMIT, "POST", "/v1/tasks/batch", b'{"agent": "slow"}'),
+        (Permission.TASKS_SUBMIT, "POST", "/v1/tasks/3/cancel", b""),
+        (Permission.TASKS_SUBMIT, "POST", "/v1/tasks/3/retry", b""),
+        (Permission.AGENTS_DEPLOY, "POST", "/v1/deployments", dump({"spec": spec_json("new"), "digest": DIGEST})),
+        (Permission.AGENTS_DEPLOY, "POST", "/v1/deployments/new/scale", b'{"replicas": 2}'),
+        (Permission.AGENTS_DEPLOY, "POST", "/v1/deployments/new/rollback", b'{"to_version": 1}'),
+        (Permission.AGENTS_DEPLOY, "DELETE", "/v1/deployments/new", b""),
+        (Permission.NODES_MANAGE, "POST", "/v1/nodes/invite", b'{"name": "node-2"}'),
+        (Permission.NODES_MANAGE, "POST", "/v1/nodes/node-1/cordon", b""),
+        (Permission.NODES_MANAGE, "POST", "/v1/nodes/node-1/uncordon", b""),
+        (Permission.NODES_MANAGE, "POST", "/v1/nodes/node-1/drain", b""),
+        (Permission.NODES_MANAGE, "DELETE", "/v1/nodes/node-2", b""),
+        (Permission.MARKET_MANAGE, "PUT", "/v1/market/products", b'{"products": ["ETH-USD"]}'),
+        (Permission.MARKET_MANAGE, "DELETE", "/v1/market/products/ETH-USD", b""),
+    ]
+    for permission, method, path, content in calls:
+        headers = {"Authorization": f"Bearer {only(permission)}"}
+        answer = await http.request(method, path, content=content, headers=headers)
+        assert answer.status_code < 300, (path, answer.text)
+    wishes = [command for command in small.engine.commands[before:] if isinstance(command, Wish)]
+    assert [command.actor for command in wishes] == [f"only {permission}" for permission, *_ in calls]

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from controller.core.lives import TaskState
+from controller.core.model import OPERATOR
 from controller.gateway.http.json_input import write_json
 from controller.gateway.tasks import wait
 from controller.gateway.tasks.models import TaskPage, TaskView
@@ -268,7 +269,7 @@ async def test_a_long_wait_that_is_over_answers_with_the_moment_it_looked(
 ) -> None:
     monkeypatch.setattr(wait, "SOON_S", 0.001)
     farm = small.app.state.farm
-    task = (await submit_one(farm, b'{"agent": "slow"}', None)).task
+    task = (await submit_one(farm, b'{"agent": "slow"}', None, OPERATOR)).task
     await small.settle()
     item = await wait.wait_while_wanted(farm, task, 0.02, asyncio.Event().wait)  # type: ignore[arg-type] - stays
     small.nodes["node-1"].release()
