@@ -87,26 +87,25 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imported(tree: ast.Module, *, only_at_start: bool = False) -> Iterator[tuple[str, int]]:
+@functools.cache
+def imported(tree: ast.Module, *, only_at_start: bool = False) -> tuple[tuple[str, int], ...]:
     """(module, line) of each import; with `only_at_start`, of those that run when the module is imported."""
-    inside = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) or _is_for_types(function)
-        for node in ast.walk(function)
-        if only_at_start
-    }
-    for node in ast.walk(tree):
-        if only_at_start and id(node) in inside:
-            continue
+    names: list[tuple[str, int]] = []
+    for node in _at_start(tree) if only_at_start else ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
+            names += ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module, node.lineno
+            names.append((node.module, node.lineno))
+    return tuple(names)
 
 
-def _is_for_types(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+def _at_start(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node below this one that runs when the module is imported: no function's body, nothing for types alone."""
+    for child in ast.iter_child_nodes(node):
+        is_for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not is_for_types:
+            yield child
+            yield from _at_start(child)
 
 
 def is_within(name: str, allowed: tuple[str, ...]) -> bool:
