@@ -72,8 +72,11 @@ def _run(server: EmbeddedPostgres, tasks: int) -> dict[str, Any]:
     journal = Journal(server.dsn)
     epoch = journal.take_lead()
     journal.load(Limits(), _now())
-    version = Version(1, "sha256:1", "{}", Policy(), time.time())
-    journal.commit(Changes(deployments={BRIEF: Deployment(BRIEF, 1, 1, {1: version})}), epoch)
+    version = Version(BRIEF, 1, "sha256:1", "{}", Policy(), time.time())
+    changes = Changes()
+    changes.store(Deployment(BRIEF, 1, 1, {1: version}))
+    changes.store(version)
+    journal.commit(changes, epoch)
     lives = _Lives(journal, epoch)
     lives.run(64, 640)  # plans and caches
     results: dict[str, Any] = {"benchmark": "journal", "turns": {}}

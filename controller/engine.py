@@ -328,8 +328,6 @@ class Engine(Service):
                 continue
             break
         state.seed = self._seed ^ epoch
-        for task in state.tasks.values():
-            task.has_checkpoints = task.has_checkpoints or task.attempt > 0
         self._state = state
         self._next_due = 0.0
         self.leading.set()

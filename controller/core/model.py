@@ -16,6 +16,24 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, NewType
 
 from controller.core.lives import NodeState, ProductState, ReplicaState, TaskState
+from controller.core.records import (
+    BYTES,
+    COUNTS,
+    FLAG,
+    MOMENT,
+    NUMBER,
+    NUMBERS,
+    TEXT,
+    TEXT_BY_NAME,
+    WALL,
+    live,
+    part,
+    record,
+    stored,
+    texts,
+    value,
+    word,
+)
 
 NodeName = NewType("NodeName", str)
 DeploymentName = NewType("DeploymentName", str)
@@ -100,46 +118,75 @@ class Policy:
     healthy_deadline_s: float = 120.0
 
 
-@dataclass(slots=True)
+@record
 class Version:
     """One numbered version of an agent. Nothing of it changes but whether it ever ran."""
 
-    number: int
-    digest: str
-    spec_json: str
-    policy: Policy
-    created_at: float  # wall
-    has_run: bool = False  # one of its replicas became ready: fit to fall back to
+    deployment: DeploymentName = stored(TEXT)
+    number: int = stored(NUMBER)
+    digest: str = stored(TEXT)
+    spec_json: str = stored(TEXT, column="spec")
+    policy: Policy = stored(value(Policy))
+    created_at: float = stored(WALL)
+    has_run: bool = stored(FLAG, default=False)
+    """One of its replicas became ready: a deployment may fall back to it."""
 
 
-@dataclass(slots=True)
+@record
+class Drain:
+    """An operator's wish to empty a node."""
+
+    started_at: float = stored(WALL)
+    deadline: float = stored(MOMENT)
+    """When it is reached, what still runs is interrupted."""
+    reason: str = stored(TEXT, default="")
+    is_forced: bool = stored(FLAG, default=False)
+    """The deadline was reached and work was stopped."""
+    is_complete: bool = stored(FLAG, default=False)
+    """The daemon confirmed that no process remains, and feeds nothing for us."""
+    deadline_s: float | None = stored(NUMBER, default=None)
+    """From its start; bounds the deadline where the wall clock jumped meanwhile."""
+
+
+@record
 class Node:
     """One machine, as last heard of."""
 
-    name: NodeName
-    state: NodeState = NodeState.JOINING
-    is_cordoned: bool = False
-    cordon_reason: str = ""
-    drain: Drain | None = None
-    session: int = 0  # the stream we talk to; 0 is none. Messages of other sessions are ignored
-    last_heard: float = 0.0  # mono
-    cpu_millicores: int = 0
-    memory_mib: int = 0
-    gpus: int = 0
-    labels: dict[str, str] = field(default_factory=dict)
-    capabilities: frozenset[str] = frozenset()
-    products: frozenset[str] = frozenset()  # that its own settings name: fed whatever we say
-    takes_products: bool = False  # it has a feed that takes more of them from us
-    market_source: str = ""  # where its feed gets them; empty without one
-    metrics_address: str = ""  # host:port of its daemon's metrics; empty where there are none
-    assigned: set[ProductName] = field(default_factory=set)  # products that name it in their `nodes`
-    fed: dict[str, ProductStatus] | None = None  # what its feed serves now; None: not said since its Hello
-    daemon_version: str = ""
-    measured: Measured | None = None
-    replicas: set[ReplicaId] = field(default_factory=set)
-    strays: set[ReplicaId] = field(default_factory=set)  # its processes that are not ours any more, until they are gone
-    desired_generation: int = 0
-    recent_failures: int = 0  # of replicas, halved each minute; a score, not a verdict
+    name: NodeName = stored(TEXT)
+    state: NodeState = stored(word(NodeState), default=NodeState.JOINING)
+    is_cordoned: bool = stored(FLAG, default=False)
+    cordon_reason: str = stored(TEXT, default="")
+    drain: Drain | None = stored(part(Drain), default=None)
+    session: int = live(default=0)
+    """The stream we talk to; 0 is none. Messages of other sessions are ignored."""
+    last_heard: float = live(default=0.0)
+    """mono"""
+    cpu_millicores: int = stored(NUMBER, default=0)
+    memory_mib: int = stored(NUMBER, default=0)
+    gpus: int = stored(NUMBER, default=0)
+    labels: dict[str, str] = stored(TEXT_BY_NAME, default_factory=dict)
+    capabilities: frozenset[str] = stored(texts(frozenset), default=frozenset())
+    products: frozenset[str] = stored(texts(frozenset), default=frozenset())
+    """Those that its own settings name: its feed serves them whatever we say."""
+    takes_products: bool = stored(FLAG, default=False)
+    """It has a feed that takes more of them from us."""
+    market_source: str = stored(TEXT, default="")
+    """Where its feed gets them; empty without one."""
+    metrics_address: str = stored(TEXT, default="")
+    """host:port of its daemon's metrics; empty where there are none."""
+    assigned: set[ProductName] = live(default_factory=set)
+    """Products that name it in their `nodes`."""
+    fed: dict[str, ProductStatus] | None = live(default=None)
+    """What its feed serves now; None: not said since its Hello."""
+    daemon_version: str = stored(TEXT, default="")
+    measured: Measured | None = live(default=None)
+    replicas: set[ReplicaId] = live(default_factory=set)
+    strays: set[ReplicaId] = live(default_factory=set)
+    """Its processes that are not ours any more, until they are gone."""
+    desired_generation: int = live(default=0)
+    """Of its list. The epoch makes it grow across controllers: see agents/seats.py."""
+    recent_failures: int = stored(NUMBER, default=0)
+    """Of replicas, halved each minute; a score, not a verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +209,7 @@ class ProductStatus:
     reason: str = ""
 
 
-@dataclass(slots=True)
+@record
 class Product:
     """A market product that the operator wants fed by `copies` nodes, and the nodes that were told to.
 
@@ -170,75 +217,47 @@ class Product:
     until as many copies as wanted are good without it, so `nodes` may hold more than `copies` for a while.
     """
 
-    name: ProductName
-    source: str = ""  # the market_source a node must have; "": any
-    copies: int = 1
-    nodes: set[NodeName] = field(default_factory=set)
-    added_at: float = 0.0  # wall
-    missing: int = 0  # copies that no node could take at the last look; in memory only
+    name: ProductName = stored(TEXT)
+    source: str = stored(TEXT, default="")
+    """The market_source a node must have; "": any."""
+    copies: int = stored(NUMBER, default=1)
+    nodes: set[NodeName] = stored(texts(set), default_factory=set)
+    added_at: float = stored(WALL, default=0.0)
+    missing: int = live(default=0)
+    """Copies that no node could take at the last look."""
 
 
-@dataclass(slots=True)
-class Drain:
-    """An operator's wish to empty a node."""
-
-    started_at: float  # wall
-    deadline: float  # mono; when reached, what still runs is interrupted
-    reason: str = ""
-    is_forced: bool = False  # the deadline was hit and work was stopped
-    is_complete: bool = False  # the daemon confirmed that no process remains, and feeds nothing for us
-    deadline_s: float | None = None  # from its start; bounds the deadline where the clock jumped meanwhile
-
-
-@dataclass(slots=True)
+@record
 class Replica:
     """One occupant of a deployment's numbered seat. Its id is never used again, so it is its own fence."""
 
-    id: ReplicaId
-    deployment: DeploymentName
-    seat: int
-    version: int
-    state: ReplicaState = ReplicaState.PENDING
-    node: NodeName | None = None
-    is_retiring: bool = False  # gets no new task; stops once it holds none
-    reason: str = ""
-    detail: str = ""
-    restarts: int = 0
-    pid: int = 0
-    private_mib: int = 0
-    ready_ms: int = 0
-    since: float = 0.0  # wall time of its last move
-    not_before: float = 0.0  # mono; a seat whose placements failed waits
-    tokens: set[Token] = field(default_factory=set)
-    served: int = 0  # attempts that succeeded, as stored
-    served_lately: int = 0  # and those since
-    progressed_at: float = 0.0  # mono; when it last ended an attempt, or was given one with nothing in hand
-    recalled_at: float = 0.0  # mono; when it was last asked to give back what it has not begun
-
-
-@dataclass(slots=True)
-class Task:
-    """One live task. Its current attempt, if any, is in the last five fields."""
-
-    id: TaskId
-    deployment: DeploymentName
-    priority: int
-    submitted_at: float  # wall
-    input: bytes | None
-    input_size: int
-    attempt: int = 0  # attempts begun
-    failures: int = 0  # attempts that cost one: failed or timed out
-    crashes: int = 0  # attempts that ended with the death of their replica or node
-    state: TaskState = TaskState.QUEUED
-    options: TaskOptions | None = None  # None: the version's own policy
-    not_before: float = 0.0  # mono; backoff
-    is_cancelling: bool = False
-    has_checkpoints: bool = False  # true also when unknown: then dropping them is tried in vain
-    token: Token | None = None
-    replica: ReplicaId | None = None
-    node: NodeName | None = None
-    leased_at: float = 0.0  # wall
-    lease_batch: int = 0
+    id: ReplicaId = stored(NUMBER)
+    deployment: DeploymentName = stored(TEXT)
+    seat: int = stored(NUMBER)
+    version: int = stored(NUMBER)
+    state: ReplicaState = stored(word(ReplicaState), default=ReplicaState.PENDING)
+    node: NodeName | None = stored(TEXT, default=None)
+    is_retiring: bool = stored(FLAG, default=False)
+    """It gets no new task, and stops once it holds none."""
+    reason: str = stored(TEXT, default="")
+    detail: str = stored(TEXT, default="")
+    restarts: int = stored(NUMBER, default=0)
+    pid: int = stored(NUMBER, default=0)
+    private_mib: int = stored(NUMBER, default=0)
+    ready_ms: int = stored(NUMBER, default=0)
+    since: float = stored(WALL, default=0.0)
+    """Of its last move."""
+    not_before: float = stored(MOMENT, default=0.0)
+    """A seat whose placements failed waits."""
+    tokens: set[Token] = live(default_factory=set)
+    served: int = stored(NUMBER, default=0)
+    """Attempts that succeeded, counted up now and then."""
+    served_lately: int = live(default=0)
+    """Attempts that succeeded since `served` was counted up."""
+    progressed_at: float = live(default=0.0)
+    """mono; when it last ended an attempt, or was given one with nothing in hand."""
+    recalled_at: float = live(default=0.0)
+    """mono; when it was last asked to give back what it has not begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,42 +271,86 @@ class TaskOptions:
     idempotency_key: str | None = None
     retry_of: int | None = None
     labels: tuple[tuple[str, str], ...] = ()
-    products: tuple[str, ...] = ()  # replicas whose nodes hold all of them are preferred
+    products: tuple[str, ...] = ()
+    """Replicas whose nodes hold all of them are preferred."""
 
 
-@dataclass(slots=True)
+@record
+class Task:
+    """One live task. Its current attempt, if any, is in the last five fields, which a row of `lease` holds."""
+
+    id: TaskId = stored(NUMBER)
+    deployment: DeploymentName = stored(TEXT)
+    priority: int = stored(NUMBER)
+    submitted_at: float = stored(WALL)
+    input: bytes | None = stored(BYTES)
+    """None where memory is short: then it is in PostgreSQL alone."""
+    input_size: int = live(default=0)
+    attempt: int = stored(NUMBER, default=0)
+    """Attempts begun."""
+    failures: int = stored(NUMBER, default=0)
+    """Attempts that cost one: failed or timed out."""
+    crashes: int = stored(NUMBER, default=0)
+    """Attempts that ended with the death of their replica or node."""
+    state: TaskState = live(default=TaskState.QUEUED)
+    """Whoever has a lease is LEASED to the next controller, which does not know whether it runs."""
+    options: TaskOptions | None = stored(value(TaskOptions), default=None)
+    """None: the version's own policy."""
+    not_before: float = stored(MOMENT, default=0.0)
+    """Backoff."""
+    is_cancelling: bool = stored(FLAG, default=False)
+    has_checkpoints: bool = live(default=False)
+    """True also where it may have some: then dropping them is tried in vain."""
+    token: Token | None = stored(NUMBER, default=None, column="tokens", table="lease")
+    replica: ReplicaId | None = stored(NUMBER, default=None, column="replicas", table="lease")
+    node: NodeName | None = stored(TEXT, default=None, table="lease")
+    leased_at: float = stored(WALL, default=0.0, table="lease")
+    lease_batch: int = stored(NUMBER, default=0, column="id", table="lease")
+
+
+@record
 class Rollout:
     """A deployment on its way from one version to another."""
 
-    from_version: int | None
-    to_version: int
-    started_at: float  # wall
-    deadline: float  # mono; of the step in progress
-    state: str = "progressing"  # then "complete" or "reverted"
-    reason: str = ""
-    detail: str = ""
-    seats_done: int = 0
-    vacated: list[int] = field(default_factory=list)  # seats whose old replica stopped first, for want of room
+    from_version: int | None = stored(NUMBER)
+    to_version: int = stored(NUMBER)
+    started_at: float = stored(WALL)
+    deadline: float = stored(MOMENT)
+    """Of the step in progress."""
+    state: str = stored(TEXT, default="progressing")
+    """Then "complete", "reverted" or "failed"."""
+    reason: str = stored(TEXT, default="")
+    detail: str = stored(TEXT, default="")
+    seats_done: int = stored(NUMBER, default=0)
+    vacated: list[int] = stored(NUMBERS, default_factory=list)
+    """Seats whose old replica stopped first, for want of room."""
 
 
-@dataclass(slots=True)
+@record
 class Deployment:
     """What should run of one agent, and its queue."""
 
-    name: DeploymentName
-    replicas_wanted: int
-    version: int  # the version new replicas get
-    versions: dict[int, Version]
-    generation: int = 1  # grows with every change by an operator: the guard of --if-version
-    rollout: Rollout | None = None
-    is_removed: bool = False  # takes no tasks; forgotten once nothing of it is left
-    is_halted: bool = False  # its only version cannot run; nothing is placed until the next deploy or scale
-    replicas: set[ReplicaId] = field(default_factory=set)
-    queues: dict[int, deque[TaskId]] = field(default_factory=dict)  # priority -> FIFO
-    queued: int = 0
-    leased: int = 0
-    service_s: float | None = None  # what an attempt takes: a decaying maximum, not a mean
-    seat_failures: dict[int, int] = field(default_factory=dict)
+    name: DeploymentName = stored(TEXT)
+    replicas_wanted: int = stored(NUMBER)
+    version: int = stored(NUMBER)
+    """The version new replicas get."""
+    versions: dict[int, Version] = live(default_factory=dict)
+    """Records of their own, by number."""
+    generation: int = stored(NUMBER, default=1)
+    """Grows with every change by an operator: the guard of --if-version."""
+    rollout: Rollout | None = stored(part(Rollout), default=None)
+    is_removed: bool = stored(FLAG, default=False)
+    """It takes no tasks, and is forgotten once nothing of it is left."""
+    is_halted: bool = stored(FLAG, default=False)
+    """Its only version cannot run; nothing is placed until the next deploy or scale."""
+    replicas: set[ReplicaId] = live(default_factory=set)
+    queues: dict[int, deque[TaskId]] = live(default_factory=dict)
+    """Priority -> first come, first served."""
+    queued: int = live(default=0)
+    leased: int = live(default=0)
+    service_s: float | None = live(default=None)
+    """What an attempt takes: a decaying maximum, not a mean."""
+    seat_failures: dict[int, int] = stored(COUNTS, default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -7,24 +7,26 @@ reach nodes. If the commit fails, the state that made them is thrown away and re
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from agentfarm.errors import FarmError
 from controller.core.lives import TaskState
 from controller.core.model import (
     FARM,
     Actor,
-    Deployment,
     DeploymentName,
-    Node,
     NodeName,
-    Product,
     ProductName,
-    Replica,
     ReplicaId,
     Task,
     TaskId,
     Token,
 )
+from controller.core.tables import TABLE_OF
+
+T = TypeVar("T")
+RecordId = tuple[type[Any], Any]
+"""A kind of record, and the key of one."""
 
 # ------------------------------------------------------------------ rows
 
@@ -99,17 +101,33 @@ class Changes:
     lease_batches: list[LeaseBatch] = field(default_factory=list)
     ended_lease_batches: list[int] = field(default_factory=list)
     cancelling_tasks: list[TaskId] = field(default_factory=list)
-    nodes: dict[NodeName, Node] = field(default_factory=dict)  # upserted
-    forgotten_nodes: list[NodeName] = field(default_factory=list)
-    deployments: dict[DeploymentName, Deployment] = field(default_factory=dict)  # upserted, with new versions
-    forgotten_deployments: list[DeploymentName] = field(default_factory=list)
-    replicas: dict[ReplicaId, Replica] = field(default_factory=dict)  # upserted
-    ended_replicas: list[ReplicaId] = field(default_factory=list)
-    products: dict[ProductName, Product] = field(default_factory=dict)  # upserted
-    forgotten_products: list[ProductName] = field(default_factory=list)
+    records: dict[RecordId, Any] = field(default_factory=dict)
+    """Records to store as they are now. A row that is there takes the new values."""
+    removed: dict[RecordId, Any] = field(default_factory=dict)
+    """Records whose rows go, before any is stored: one may come again under its key in the same turn."""
     checkpoints: list[CheckpointRow] = field(default_factory=list)
     dropped_threads: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+
+    def store(self, thing: Any) -> None:
+        """Store a record as it is when the turn is over."""
+        kind = type(thing)
+        self.records[kind, TABLE_OF[kind].key_of(thing)] = thing
+
+    def remove(self, thing: Any) -> None:
+        """The record is no more."""
+        kind = type(thing)
+        key = kind, TABLE_OF[kind].key_of(thing)
+        self.records.pop(key, None)
+        self.removed[key] = thing
+
+    def stored(self, kind: type[T]) -> list[T]:
+        """The records of a kind to store."""
+        return [thing for (its_kind, _), thing in self.records.items() if its_kind is kind]
+
+    def gone(self, kind: type[T]) -> list[T]:
+        """The records of a kind whose rows go."""
+        return [thing for (its_kind, _), thing in self.removed.items() if its_kind is kind]
 
     def is_empty(self) -> bool:
         """Whether nothing has to be written."""

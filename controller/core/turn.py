@@ -65,6 +65,16 @@ class Turn:
         self.is_placing = False  # something changed that may let a pending replica fit
         self.is_feeding = False  # something changed that may move market products
 
+    # -------------------------------------------------------------- records
+
+    def changed(self, thing: Any) -> None:
+        """A stored field of a record changed, or the record is new: it is stored with this turn."""
+        self.out.changes.store(thing)
+
+    def removed(self, thing: Any) -> None:
+        """A record is no more: its row goes with this turn."""
+        self.out.changes.remove(thing)
+
     # -------------------------------------------------------------- telling
 
     def tell(self, kind: str, message: str, *, severity: str = "info", **about: Any) -> None:
@@ -206,7 +216,7 @@ class Turn:
         replica.state = move_replica(replica.state, event)
         replica.since = self.now.wall
         replica.reason, replica.detail = reason, detail
-        self.out.changes.replicas[replica.id] = replica
+        self.changed(replica)
         self.seats.add(replica.deployment)
         self.dispatch.add(replica.deployment)
 
@@ -220,8 +230,7 @@ class Turn:
         if replica.node is not None and replica.node in state.nodes:
             state.nodes[replica.node].replicas.discard(replica.id)
             self.desired.add(replica.node)
-        self.out.changes.replicas.pop(replica.id, None)
-        self.out.changes.ended_replicas.append(replica.id)
+        self.removed(replica)
         self.seats.add(deployment.name)
         self.is_placing = True
 

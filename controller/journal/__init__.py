@@ -2,7 +2,8 @@
 
     journal.py   Journal: the engine's writer. One thread, one connection, one transaction a turn
     commit.py    what a turn's Changes become: a handful of statements over arrays
-    load.py      the live FarmState, read back
+    rows.py      the tables of records: upserts, deletions and reads, made of the model
+    load.py      what is stored in one snapshot; controller/core/restore.py makes the live farm of it
     reader.py    Reader: queries of the gateway and the link, on a small pool
     store.py     Store: content that is not the engine's (bundles, invitations, secrets)
     days.py      day partitions of finished tasks, and retention

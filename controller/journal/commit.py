@@ -1,25 +1,24 @@
 """What one turn of the engine becomes in PostgreSQL: one transaction, which costs the same number of round trips
 whether it carries one task or a thousand.
 
-The order inside: fence; tasks come, change, go; leases, nodes, deployments, replicas, products, checkpoints; events
-last.
+The order inside: fence; tasks come, change, go; leases; records; checkpoints; events last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names a class in lower case
 
-from controller.core.model import Deployment, Node, Replica, Task, Version
+from controller.core.model import Replica, Task
+from controller.core.records import Clock
 from controller.core.transition import Changes, CheckpointRow, FinishedTask
-from controller.journal import statements
+from controller.journal import rows, statements
 from controller.journal.batch import Batch
 from controller.journal.encode import (
     TASK_COPY,
     Blobs,
-    Clock,
     clean,
     numbers,
     optional_words,
@@ -34,11 +33,11 @@ COPY_FROM: Final = 16  # tasks; fewer travel in the turn's own message
 
 
 class Committer:
-    """Writes Changes on a connection that has run statements.PREPARED. Knows which versions are stored, and as what."""
+    """Writes Changes on a connection that has run statements.PREPARED."""
 
-    def __init__(self, versions: Mapping[tuple[str, int], bool], replica_floor: int) -> None:
-        self._clock = Clock(0.0)  # that of the turn in progress
-        self._versions = dict(versions)
+    def __init__(self, replica_floor: int) -> None:
+        self._clock = Clock(0.0)
+        """That of the turn in progress."""
         self._replica_floor = replica_floor
 
     def write(self, cursor: Cursor, changes: Changes, epoch: int, clock: Clock) -> None:
@@ -48,10 +47,9 @@ class Committer:
         batch.execute("fence", epoch)
         self._tasks(batch, changes)
         _leases(batch, changes)
-        self._nodes(batch, changes)
-        self._deployments(batch, changes)
-        self._replicas(batch, changes)
-        _products(batch, changes)
+        if changes.records or changes.removed:
+            self._keep_ids(batch, changes)
+            rows.store(batch, changes, clock)
         _checkpoints(batch, changes)
         if changes.events:
             batch.insert("event", statements.EVENT, [
@@ -94,66 +92,14 @@ class Committer:
             len(tasks),
         )
 
-    # -------------------------------------------------------------- what is registered
+    # -------------------------------------------------------------- replicas
 
-    def _nodes(self, batch: Batch, changes: Changes) -> None:
-        if changes.forgotten_nodes:
-            batch.add("DELETE FROM node WHERE name = ANY(%s)", list(changes.forgotten_nodes))
-        if changes.nodes:
-            rows = [self._node(node) for node in changes.nodes.values()]
-            batch.insert("node", statements.NODE, rows, key=("name",))
-
-    def _node(self, node: Node) -> tuple[Any, ...]:
-        return (
-            node.name, node.state.value, node.is_cordoned, clean(node.cordon_reason),
-            self._clock.drain_json(node.drain), node.cpu_millicores, node.memory_mib, node.gpus, to_json(node.labels),
-            sorted(map(clean, node.capabilities)), sorted(map(clean, node.products)), node.takes_products,
-            clean(node.market_source), clean(node.metrics_address), clean(node.daemon_version),
-            node.desired_generation, node.recent_failures,
-        )  # fmt: skip
-
-    def _deployments(self, batch: Batch, changes: Changes) -> None:
-        if changes.forgotten_deployments:
-            gone = set(changes.forgotten_deployments)
-            batch.add("DELETE FROM deployment WHERE name = ANY(%s)", list(gone))  # and its versions
-            self._versions = {key: it for key, it in self._versions.items() if key[0] not in gone}
-        if not changes.deployments:
-            return
-        rows = [self._deployment(it) for it in changes.deployments.values()]
-        batch.insert("deployment", statements.DEPLOYMENT, rows, key=("name",))
-        news = [
-            (it.name, version)
-            for it in changes.deployments.values()
-            for version in it.versions.values()
-            if self._versions.get((it.name, version.number)) is not version.has_run
-        ]
-        rows = [_version(name, version) for name, version in news]
-        batch.insert("version", statements.VERSION, rows, key=("deployment", "number"))
-        self._versions.update({(name, version.number): version.has_run for name, version in news})
-
-    def _deployment(self, it: Deployment) -> tuple[Any, ...]:
-        return (
-            it.name, it.replicas_wanted, it.version, it.generation, self._clock.rollout_json(it.rollout),
-            it.is_removed, it.is_halted, to_json(it.seat_failures),
-        )  # fmt: skip
-
-    def _replicas(self, batch: Batch, changes: Changes) -> None:
-        highest = max([*changes.replicas, *changes.ended_replicas], default=0)
-        if highest >= self._replica_floor:
-            self._replica_floor = highest + 1  # an id is a fence: it must not come again after its row is gone
+    def _keep_ids(self, batch: Batch, changes: Changes) -> None:
+        """The id of a replica is a fence: it must not come again after its row is gone."""
+        ids = [it.id for it in (*changes.stored(Replica), *changes.gone(Replica))]
+        if ids and max(ids) >= self._replica_floor:
+            self._replica_floor = max(ids) + 1
             batch.add("UPDATE leader SET replica_floor = %s", self._replica_floor)
-        ended = set(changes.ended_replicas)
-        rows = [self._replica(it) for it in changes.replicas.values() if it.id not in ended]
-        batch.insert("replica", statements.REPLICA, rows, key=("id",))
-        if ended:
-            batch.add("DELETE FROM replica WHERE id = ANY(%s::bigint[])", numbers(ended))
-
-    def _replica(self, it: Replica) -> tuple[Any, ...]:
-        return (
-            it.id, it.deployment, it.seat, it.version, it.state.value, it.node, it.is_retiring, clean(it.reason),
-            clean(it.detail), it.restarts, it.pid, it.private_mib, it.ready_ms, it.since,
-            self._clock.wall(it.not_before), it.served,
-        )  # fmt: skip
 
 
 # ------------------------------------------------------------------ rows
@@ -231,24 +177,11 @@ def _leases(batch: Batch, changes: Changes) -> None:
         batch.execute("end_leases", numbers(changes.ended_lease_batches), len(changes.ended_lease_batches))
 
 
-def _version(name: str, it: Version) -> tuple[Any, ...]:
-    return name, it.number, it.digest, clean(it.spec_json), to_json(it.policy), it.created_at, it.has_run
-
-
-def _products(batch: Batch, changes: Changes) -> None:
-    """Those that go first: one may come again in the same turn."""
-    if changes.forgotten_products:
-        batch.add("DELETE FROM product WHERE name = ANY(%s)", list(changes.forgotten_products))
-    if changes.products:
-        rows = [(it.name, it.source, it.copies, sorted(it.nodes), it.added_at) for it in changes.products.values()]
-        batch.insert("product", statements.PRODUCT, rows, key=("name",))
-
-
 def _checkpoints(batch: Batch, changes: Changes) -> None:
     """Of a turn that both stores and drops a thread: a run that has ended needs it no more, so dropping wins."""
     whole = {_checkpoint_key(row): row for row in changes.checkpoints if row.payload is not None}
-    rows = [(*key, clean(row.parent_id), row.payload) for key, row in whole.items()]
-    batch.insert("checkpoint", statements.CHECKPOINT, rows, key=("thread_id", "namespace", "checkpoint_id"))
+    stored = [(*key, clean(row.parent_id), row.payload) for key, row in whole.items()]
+    batch.insert("checkpoint", statements.CHECKPOINT, stored, key=("thread_id", "namespace", "checkpoint_id"))
     writes = {
         (*_checkpoint_key(row), clean(writer), index): payload
         for row in changes.checkpoints

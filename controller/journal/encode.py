@@ -10,23 +10,16 @@ import dataclasses
 import itertools
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import orjson
 from psycopg2.extensions import AsIs
 
-from controller.core.model import (
-    Drain,
-    Instant,
-    Policy,
-    Resources,
-    Rollout,
-    Task,
-    TaskOptions,
-)
+from controller.core.model import Task, TaskOptions
 
 EPOCH_2000_S: Final = 946_684_800  # PostgreSQL counts microseconds from 2000-01-01 UTC
 REPLACEMENT: Final = "\ufffd"
+OPTION_NAMES: Final = frozenset(TaskOptions.__dataclass_fields__)
 T = TypeVar("T")
 
 # ------------------------------------------------------------------ text and JSON
@@ -66,12 +59,6 @@ def _plain(value: object) -> object:
     return clean(str(value))
 
 
-def _fields(kind: type[T], stored: dict[str, Any]) -> dict[str, Any]:
-    """What this release knows of a stored object: another one may have written more, or less."""
-    names = {field.name for field in dataclasses.fields(cast("type[Any]", kind))}
-    return {name: value for name, value in stored.items() if name in names}
-
-
 def options_json(options: TaskOptions | None) -> str | None:
     """A task's options without what was not set; None if nothing was."""
     if options is None:
@@ -86,65 +73,12 @@ def options_of(stored: dict[str, Any] | None) -> TaskOptions | None:
     """The reverse of `options_json`."""
     if stored is None:
         return None
-    known = _fields(TaskOptions, stored)
-    known["labels"] = tuple((key, value) for key, value in known.get("labels", ()))
-    known["products"] = tuple(known.get("products", ()))
+    known = {name: item for name, item in stored.items() if name in OPTION_NAMES}  # another release may have more
+    if "labels" in known:
+        known["labels"] = tuple((key, item) for key, item in known["labels"])
+    if "products" in known:
+        known["products"] = tuple(known["products"])
     return TaskOptions(**known)
-
-
-def policy_of(stored: dict[str, Any]) -> Policy:
-    """A version's policy from its JSON."""
-    known = _fields(Policy, stored)
-    known["resources"] = Resources(**_fields(Resources, known.get("resources", {})))
-    known["constraints"] = tuple((key, value) for key, value in known.get("constraints", ()))
-    for name in ("capabilities", "products"):
-        known[name] = tuple(known.get(name, ()))
-    return Policy(**known)
-
-
-# ------------------------------------------------------------------ moments
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Clock:
-    """Moments of the monotonic clock, which mean nothing in another process, as wall times and back."""
-
-    offset_s: float  # wall - mono
-
-    @classmethod
-    def at(cls, now: Instant) -> Clock:
-        """The clock on which `now` is both."""
-        return cls(now.wall - now.mono)
-
-    def wall(self, mono: float) -> float | None:
-        """The wall time of a monotonic moment; 0 is "none"."""
-        return mono + self.offset_s if mono else None
-
-    def mono(self, wall: float | None) -> float:
-        """The reverse. A moment before this process began is in the past, and not 0."""
-        return (wall - self.offset_s) or 1e-9 if wall is not None else 0.0
-
-    def rollout_json(self, rollout: Rollout | None) -> str | None:
-        """A rollout with its deadline as wall time."""
-        return None if rollout is None else self._with_deadline(rollout)
-
-    def drain_json(self, drain: Drain | None) -> str | None:
-        """A drain with its deadline as wall time."""
-        return None if drain is None else self._with_deadline(drain)
-
-    def _with_deadline(self, value: Rollout | Drain) -> str:
-        return to_json(dataclasses.asdict(value) | {"deadline": self.wall(value.deadline)})
-
-    def rollout_of(self, stored: dict[str, Any] | None) -> Rollout | None:
-        """The reverse of `rollout_json`."""
-        return None if stored is None else Rollout(**self._from_deadline(Rollout, stored))
-
-    def drain_of(self, stored: dict[str, Any] | None) -> Drain | None:
-        """The reverse of `drain_json`."""
-        return None if stored is None else Drain(**self._from_deadline(Drain, stored))
-
-    def _from_deadline(self, kind: type[Rollout] | type[Drain], stored: dict[str, Any]) -> dict[str, Any]:
-        return _fields(kind, stored) | {"deadline": self.mono(stored["deadline"])}
 
 
 # ------------------------------------------------------------------ array literals

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from agentfarm.errors import Conflict, FarmError
@@ -21,3 +23,14 @@ class JournalCorrupt(FarmError):
     """The rows are not what the state says they are. Only our own mistake can cause it; nothing was stored."""
 
     code = "journal_corrupt"
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Rows that are read fit together: what one of them names is there. Raises JournalCorrupt."""
+    try:
+        yield
+    except KeyError as missing:
+        raise JournalCorrupt(
+            f"A stored row names {missing}, which is not stored.", remedy="Please report it; restore a backup."
+        ) from missing

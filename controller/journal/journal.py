@@ -17,14 +17,15 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg
 
 from agentfarm.errors import FarmError, Unavailable
 from controller.core.model import FarmState, Instant, Limits, TaskId
+from controller.core.records import Clock
 from controller.core.transition import Changes
 from controller.journal import days
 from controller.journal.commit import Committer
 from controller.journal.connection import connect, translated
-from controller.journal.encode import Clock, clean
+from controller.journal.encode import clean
 from controller.journal.errors import JournalCorrupt
 from controller.journal.express import is_small, open_express, send
-from controller.journal.load import inputs_of, load_state, versions_of
+from controller.journal.load import inputs_of, load_state
 from controller.journal.statements import PREPARED, SESSION_SETTINGS
 
 log = structlog.get_logger(__name__)
@@ -111,7 +112,7 @@ class Journal:
         except FarmError:
             self._give_up()
             raise
-        self._committer = Committer(versions_of(state), state.next_replica)
+        self._committer = Committer(state.next_replica)
         return state
 
     def find_keys(self, keys: Sequence[str]) -> dict[str, TaskId]:

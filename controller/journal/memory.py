@@ -10,39 +10,21 @@ what is read back. Like the real journal it refuses rows that are not as the cor
 from __future__ import annotations
 
 import dataclasses
-import heapq
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from agentfarm.errors import Unavailable
-from controller.core.lives import NodeState, ReplicaState, TaskState
-from controller.core.model import (
-    Deployment,
-    DeploymentName,
-    Drain,
-    FarmState,
-    Instant,
-    Limits,
-    Node,
-    NodeName,
-    Product,
-    ProductName,
-    Replica,
-    ReplicaId,
-    Rollout,
-    Task,
-    TaskId,
-    TaskOptions,
-)
-from controller.core.tasks.life import queue_timeout_s
+from controller.core.lives import TaskState
+from controller.core.model import DeploymentName, FarmState, Instant, Limits, Replica, Task, TaskId, TaskOptions
+from controller.core.records import Clock, Row, Table
+from controller.core.restore import Floors, restore
+from controller.core.tables import TABLE_OF, TABLES
 from controller.core.transition import Changes, CheckpointRow, EndedAttempt, Event, FinishedTask, LeaseBatch
-from controller.core.waits import bound_waits
-from controller.journal.encode import Clock
-from controller.journal.errors import JournalCorrupt, LostLead
+from controller.journal.errors import JournalCorrupt, LostLead, fitting
 
-TOKEN_EPOCH_SHIFT: Final = 40  # a token is epoch << 40 | counter
+AS_WALL: Final = Clock(0.0)
+T = TypeVar("T")
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -75,14 +57,22 @@ class Tables:
     finished: dict[TaskId, FinishedTask] = field(default_factory=dict)
     attempts: list[EndedAttempt] = field(default_factory=list)
     leases: dict[int, LeaseBatch] = field(default_factory=dict)
-    nodes: dict[NodeName, Node] = field(default_factory=dict)
-    deployments: dict[DeploymentName, Deployment] = field(default_factory=dict)
-    replicas: dict[ReplicaId, Replica] = field(default_factory=dict)
-    products: dict[ProductName, Product] = field(default_factory=dict)
+    rows: dict[type[Any], dict[Any, Row]] = field(default_factory=lambda: {table.kind: {} for table in TABLES})
+    """Rows of records by their keys."""
     keys: dict[str, TaskId] = field(default_factory=dict)
     checkpoints: dict[tuple[str, str, str], CheckpointRow] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     keeps_events: bool = True
+
+    def stored(self, kind: type[T]) -> list[T]:
+        """The records of a kind as they are stored, their moments as wall times."""
+        table = TABLE_OF[kind]
+        return [table.thing(row, AS_WALL) for row in self.rows[kind].values()]
+
+    def find(self, kind: type[T], key: Any) -> T | None:
+        """One record as it is stored."""
+        row = self.rows[kind].get(key)
+        return None if row is None else TABLE_OF[kind].thing(row, AS_WALL)
 
 
 class MemoryJournal:
@@ -113,7 +103,8 @@ class MemoryJournal:
     def load(self, limits: Limits, now: Instant) -> FarmState:
         """The live farm, with leases that hold for reissue_after_s from `now`."""
         self._clock = Clock.at(now)
-        return Load(self._tables, limits, now, self._epoch).state()
+        with fitting():
+            return restore(Snapshot(self._tables), limits, now, self._epoch)
 
     def find_keys(self, keys: Sequence[str]) -> dict[str, TaskId]:
         """Tasks stored under these idempotency keys."""
@@ -138,7 +129,7 @@ class Commit:
         """Everything of the turn."""
         self._tasks(changes)
         self._leases(changes)
-        self._registered(changes)
+        self._records(changes)
         for row in changes.checkpoints:
             self._checkpoint(row)
         for thread in changes.dropped_threads:
@@ -195,46 +186,14 @@ class Commit:
             _row(tables.leases, number, "lease rows to end")
             del tables.leases[number]
 
-    def _registered(self, changes: Changes) -> None:
+    def _records(self, changes: Changes) -> None:
         tables = self._tables
-        for name in changes.forgotten_nodes:
-            tables.nodes.pop(name, None)
-        for node in changes.nodes.values():
-            tables.nodes[node.name] = dataclasses.replace(
-                node, drain=self._drain(node.drain), session=0, last_heard=0.0, measured=None, replicas=set(),
-                labels=dict(node.labels), assigned=set(), fed=None,
-            )  # fmt: skip
-        for removed in changes.forgotten_products:
-            tables.products.pop(removed, None)
-        for product in changes.products.values():
-            tables.products[product.name] = dataclasses.replace(product, nodes=set(product.nodes), missing=0)
-        for gone in changes.forgotten_deployments:
-            tables.deployments.pop(gone, None)
-        for it in changes.deployments.values():
-            tables.deployments[it.name] = dataclasses.replace(
-                it, versions={n: dataclasses.replace(version) for n, version in it.versions.items()},
-                rollout=self._rollout(it.rollout), replicas=set(), queues={}, queued=0, leased=0, service_s=None,
-                seat_failures=dict(it.seat_failures),
-            )  # fmt: skip
-        for replica in changes.replicas.values():
-            tables.replicas[replica.id] = dataclasses.replace(
-                replica,
-                tokens=set(),
-                served_lately=0,
-                progressed_at=0.0,
-                recalled_at=0.0,
-                not_before=self._clock.wall(replica.not_before) or 0.0,
-            )
-        for ended in changes.ended_replicas:
-            tables.replicas.pop(ended, None)
-        highest = max([*changes.replicas, *changes.ended_replicas], default=0)
-        tables.replica_floor = max(tables.replica_floor, highest + 1)
-
-    def _drain(self, drain: Drain | None) -> Drain | None:
-        return drain and dataclasses.replace(drain, deadline=self._clock.wall(drain.deadline) or 0.0)
-
-    def _rollout(self, rollout: Rollout | None) -> Rollout | None:
-        return rollout and dataclasses.replace(rollout, deadline=self._clock.wall(rollout.deadline) or 0.0)
+        for kind, key in changes.removed:
+            tables.rows[kind].pop(key, None)
+        for (kind, key), thing in changes.records.items():
+            tables.rows[kind][key] = TABLE_OF[kind].row(thing, self._clock)
+        ids = [it.id for it in (*changes.stored(Replica), *changes.gone(Replica))]
+        tables.replica_floor = max([tables.replica_floor, *(number + 1 for number in ids)])
 
     def _checkpoint(self, row: CheckpointRow) -> None:
         key = (row.thread_id, row.namespace, row.checkpoint_id)
@@ -250,132 +209,42 @@ class Commit:
 # ------------------------------------------------------------------ reading
 
 
-class Load:
-    """Reads the live farm back, giving careful values to what only memory knew: see controller/journal/load.py."""
+class Snapshot:
+    """The rows, as they are: see `Rows` of controller/core/restore.py."""
 
-    def __init__(self, tables: Tables, limits: Limits, now: Instant, epoch: int) -> None:
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._clock = Clock.at(now)
-        self._now = now
-        self._state = FarmState(
-            epoch=epoch, limits=limits, next_token=epoch << TOKEN_EPOCH_SHIFT, last_turn=now.mono,
-            failures_halved_at=now.mono,
-            next_task=tables.task_floor, next_replica=tables.replica_floor,
-            next_batch=max(tables.leases, default=0) + 1,
-        )  # fmt: skip
 
-    def state(self) -> FarmState:
-        """The whole of it. Lease rows that hold nothing any more are deleted."""
-        self._registered()
-        self._tasks()
-        self._leases()
-        self._queue()
-        bound_waits(self._state, self._now)
-        self._timers()
-        return self._state
+    def floors(self) -> Floors:
+        """The next ids."""
+        tables = self._tables
+        return Floors(tables.task_floor, tables.replica_floor, max(tables.leases, default=0) + 1)
 
-    def _registered(self) -> None:
-        state, clock = self._state, self._clock
-        for row in self._tables.nodes.values():
-            is_heard = row.state in (NodeState.READY, NodeState.UNREACHABLE)
-            state.nodes[row.name] = dataclasses.replace(
-                row,
-                state=NodeState.UNREACHABLE if is_heard else row.state,
-                last_heard=self._now.mono if is_heard else 0.0,
-                drain=row.drain and dataclasses.replace(row.drain, deadline=clock.mono(row.drain.deadline)),
-                labels=dict(row.labels),
-                replicas=set(),
-                assigned=set(),
-            )
-        for product in self._tables.products.values():
-            state.products[product.name] = dataclasses.replace(product, nodes=set(product.nodes))
-            for node in product.nodes:
-                state.nodes[node].assigned.add(product.name)
-        for it in self._tables.deployments.values():
-            state.deployments[it.name] = dataclasses.replace(
-                it,
-                versions={number: dataclasses.replace(version) for number, version in it.versions.items()},
-                rollout=it.rollout and dataclasses.replace(it.rollout, deadline=clock.mono(it.rollout.deadline)),
-                seat_failures=dict(it.seat_failures),
-                replicas=set(),
-                queues={},
-            )
-        for stored in sorted(self._tables.replicas.values(), key=lambda it: it.id):
-            replica = dataclasses.replace(stored, tokens=set(), not_before=clock.mono(stored.not_before or None))
-            state.replicas[replica.id] = replica
-            state.deployments[replica.deployment].replicas.add(replica.id)
-            if replica.node is not None and replica.node in state.nodes:
-                state.nodes[replica.node].replicas.add(replica.id)
-            if replica.state is ReplicaState.PENDING:
-                state.pending[replica.id] = None
+    def records(self, table: Table[Any]) -> list[Row]:
+        """Rows of a table."""
+        return [row for _, row in sorted(self._tables.rows[table.kind].items())]
 
-    def _tasks(self) -> None:
-        state, room = self._state, self._state.limits.input_memory_bytes
+    def tasks(self, names: Mapping[str, DeploymentName], clock: Clock) -> Iterator[Task]:
+        """Tasks without their inputs."""
         for row in sorted(self._tables.tasks.values(), key=lambda it: it.id):
-            room -= len(row.input)
-            state.tasks[row.id] = Task(
-                row.id, row.deployment, row.priority, row.submitted_at, row.input if room >= 0 else None,
-                len(row.input), row.attempt, row.failures, row.crashes, TaskState.QUEUED, row.options,
-                self._clock.mono(row.not_before), row.is_cancelling, has_checkpoints=True,
+            yield Task(
+                row.id, names[row.deployment], row.priority, row.submitted_at, None, len(row.input), row.attempt,
+                row.failures, row.crashes, TaskState.QUEUED, row.options, clock.mono(row.not_before),
+                row.is_cancelling, row.attempt > 0,
             )  # fmt: skip
 
-    def _leases(self) -> None:
-        """The newest row that holds a task wins; one whose attempt the task has counted already was given back."""
-        state = self._state
-        for number in sorted(self._tables.leases, reverse=True):
-            row, held = self._tables.leases[number], 0
-            for task_id, attempt, token, replica in zip(row.tasks, row.attempts, row.tokens, row.replicas, strict=True):
-                task = state.tasks.get(task_id)
-                if task is None or task.token is not None or attempt <= task.attempt:
-                    continue
-                held += 1
-                task.state, task.attempt, task.not_before = TaskState.LEASED, attempt, 0.0
-                task.token, task.replica, task.node = token, replica, row.node
-                task.leased_at, task.lease_batch = row.leased_at, number
-                state.by_token[token] = task_id
-                if replica in state.replicas:
-                    state.replicas[replica].tokens.add(token)
-            if held:
-                state.lease_batches[number] = held
-            else:
-                del self._tables.leases[number]
+    def leases(self) -> list[LeaseBatch]:
+        """Lease rows, the newest first."""
+        return sorted(self._tables.leases.values(), key=lambda it: it.id, reverse=True)
 
-    def _queue(self) -> None:
-        state = self._state
-        for task in state.tasks.values():
-            deployment = state.deployments[task.deployment]
-            if task.state is not TaskState.QUEUED:
-                deployment.leased += 1
-                continue
-            deployment.queued += 1
-            state.queued_input_bytes += len(task.input or b"")
-            if not task.not_before:
-                deployment.queues.setdefault(task.priority, deque()).append(task.id)
+    def inputs(self, last: TaskId) -> list[tuple[TaskId, bytes]]:
+        """Inputs of the tasks up to `last`."""
+        return [(row.id, row.input) for row in self._tables.tasks.values() if row.id <= last]
 
-    def _timers(self) -> None:
-        """The timers of controller/core/decide.py, as they were when each was set."""
-        state, now = self._state, self._now
-        timers: list[tuple[float, tuple[Any, ...]]] = [(now.mono, ("place",))]
-        for task in state.tasks.values():
-            if task.state is not TaskState.QUEUED:
-                continue
-            if task.not_before:
-                timers.append((task.not_before, ("retry", task.id)))
-            deployment = state.deployments[task.deployment]
-            wait_s = queue_timeout_s(deployment.versions[deployment.version].policy, task.options)
-            if wait_s is not None and not task.attempt:
-                timers.append((self._clock.mono(task.submitted_at + wait_s), ("queue_timeout", task.id)))
-        for node in state.nodes.values():
-            if node.drain is not None:
-                timers.append((node.drain.deadline, ("drain_deadline", node.name)))
-        for it in state.deployments.values():
-            if it.rollout is not None and it.rollout.state == "progressing":
-                timers.append((it.rollout.deadline, ("rollout_deadline", it.name)))
-        timers += [(it.not_before, ("place",)) for it in state.replicas.values() if it.not_before]
-        for at, timer in timers:
-            state.timer_sequence += 1
-            state.timers.append((at, state.timer_sequence, timer))
-        heapq.heapify(state.timers)
+    def drop_leases(self, ids: list[int]) -> None:
+        """Lease rows that hold nothing any more."""
+        for number in ids:
+            del self._tables.leases[number]
 
 
 def _row(table: Mapping[K, V], key: K, what: str) -> V:

@@ -83,28 +83,6 @@ PREPARED: Final = ";".join(
 )
 
 # Column -> its place in a VALUES list.
-NODE: Final = {
-    "name": "%s", "state": "%s", "is_cordoned": "%s", "cordon_reason": "%s", "drain": "%s::jsonb",
-    "cpu_millicores": "%s", "memory_mib": "%s", "gpus": "%s", "labels": "%s::jsonb", "capabilities": "%s::text[]",
-    "products": "%s::text[]", "takes_products": "%s", "market_source": "%s", "metrics_address": "%s",
-    "daemon_version": "%s", "desired_generation": "%s", "recent_failures": "%s",
-}  # fmt: skip
-DEPLOYMENT: Final = {
-    "name": "%s", "replicas_wanted": "%s", "version": "%s", "generation": "%s", "rollout": "%s::jsonb",
-    "is_removed": "%s", "is_halted": "%s", "seat_failures": "%s::jsonb",
-}  # fmt: skip
-VERSION: Final = {
-    "deployment": "%s", "number": "%s", "digest": "%s", "spec": "%s", "policy": "%s::jsonb",
-    "created_at": "to_timestamp(%s)", "has_run": "%s",
-}  # fmt: skip
-REPLICA: Final = {
-    "id": "%s", "deployment": "%s", "seat": "%s", "version": "%s", "state": "%s", "node": "%s", "is_retiring": "%s",
-    "reason": "%s", "detail": "%s", "restarts": "%s", "pid": "%s", "private_mib": "%s", "ready_ms": "%s",
-    "since": "to_timestamp(%s)", "not_before": "to_timestamp(%s::double precision)", "served": "%s",
-}  # fmt: skip
-PRODUCT: Final = {
-    "name": "%s", "source": "%s", "copies": "%s", "nodes": "%s::text[]", "added_at": "to_timestamp(%s)",
-}  # fmt: skip
 IDEMPOTENCY: Final = {"key": "%s", "task": "%s", "at": "to_timestamp(%s)"}
 ATTEMPT: Final = {
     "task": "%s", "attempt": "%s", "token": "%s", "node": "%s", "replica": "%s", "leased_at": "to_timestamp(%s)",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agentfarm.errors import FarmError
 from controller.core.commands import NodeBeat, NodeJoined, ReplicasReported
 from controller.core.lives import NodeState, ReplicaState, TaskState
-from controller.core.model import Instant
+from controller.core.model import Instant, Node, Replica
 from controller.core.transition import AckResults, Assign, Changes, Effect, FinishedTask, Transition
 from controller.journal.errors import JournalCorrupt
 from controller.journal.memory import MemoryJournal, Tables
@@ -87,15 +87,15 @@ class Checkers:
         assert state is not None
         if changes.is_empty():
             return
-        for replica in changes.replicas.values():
-            stored = self._tables.replicas.get(replica.id)
+        for replica in changes.stored(Replica):
+            stored = self._tables.find(Replica, replica.id)
             if replica.state is ReplicaState.STARTING and (stored is None or stored.node is None):
                 self._placed(controller, replica.node)
         for batch in changes.lease_batches:
             for replica_id in batch.replicas:
                 self._may_work(controller, replica_id, batch.node)
-        for node in changes.nodes.values():
-            known = self._tables.nodes.get(node.name)
+        for node in changes.stored(Node):
+            known = self._tables.find(Node, node.name)
             if node.state is NodeState.LOST and (known is None or known.state is not NodeState.LOST):
                 self._lost(controller, node.name)
         check_products(state)
@@ -143,11 +143,14 @@ class Checkers:
         if self._turns % (JOURNAL_EACH // self._each or 1) == 0 and state.epoch == self._tables.epoch:
             offset_s = controller.loaded_at.wall - controller.loaded_at.mono
             now = Instant(controller.now.mono, controller.now.mono + offset_s)
-            loaded = MemoryJournal(self._tables).load(state.limits, now)
+            try:
+                loaded = MemoryJournal(self._tables).load(state.limits, now)
+            except JournalCorrupt as problem:
+                self.commit_failed(problem)
             check_same(state, loaded, now, clock_jumped=self.clock_jumped)
 
     def commit_failed(self, problem: FarmError) -> None:
-        """The journal refused a turn. That the rows are not what the core believes is never anybody's bad luck."""
+        """The journal refused something. That the rows are not what the core believes is never anybody's bad luck."""
         if isinstance(problem, JournalCorrupt):
             raise Broken("the core knows what is stored", str(problem))
 
@@ -175,7 +178,7 @@ class Checkers:
                 raise Broken("tokens only grow", f"{min(batch_tokens)} after {self._newest_token}")
             self._newest_token = max(batch_tokens)
         self.feeds.committed(changes, epoch)
-        for node in changes.nodes.values():
+        for node in changes.stored(Node):
             self._drain(node.name, is_complete=node.drain is not None and node.drain.is_complete)
 
     def _attempt_ended(self, task_id: int, token: int, outcome: str, error_type: str) -> None:
@@ -289,7 +292,7 @@ class Checkers:
         for machine in self._machines.values():
             if machine.daemon.outbox or len(machine.daemon.attempts) or machine.disk.outbox:
                 return False
-            wanted = {it.id for it in self._tables.replicas.values() if it.node == machine.name}
+            wanted = {it.id for it in self._tables.stored(Replica) if it.node == machine.name}
             if machine.processes.keys() != wanted:
                 return False
         return not self.feeds.unsettled()
@@ -302,7 +305,7 @@ class Checkers:
             f" processes {sorted(machine.processes)}"
             for machine in self._machines.values()
         ]
-        seats = [f"{it.deployment}/{it.seat} {it.state} on {it.node}" for it in self._tables.replicas.values()]
+        seats = [f"{it.deployment}/{it.seat} {it.state} on {it.node}" for it in self._tables.stored(Replica)]
         rows = f"{len(self._tables.leases)} lease rows"
         return "; ".join([*tasks[:5], rows, *hands, *seats, *self.feeds.unsettled()])
 

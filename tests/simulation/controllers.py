@@ -123,7 +123,8 @@ class Controller(Process):
         try:
             self._database.check()
             state = self._journal.load(self.limits, self.now)
-        except FarmError:
+        except FarmError as problem:
+            self._checks.commit_failed(problem)
             self._database.unlock(self)
             self.after(wait_s, self._lead, min(2 * wait_s, 2.0))
             return

@@ -36,7 +36,7 @@ def products_of_a_lost_node_are_forgotten() -> Iterator[None]:
         for name in node.assigned:
             product = now.state.products[name]
             product.nodes.discard(node.name)
-            now.out.changes.products[name] = product
+            now.changed(product)
         node.assigned.clear()
         now.is_feeding = False
 

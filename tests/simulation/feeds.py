@@ -158,13 +158,13 @@ class FeedChecks:
 
     def committed(self, changes: Changes, epoch: int) -> None:
         """The database applied a turn."""
-        for gone in changes.forgotten_nodes:
-            self._nodes.pop(gone, None)
-        for node in changes.nodes.values():
+        for gone in changes.gone(Node):
+            self._nodes.pop(gone.name, None)
+        for node in changes.stored(Node):
             self._nodes[node.name] = _book(node)
-        for removed in changes.forgotten_products:
-            self._holders.pop(removed, None)
-        for product in changes.products.values():
+        for removed in changes.gone(Product):
+            self._holders.pop(removed.name, None)
+        for product in changes.stored(Product):
             before = self._holders.get(product.name, frozenset())
             self._holders[product.name] = frozenset(product.nodes)
             for name in sorted(product.nodes - before):
@@ -212,14 +212,14 @@ class FeedChecks:
         """When faults have stopped: each product is fed by as many live nodes as wanted, and nothing else is fed."""
         found = []
         machines = self._machines.values()
-        for product in self._tables.products.values():
+        for product in self._tables.stored(Product):
             able = [it for it in machines if it.feed.source and product.source in ("", it.feed.source)]
             feeding = {it.name for it in able if it.daemon.is_alive and product.name in it.feed.told | it.feed.own}
             own = sum(product.name in it.feed.own for it in able)
             if len(feeding) != max(own, min(product.copies, len(able))):
                 found.append(f"{product.name} wants {product.copies} of {len(able)}, fed by {sorted(feeding)}")
         for machine in machines:
-            told = {it.name for it in self._tables.products.values() if machine.name in it.nodes}
+            told = {it.name for it in self._tables.stored(Product) if machine.name in it.nodes}
             if machine.feed.told != told:
                 found.append(f"{machine.name} feeds {sorted(machine.feed.told)}, should feed {sorted(told)}")
         return found

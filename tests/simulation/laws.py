@@ -6,11 +6,13 @@ Each law raises Broken with what it found. They read the state only and know not
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from controller.core.lives import LIVE_REPLICA_STATES, NodeState, ReplicaState, TaskState
-from controller.core.model import Deployment, FarmState, Instant, Node, Product, Replica, Task
+from controller.core.model import FarmState, Instant, Node, Product, Replica, Task
+from controller.core.records import BYTES, Column, columns_of
+from controller.core.tables import TABLES
 from controller.core.tasks.dispatch import room_at
 from controller.journal.memory import Tables
 
@@ -209,90 +211,86 @@ def promised(state: FarmState, node: Node) -> tuple[int, int, int]:
 
 
 def check_same(state: FarmState, loaded: FarmState, now: Instant, *, clock_jumped: bool = False) -> None:
-    """What the journal reads back is what memory holds, but for what only memory knows.
+    """What the journal reads back is what memory holds: every stored field, and all that is made of them.
 
     clock_jumped: stored moments were bounded when they were read, so that they are not compared.
     """
-    view = Durable(now, clock_jumped=clock_jumped)
-    for mine, theirs in zip(view.of(state), view.of(loaded), strict=True):
-        if mine != theirs:
-            raise Broken("memory and journal say the same", f"memory {mine}\njournal {theirs}")
+    same = Same(now, clock_jumped=clock_jumped)
+    for table in TABLES:
+        mine, theirs = ({table.key_of(it): it for it in table.things(each)} for each in (state, loaded))
+        same.records(table.name, table.columns, mine, theirs)
+    same.records("task", TASK_COLUMNS, state.tasks, loaded.tasks)
+    for made in (_ids, _leases, _members):
+        if made(state) != made(loaded):
+            raise Broken("memory and journal say the same", f"memory {made(state)}\njournal {made(loaded)}")
 
 
-class Moment(float):
-    """A moment that went to wall time and back: equal to another within a hundredth of a second."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, float) and abs(self - other) < 0.01
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = float.__hash__
+def _ids(state: FarmState) -> tuple[Any, ...]:
+    return state.epoch, state.next_task, state.next_replica, sorted(state.pending)
 
 
-class Durable:
-    """Everything of a state that must survive its controller, as plain values in an order of its own."""
+def _leases(state: FarmState) -> tuple[Any, ...]:
+    counts = {it.name: (it.queued, it.leased) for it in state.deployments.values()}
+    return state.lease_batches, state.by_token, counts
+
+
+def _members(state: FarmState) -> tuple[Any, ...]:
+    return (
+        {it.name: (it.replicas, it.assigned) for it in state.nodes.values()},
+        {it.name: (it.replicas, it.versions.keys()) for it in state.deployments.values()},
+        {it.id: it.tokens for it in state.replicas.values()},
+    )
+
+
+TASK_COLUMNS: Final = columns_of(Task)
+MOMENT_SLACK_S: Final = 0.01
+"""What a moment may lose on its way to wall time and back."""
+
+
+class Same:
+    """Whether records are equal in every stored field, but for what a restart is careful with."""
 
     def __init__(self, now: Instant, *, clock_jumped: bool) -> None:
         self._now = now.mono
         self._clock_jumped = clock_jumped
 
-    def of(self, state: FarmState) -> Iterator[tuple[Any, ...]]:
-        """Part by part, so that a difference is small to read."""
-        yield "ids", state.epoch, state.next_task, state.next_replica
-        yield ("tasks", sorted(self._task(task) for task in state.tasks.values()))
-        yield ("replicas", sorted(self._replica(replica) for replica in state.replicas.values()))
-        yield ("deployments", sorted(self._deployment(it) for it in state.deployments.values()))
-        yield ("products", sorted((it.name, it.source, it.copies, sorted(it.nodes)) for it in state.products.values()))
-        yield ("nodes", sorted(self._node(node) for node in state.nodes.values()))
-        yield ("pending", sorted(state.pending))
-        yield ("leases", sorted(state.lease_batches.items()))
+    def records(
+        self, name: str, columns: tuple[Column, ...], mine: Mapping[Any, Any], theirs: Mapping[Any, Any]
+    ) -> None:
+        """Those of one table, by their keys."""
+        if mine.keys() != theirs.keys():
+            raise Broken("memory and journal say the same", f"{name}: memory {[*mine]}\njournal {[*theirs]}")
+        for key, it in mine.items():
+            other = theirs[key]
+            for column in columns:
+                here, there = getattr(it, column.field), getattr(other, column.field)
+                if here != there and not self._is_close(column, it, here, there):
+                    raise Broken(
+                        "memory and journal say the same",
+                        f"{column.field} of {name} {key}: memory {here!r}, journal {there!r}\n{it}",
+                    )
 
-    def _task(self, task: Task) -> tuple[Any, ...]:
-        is_held = task.token is not None
-        return (
-            task.id, task.deployment, task.priority, task.input_size, repr(task.options), task.attempt, task.failures,
-            task.crashes, is_held, task.is_cancelling, task.token or 0, task.replica or 0, task.node or "",
-            task.lease_batch if is_held else 0, self._ahead(0.0 if is_held else task.not_before),
-        )  # fmt: skip
+    def _is_close(self, column: Column, it: Any, here: Any, there: Any) -> bool:
+        form = column.form
+        if isinstance(it, Task) and it.token is None and column.table == "lease":
+            return True  # of a lease that is over
+        if form is BYTES:
+            return here is None or there is None  # memory was short
+        if isinstance(here, NodeState):
+            return {here, there} == {NodeState.READY, NodeState.UNREACHABLE}
+        if form.is_moment:
+            if self._clock_jumped or (isinstance(it, Task) and it.token is not None):
+                return True
+            if isinstance(it, Task | Replica):  # what has passed is all the same
+                here, there = max(here, self._now), max(there, self._now)
+            return self._is_at(here, there)
+        if form.columns and here is not None and there is not None:
+            pairs = ((each, getattr(here, each.field), getattr(there, each.field)) for each in form.columns)
+            return all(left == right or self._is_close(each, here, left, right) for each, left, right in pairs)
+        return form.type == "time" and self._is_at(here, there)
 
-    def _replica(self, it: Replica) -> tuple[Any, ...]:
-        is_pending = it.state is ReplicaState.PENDING
-        return (
-            it.id, it.deployment, it.seat, it.version, it.state.value, it.node or "", it.is_retiring, it.reason,
-            it.detail, it.restarts, it.pid, sorted(it.tokens), self._ahead(it.not_before if is_pending else 0.0),
-            it.served, it.private_mib, it.ready_ms, Moment(it.since),
-        )  # fmt: skip
-
-    def _deployment(self, it: Deployment) -> tuple[Any, ...]:
-        rollout = it.rollout
-        step = () if rollout is None else (rollout.from_version or 0, rollout.to_version, rollout.state, rollout.reason,
-                            rollout.seats_done, self._moment(rollout.deadline))  # fmt: skip
-        return (
-            it.name, it.replicas_wanted, it.version, it.generation, it.is_removed, it.is_halted, step,
-            sorted(it.replicas), it.queued, it.leased, sorted(it.seat_failures.items()),
-            [(v.number, v.digest, v.has_run, v.spec_json, repr(v.policy), Moment(v.created_at))
-             for v in sorted(it.versions.values(), key=lambda v: v.number)],
-        )  # fmt: skip
-
-    def _node(self, node: Node) -> tuple[Any, ...]:
-        drain = node.drain
-        state = NodeState.READY if node.state is NodeState.UNREACHABLE else node.state
-        return (
-            node.name, state.value, node.is_cordoned, node.cordon_reason, node.cpu_millicores, node.memory_mib,
-            () if drain is None else (self._moment(drain.deadline), drain.is_forced, drain.is_complete),
-            sorted(node.replicas), sorted(node.products), node.takes_products, node.market_source,
-            sorted(node.assigned), node.recent_failures, sorted(node.labels.items()), sorted(node.capabilities),
-            node.gpus, node.metrics_address, node.daemon_version,
-        )  # fmt: skip
-
-    def _moment(self, mono: float) -> Moment:
-        return Moment(0.0 if self._clock_jumped else mono)
-
-    def _ahead(self, mono: float) -> Moment:
-        """A moment still to come; what is past is all the same."""
-        return self._moment(max(mono, self._now))
+    def _is_at(self, here: float, there: float) -> bool:
+        return abs(here - there) < MOMENT_SLACK_S
 
 
 # ------------------------------------------------------------------ what is durable, over time

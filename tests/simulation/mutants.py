@@ -11,12 +11,12 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from controller.core import decide, turn
+from controller.core import decide, restore, turn
 from controller.core.agents import placement
 from controller.core.agents import seats as seating
 from controller.core.commands import AttemptsEnded
 from controller.core.lives import NodeState, ReplicaState
-from controller.core.model import DeploymentName, FarmState, Instant, Limits, Node, Replica, Resources, Task
+from controller.core.model import DeploymentName, FarmState, Instant, Node, Replica, Resources, Task
 from controller.core.nodes import life as nodes
 from controller.core.tasks import dispatch
 from controller.core.tasks import life as tasks
@@ -30,9 +30,10 @@ from tests.simulation.daemons import Daemon
 from tests.simulation.feed_mutants import FEED_MUTANTS
 from tests.simulation.network import Stream
 from tests.simulation.parking_mutants import PARKING_MUTANTS
+from tests.simulation.record_mutants import RECORD_MUTANTS
 
 Mutant = Callable[[], AbstractContextManager[Any]]
-MUTANTS: dict[str, Mutant] = FEED_MUTANTS | PARKING_MUTANTS
+MUTANTS: dict[str, Mutant] = FEED_MUTANTS | PARKING_MUTANTS | RECORD_MUTANTS
 
 
 def mutant(make: Callable[[], Iterator[None]]) -> Callable[[], AbstractContextManager[Any]]:
@@ -79,20 +80,7 @@ def epoch_of_a_commit_is_not_checked() -> Iterator[None]:
         yield
 
 
-@mutant
-def tokens_begin_anew_after_a_restart() -> Iterator[None]:
-    """The epoch is left out of the token."""
-    real = MemoryJournal.load
-
-    def load(self: MemoryJournal, limits: Limits, now: Instant) -> FarmState:
-        state = real(self, limits, now)
-        state.next_token = 1 << 40
-        return state
-
-    with patch.object(MemoryJournal, "load", load):
-        yield
-
-
+simply("tokens_begin_anew_after_a_restart", restore, "first_token", lambda epoch: 1 << 40)
 simply("every_session_is_heard", nodes, "_current", lambda now, name, session: now.state.nodes.get(name))
 
 # ------------------------------------------------------------------ order of things
@@ -177,15 +165,14 @@ def leases_are_issued_again_too_early() -> Iterator[None]:
 @mutant
 def leases_found_at_start_are_void() -> Iterator[None]:
     """A new controller does not wait for the nodes to come back."""
-    real = MemoryJournal.load
+    real = restore._hear
 
-    def load(self: MemoryJournal, limits: Limits, now: Instant) -> FarmState:
-        state = real(self, limits, now)
+    def hear(state: FarmState, now: Instant) -> None:
+        real(state, now)
         for node in state.nodes.values():
             node.last_heard = 0.0
-        return state
 
-    with patch.object(MemoryJournal, "load", load):
+    with patch.object(restore, "_hear", hear):
         yield
 
 

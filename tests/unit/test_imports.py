@@ -61,7 +61,7 @@ STARTED_BY_NAME = {
 
 CORE_MAY_IMPORT = {
     "__future__", "agentfarm.backoff", "agentfarm.errors", "collections", "collections.abc", "controller.core",
-    "dataclasses", "decimal", "enum", "heapq", "itertools", "math", "random", "typing",
+    "dataclasses", "decimal", "enum", "heapq", "itertools", "math", "operator", "random", "typing",
 }  # fmt: skip
 
 ONE_DOOR = {

@@ -35,7 +35,7 @@ def deploy(turn: Turn, command: Deploy) -> DeployAnswer | FarmError:
             _begin_rollout(turn, deployment, deployment.version, None)
     else:
         number = max(deployment.versions) + 1
-        deployment.versions[number] = Version(number, command.digest, command.spec_json, command.policy, turn.now.wall)
+        deployment.versions[number] = _version(turn, command, number)
         _touch(turn, deployment)
         _begin_rollout(turn, deployment, number, _last_good(deployment))
     return DeployAnswer(deployment.version, deployment.generation, is_changed=True)
@@ -43,12 +43,17 @@ def deploy(turn: Turn, command: Deploy) -> DeployAnswer | FarmError:
 
 def _create(turn: Turn, command: Deploy) -> DeployAnswer:
     wanted = command.spec_replicas if command.replicas is None else command.replicas
-    version = Version(1, command.digest, command.spec_json, command.policy, turn.now.wall)
-    deployment = Deployment(command.name, wanted, 1, {1: version}, generation=0)
+    deployment = Deployment(command.name, wanted, 1, {1: _version(turn, command, 1)}, generation=0)
     turn.state.deployments[command.name] = deployment
     _touch(turn, deployment)
     _begin_rollout(turn, deployment, 1, None)
     return DeployAnswer(1, deployment.generation, is_changed=True)
+
+
+def _version(turn: Turn, command: Deploy, number: int) -> Version:
+    version = Version(command.name, number, command.digest, command.spec_json, command.policy, turn.now.wall)
+    turn.changed(version)
+    return version
 
 
 def scale(turn: Turn, command: Scale) -> int | FarmError:
@@ -133,7 +138,7 @@ def _last_good(deployment: Deployment) -> int | None:
 
 def _touch(turn: Turn, deployment: Deployment) -> None:
     deployment.generation += 1
-    turn.out.changes.deployments[deployment.name] = deployment
+    turn.changed(deployment)
     turn.seats.add(deployment.name)
 
 

@@ -39,7 +39,7 @@ def replica_failed(turn: Turn, replica: Replica, reason: str, detail: str) -> No
         return
     failures = deployment.seat_failures.get(replica.seat, 0) + 1
     deployment.seat_failures[replica.seat] = failures
-    turn.out.changes.deployments[deployment.name] = deployment
+    turn.changed(deployment)
     turn.end_replica(replica, "failed", reason=reason, detail=detail)
     rollout = deployment.rollout
     if (
@@ -160,7 +160,7 @@ def _seat(turn: Turn, deployment: Deployment, seat: int) -> None:
     state.replicas[replica.id] = replica
     deployment.replicas.add(replica.id)
     state.pending[replica.id] = None
-    turn.out.changes.replicas[replica.id] = replica
+    turn.changed(replica)
     turn.is_placing = True
     if wait_s:
         turn.at(replica.not_before, ("place",))
@@ -174,7 +174,7 @@ def retire(turn: Turn, replicas: Iterable[Replica]) -> None:
             turn.remove_replica(replica)
         elif not replica.is_retiring or replica.state is ReplicaState.STARTING:
             replica.is_retiring = True
-            turn.out.changes.replicas[replica.id] = replica
+            turn.changed(replica)
             if replica.state in LIVE_REPLICA_STATES and replica.state is not ReplicaState.STOPPING:
                 turn.move(replica, "stop", reason="retired")
             assert replica.node is not None
@@ -185,8 +185,9 @@ def _forget(turn: Turn, deployment: Deployment) -> None:
     if deployment.queued or deployment.leased:
         return
     del turn.state.deployments[deployment.name]
-    turn.out.changes.deployments.pop(deployment.name, None)
-    turn.out.changes.forgotten_deployments.append(deployment.name)
+    for version in deployment.versions.values():
+        turn.removed(version)
+    turn.removed(deployment)
     turn.tell("deployment.forgotten", f"nothing of {deployment.name} is left", deployment=deployment.name)
 
 
@@ -200,7 +201,7 @@ def _check_rollout(turn: Turn, deployment: Deployment, by_seat: dict[int, list[R
                if r.state is ReplicaState.RUNNING and r.version == deployment.version]  # fmt: skip
     if running and not deployment.versions[deployment.version].has_run:
         deployment.versions[deployment.version].has_run = True
-        turn.out.changes.deployments[deployment.name] = deployment
+        turn.changed(deployment.versions[deployment.version])
     if rollout is None or rollout.state != "progressing" or deployment.is_removed:
         return
     if len(running) > rollout.seats_done:
@@ -210,7 +211,7 @@ def _check_rollout(turn: Turn, deployment: Deployment, by_seat: dict[int, list[R
     stale = [r for seat in by_seat.values() for r in seat if not r.is_retiring and r.version != deployment.version]
     if len(done) >= deployment.replicas_wanted and not stale:
         rollout.state = "complete"
-        turn.out.changes.deployments[deployment.name] = deployment
+        turn.changed(deployment)
         turn.tell("deployment.complete", f"{deployment.name}: version {rollout.to_version} runs on every seat",
                   deployment=deployment.name, version=rollout.to_version, replicas=len(done))  # fmt: skip
 
@@ -218,7 +219,7 @@ def _check_rollout(turn: Turn, deployment: Deployment, by_seat: dict[int, list[R
 def _extend(turn: Turn, deployment: Deployment) -> None:
     assert deployment.rollout is not None
     deployment.rollout.deadline = turn.now.mono + turn.policy(deployment).healthy_deadline_s
-    turn.out.changes.deployments[deployment.name] = deployment
+    turn.changed(deployment)
 
 
 def _take_back(turn: Turn, deployment: Deployment, reason: str, detail: str) -> None:
@@ -240,6 +241,6 @@ def _take_back(turn: Turn, deployment: Deployment, reason: str, detail: str) -> 
     deployment.seat_failures.clear()
     newcomers = [r for r in occupants_of(turn, deployment) if r.version == rollout.to_version]
     retire(turn, [r for r in newcomers if r.state is not ReplicaState.RUNNING])  # those that run give way in turn
-    turn.out.changes.deployments[deployment.name] = deployment
+    turn.changed(deployment)
     turn.seats.add(deployment.name)
     turn.dispatch.add(deployment.name)

@@ -70,7 +70,7 @@ def _vacated(deployment: Deployment, serving: Iterable[Replica]) -> int:
 def _give_way(turn: Turn, deployment: Deployment, old: Replica, newcomer: Replica) -> None:
     if deployment.rollout is not None:
         deployment.rollout.vacated.append(old.seat)
-        turn.out.changes.deployments[deployment.name] = deployment
+        turn.changed(deployment)
     turn.tell(
         "replica.gave_way",
         f"{deployment.name}/{old.seat} stops on {old.node} before version {newcomer.version} runs: "

@@ -58,8 +58,7 @@ def remove(turn: Turn, command: RemoveProducts) -> FarmError | None:
         for node in product.nodes:
             state.nodes[node].assigned.discard(name)
             turn.desired.add(node)
-        turn.out.changes.products.pop(name, None)
-        turn.out.changes.forgotten_products.append(name)
+        turn.removed(product)
         turn.tell("product.removed", f"product {name} is fed no more", product=name, nodes=sorted(product.nodes))
     return None
 
@@ -113,7 +112,7 @@ def _add(turn: Turn, new: NewProduct) -> bool:
     product.copies = product.copies if new.copies is None else new.copies
     if not is_new and (product.source, product.copies) == before:
         return False
-    turn.out.changes.products[product.name] = product
+    turn.changed(product)
     where = f"{product.copies} node{'s' * (product.copies > 1)}" + f" of {product.source}" * bool(product.source)
     turn.tell("product.added" if is_new else "product.changed", f"product {product.name} is to be fed by {where}",
               product=product.name, copies=product.copies, source=product.source)  # fmt: skip
@@ -167,7 +166,7 @@ def _apply(turn: Turn, product: Product, answer: Assignment, by_name: dict[NodeN
     missing, product.missing = product.missing, answer.missing
     if answer.holders != before:
         product.nodes = set(answer.holders)
-        turn.out.changes.products[product.name] = product
+        turn.changed(product)
         for name in sorted(answer.holders - before):
             nodes[name].assigned.add(product.name)
             turn.desired.add(name)

@@ -34,7 +34,7 @@ def add(turn: Turn, command: AddNode) -> None:
     """Make the node known; it joins when its daemon connects."""
     if command.node not in turn.state.nodes:
         node = turn.state.nodes[command.node] = Node(command.node)
-        turn.out.changes.nodes[node.name] = node
+        turn.changed(node)
         turn.tell("node.added", f"node {node.name} may join", node=node.name)
 
 
@@ -44,7 +44,7 @@ def cordon(turn: Turn, command: Cordon) -> FarmError | None:
     if node is None:
         return _unknown(turn, command.node)
     node.is_cordoned, node.cordon_reason = True, command.reason
-    turn.out.changes.nodes[node.name] = node
+    turn.changed(node)
     turn.tell("node.cordoned", f"node {node.name} takes no new replicas", node=node.name, reason=command.reason)
     return None
 
@@ -55,7 +55,7 @@ def uncordon(turn: Turn, command: Uncordon) -> FarmError | None:
     if node is None:
         return _unknown(turn, command.node)
     node.is_cordoned, node.cordon_reason, node.drain = False, "", None
-    turn.out.changes.nodes[node.name] = node
+    turn.changed(node)
     turn.is_placing = turn.is_feeding = True
     _touch_seats(turn, node)
     turn.tell("node.uncordoned", f"node {node.name} takes replicas again", node=node.name)
@@ -73,7 +73,7 @@ def start_drain(turn: Turn, command: StartDrain) -> FarmError | None:
     node.cordon_reason = command.reason or "drain"
     node.drain = Drain(turn.now.wall, turn.now.mono + command.deadline_s, command.reason, deadline_s=command.deadline_s)
     turn.at(node.drain.deadline, ("drain_deadline", node.name))
-    turn.out.changes.nodes[node.name] = node
+    turn.changed(node)
     turn.is_feeding = True
     _touch_seats(turn, node)
     turn.desired.add(node.name)
@@ -90,8 +90,7 @@ def forget(turn: Turn, command: ForgetNode) -> FarmError | None:
     if node.session or node.state in (NodeState.READY, NodeState.UNREACHABLE):
         return Conflict(f"Node {node.name} is {node.state.value}.", remedy="Drain it and stop its daemon first.")
     del turn.state.nodes[node.name]
-    turn.out.changes.nodes.pop(node.name, None)
-    turn.out.changes.forgotten_nodes.append(node.name)
+    turn.removed(node)
     turn.tell("node.forgotten", f"node {node.name} was struck off", node=node.name)
     return None
 
@@ -105,7 +104,7 @@ def drain_deadline(turn: Turn, name: NodeName) -> None:
         check_drained(turn, node)  # its feed had until now to say that it serves nothing for us
         return
     node.drain.is_forced = turn.is_feeding = True
-    turn.out.changes.nodes[name] = node
+    turn.changed(node)
     for replica in _replicas(turn, node):
         replica.is_retiring = True
         turn.cancel(node, sorted(replica.tokens), "moved")
@@ -122,7 +121,7 @@ def check_drained(turn: Turn, node: Node) -> None:
         return
     if node.state in (NodeState.READY, NodeState.JOINING):  # of a silent node nobody knows
         node.drain.is_complete = True
-        turn.out.changes.nodes[node.name] = node
+        turn.changed(node)
         turn.tell("node.drained", f"node {node.name} is empty: no process of ours remains there", node=node.name,
                   forced=node.drain.is_forced)  # fmt: skip
 
@@ -155,7 +154,7 @@ def joined(turn: Turn, command: NodeJoined) -> FarmError | None:
     node.takes_products, node.market_source = command.takes_products, command.market_source
     node.metrics_address = command.metrics_address
     node.measured, node.fed = command.measured, None
-    turn.out.changes.nodes[node.name] = node
+    turn.changed(node)
     if was is not NodeState.READY:
         turn.tell("node.ready", f"node {node.name} is ready (was {was.value})", node=node.name, was=was.value,
                   daemon_version=command.daemon_version)  # fmt: skip
@@ -207,7 +206,7 @@ def beat(turn: Turn, command: NodeBeat) -> None:
         node.measured = command.measured
     if node.state is NodeState.UNREACHABLE:
         node.state = move_node(node.state, "beat")
-        turn.out.changes.nodes[node.name] = node
+        turn.changed(node)
         turn.is_placing = turn.is_feeding = True
         _touch_queues(turn, node)
         check_drained(turn, node)
@@ -250,7 +249,7 @@ def _apply_news(turn: Turn, node: Node, news: ReplicaNews) -> None:
     process = (news.pid, news.restarts, news.private_mib, news.ready_ms)
     if process != (replica.pid, replica.restarts, replica.private_mib, replica.ready_ms):
         replica.pid, replica.restarts, replica.private_mib, replica.ready_ms = process
-        turn.out.changes.replicas[replica.id] = replica
+        turn.changed(replica)
     was, state = replica.state, news.state
     if state is ReplicaState.RUNNING and was in (ReplicaState.STARTING, ReplicaState.UNHEALTHY):
         turn.move(replica, "ready")
@@ -270,7 +269,7 @@ def _apply_news(turn: Turn, node: Node, news: ReplicaNews) -> None:
         _replica_stopped(turn, replica)
     elif state is ReplicaState.FAILED:
         node.recent_failures += 1
-        turn.out.changes.nodes[node.name] = node
+        turn.changed(node)
         replica_failed(turn, replica, news.reason, news.detail)
 
 
@@ -301,7 +300,7 @@ def check_silence(turn: Turn) -> None:
         silent_s = turn.now.mono - node.last_heard
         if node.state is NodeState.READY and silent_s >= limits.unreachable_after_s:
             node.state = move_node(node.state, "silent")
-            turn.out.changes.nodes[node.name] = node
+            turn.changed(node)
             turn.tell("node.unreachable", f"node {node.name} has been silent for {silent_s:.1f} s",
                       severity="warning", node=node.name)  # fmt: skip
         if node.state is NodeState.UNREACHABLE and silent_s >= limits.reissue_after_s:
@@ -313,13 +312,13 @@ def _halve_failures(turn: Turn) -> None:
     for node in turn.state.nodes.values():
         if node.recent_failures:
             node.recent_failures //= 2
-            turn.out.changes.nodes[node.name] = node
+            turn.changed(node)
 
 
 def _lose(turn: Turn, node: Node, silent_s: float) -> None:
     """The node's leases are void: everything it held is given to others."""
     node.state = move_node(node.state, "lease_expired")
-    turn.out.changes.nodes[node.name] = node
+    turn.changed(node)
     turn.close_session(node, "the node was silent for too long")
     node.fed, turn.is_feeding = {}, True
     replicas = _replicas(turn, node)

@@ -205,7 +205,7 @@ def _end_attempt(turn: Turn, task: Task, result: AttemptResult) -> None:
         if replica is not None:
             replica.served_lately += 1
             if deployment.seat_failures.pop(replica.seat, None) is not None:
-                turn.out.changes.deployments[deployment.name] = deployment
+                turn.changed(deployment)
         turn.finish(task, "succeeded", result.output)
     elif task.is_cancelling or result.outcome is Outcome.CANCELLED:
         turn.finish(task, "cancelled", error=("Cancelled", "Cancelled while it ran.", ""))
@@ -254,7 +254,7 @@ def keep_count(turn: Turn) -> None:
     for replica in state.replicas.values():
         if replica.served_lately:
             replica.served, replica.served_lately = replica.served + replica.served_lately, 0
-            turn.out.changes.replicas[replica.id] = replica
+            turn.changed(replica)
 
 
 # ------------------------------------------------------------------ checkpoints

@@ -17,15 +17,17 @@ from controller.core.lives import FINAL_TASK_STATES, Outcome, TaskState
 from controller.core.model import (
     DeploymentName,
     NodeName,
+    Policy,
     ReplicaId,
     Task,
     TaskId,
     Token,
     Version,
 )
+from controller.core.records import value_of
 from controller.core.transition import CheckpointRow, EndedAttempt, Event, FinishedTask
 from controller.journal import schema
-from controller.journal.encode import options_of, policy_of
+from controller.journal.encode import options_of
 from controller.journal.queries.pool import Pool
 
 T = TypeVar("T")
@@ -192,7 +194,10 @@ class Reader:
 
         def read(connection: Connection) -> list[Version]:
             rows = connection.execute(query)
-            return [Version(row[0], row[1], row[2], policy_of(row[3]), row[4], row[5]) for row in rows]
+            return [
+                Version(DeploymentName(deployment), row[0], row[1], row[2], value_of(Policy, row[3]), row[4], row[5])
+                for row in rows
+            ]
 
         return self._read(read)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -43,10 +44,20 @@ def new_task(number: int, data: bytes = b"{}", **options: Any) -> Task:
     return Task(TaskId(number), ECHO, 0, WALL_OFFSET_S + 1000, data, len(data), options=chosen)
 
 
-def registered() -> Changes:
+def registered(digest: str = "sha256:1") -> Changes:
     """A deployment to which tasks may belong."""
-    version = Version(1, "sha256:1", "{}", Policy(), WALL_OFFSET_S)
-    return Changes(deployments={ECHO: Deployment(ECHO, 1, 1, {1: version})})
+    version = Version(ECHO, 1, digest, "{}", Policy(), WALL_OFFSET_S)
+    return records(Deployment(ECHO, 1, 1, {1: version}), version)
+
+
+def records(*things: object, removed: Iterable[object] = (), **more: Any) -> Changes:
+    """Records to store, and those to remove."""
+    changes = Changes(**more)
+    for thing in removed:
+        changes.remove(thing)
+    for thing in things:
+        changes.store(thing)
+    return changes
 
 
 def lease(batch: int, tasks: list[Task], epoch: int) -> LeaseBatch:
@@ -219,8 +230,8 @@ class JournalContract:
     def test_replica_ids_never_come_again(self, started: tuple[Port, int], clock: Clock) -> None:
         journal, epoch = started
         replica = Replica(ReplicaId(41), ECHO, 0, 1)
-        journal.commit(Changes(replicas={replica.id: replica}), epoch)
-        journal.commit(Changes(ended_replicas=[replica.id]), epoch)
+        journal.commit(records(replica), epoch)
+        journal.commit(records(removed=[replica]), epoch)
         journal.take_lead()
         state = journal.load(Limits(), clock())
         assert state.next_replica == 42
@@ -235,10 +246,10 @@ class JournalContract:
         state = journal.load(Limits(), clock())
         deployment = state.deployments[ECHO]
         deployment.versions[1].has_run = True
-        deployment.versions[2] = Version(2, "sha256:2", '{"x": 1}', policy, WALL_OFFSET_S + 5)
+        deployment.versions[2] = Version(ECHO, 2, "sha256:2", '{"x": 1}', policy, WALL_OFFSET_S + 5)
         deployment.rollout = Rollout(1, 2, WALL_OFFSET_S + 5, clock.mono + 60, seats_done=1)
         deployment.seat_failures = {0: 2}
-        journal.commit(Changes(deployments={ECHO: deployment}), epoch)
+        journal.commit(records(deployment, *deployment.versions.values()), epoch)
         loaded = journal.load(Limits(), clock()).deployments[ECHO]
         assert loaded.versions == deployment.versions
         assert loaded.seat_failures == {0: 2}
@@ -248,11 +259,10 @@ class JournalContract:
 
     def test_removed_deployment_may_come_again_under_its_name(self, started: tuple[Port, int], clock: Clock) -> None:
         journal, epoch = started
-        journal.commit(Changes(forgotten_deployments=[ECHO]), epoch)
+        [deployment] = journal.load(Limits(), clock()).deployments.values()
+        journal.commit(records(removed=[*deployment.versions.values(), deployment]), epoch)
         assert not journal.load(Limits(), clock()).deployments
-        fresh = registered()
-        fresh.deployments[ECHO].versions[1] = Version(1, "sha256:9", "{}", Policy(), WALL_OFFSET_S)
-        journal.commit(fresh, epoch)
+        journal.commit(registered("sha256:9"), epoch)
         assert journal.load(Limits(), clock()).deployments[ECHO].versions[1].digest == "sha256:9"
 
     def test_products_are_stored_with_their_nodes(self, started: tuple[Port, int], clock: Clock) -> None:
@@ -260,7 +270,7 @@ class JournalContract:
         node = Node(NodeName("n1"), takes_products=True, market_source="coinbase-advanced", metrics_address="n1:9464")
         product = Product(ProductName("BTC-USD"), "coinbase-advanced", 2, {node.name}, WALL_OFFSET_S, missing=1)
         other = Product(ProductName("ETH-USD"), added_at=WALL_OFFSET_S)
-        journal.commit(Changes(nodes={node.name: node}, products={it.name: it for it in (product, other)}), epoch)
+        journal.commit(records(node, product, other), epoch)
         state = journal.load(Limits(), clock())
         assert state.products == {it.name: dataclasses.replace(it, missing=0) for it in (product, other)}
         loaded = state.nodes[node.name]
@@ -272,7 +282,7 @@ class JournalContract:
         assert loaded.metrics_address == "n1:9464"
         assert loaded.fed is None
         product.nodes, product.copies = set(), 1
-        journal.commit(Changes(products={product.name: product}, forgotten_products=[other.name]), epoch)
+        journal.commit(records(product, removed=[other]), epoch)
         after = journal.load(Limits(), clock())
         assert after.products == {product.name: dataclasses.replace(product, missing=0)}
         assert not after.nodes[node.name].assigned
@@ -280,9 +290,10 @@ class JournalContract:
     def test_product_removed_and_added_in_one_turn_is_there(self, started: tuple[Port, int], clock: Clock) -> None:
         journal, epoch = started
         name = ProductName("BTC-USD")
-        journal.commit(Changes(products={name: Product(name, copies=3, added_at=WALL_OFFSET_S)}), epoch)
+        first = Product(name, copies=3, added_at=WALL_OFFSET_S)
+        journal.commit(records(first), epoch)
         again = Product(name, added_at=WALL_OFFSET_S + 1)
-        journal.commit(Changes(products={name: again}, forgotten_products=[name]), epoch)
+        journal.commit(records(again, removed=[first]), epoch)
         assert journal.load(Limits(), clock()).products == {name: again}
 
     def test_products_of_a_task_come_back(self, started: tuple[Port, int], clock: Clock) -> None:

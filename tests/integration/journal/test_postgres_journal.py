@@ -18,7 +18,7 @@ from controller.core.transition import Changes, CheckpointRow, Event, FinishedTa
 from controller.journal.errors import JournalCorrupt, LostLead
 from controller.journal.journal import Journal
 from controller.journal.queries.reader import Reader
-from tests.integration.journal.contract import lease, new_task, registered
+from tests.integration.journal.contract import lease, new_task, records, registered
 from tests.integration.journal.histories import ECHO, WALL_OFFSET_S, Clock
 
 NOON = datetime(2026, 12, 31, 12, tzinfo=UTC).timestamp()
@@ -182,7 +182,7 @@ def test_what_postgresql_cannot_hold_is_made_storable(journal: Journal, reader: 
     end = FinishedTask(task, TaskState.FAILED, WALL_OFFSET_S, b"\0\xff", "E\0", dirty, dirty)
     node = Node(NodeName("n1"), NodeState.READY, cordon_reason=dirty, labels={"k": dirty})
     event = Event("x.y", WALL_OFFSET_S, dirty, data={"deep": [dirty, {"k": dirty}], "n": 1.5, "none": None})
-    journal.commit(Changes(inserted_tasks=[task], finished_tasks=[end], nodes={node.name: node}, events=[event]), 1)
+    journal.commit(records(node, inserted_tasks=[task], finished_tasks=[end], events=[event]), 1)
     stored = reader.task(TaskId(1))
     assert isinstance(stored, FinishedTask)
     assert (stored.task.input, stored.output) == (b'{"nul": "\\u0000\0"}', b"\0\xff"), "bytes stay what they are"
@@ -348,7 +348,7 @@ def test_wall_clock_that_jumps_does_not_move_deadlines(database_url: str) -> Non
     journal.load(Limits(), moments[0])
     moments.pop(0)
     task = new_task(1)
-    journal.commit(Changes(inserted_tasks=[task], deployments=registered().deployments), epoch)
+    journal.commit(Changes(inserted_tasks=[task], records=registered().records), epoch)
     task.not_before = 130.0
     journal.commit(Changes(requeued_tasks=[task]), epoch)
     loaded = journal.load(Limits(), Instant(102.0, 1_800_000_001.0))

@@ -1,0 +1,212 @@
+"""The live farm, made of what is stored: for both journals, which only read rows.
+
+What only memory knew is given its careful value: a node that was ready is unreachable, last heard of now, so that its
+leases hold for as long as it may need to come back; a leased task may be running; every timer is set again.
+
+Waits are stored as wall times. A wall clock may have jumped since. Then a moment can come too early, which costs
+little, or far too late: a backoff of a second must not become a day. So what is left of a wait is bounded by what it
+can be at most; nothing is made longer.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from controller.core.agents.rollouts import SEAT_BACKOFF_MAX_S
+from controller.core.lives import NodeState, ReplicaState, TaskState
+from controller.core.model import DeploymentName, FarmState, Instant, Limits, Policy, Task, TaskId
+from controller.core.records import Clock, Table
+from controller.core.tables import TABLES
+from controller.core.tasks.life import queue_timeout_s
+from controller.core.transition import LeaseBatch
+
+TOKEN_EPOCH_SHIFT: Final = 40
+"""A token is epoch << 40 | counter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """The next ids: above every id that there is, and that there ever was."""
+
+    task: int
+    replica: int
+    lease_batch: int
+
+
+class Rows(Protocol):
+    """What is stored, as a journal reads it in one snapshot."""
+
+    def floors(self) -> Floors: ...
+    def records(self, table: Table[Any]) -> Iterable[Mapping[str, Any]]:
+        """Rows of a table, in the order of its key."""
+
+    def tasks(self, names: Mapping[str, DeploymentName], clock: Clock) -> Iterable[Task]:
+        """Queued tasks without inputs, in the order of their ids. `names` has one string for each deployment."""
+
+    def leases(self) -> Iterable[LeaseBatch]:
+        """The newest first."""
+
+    def inputs(self, last: TaskId) -> Iterable[tuple[TaskId, bytes]]:
+        """Of the tasks up to `last`."""
+
+    def drop_leases(self, ids: list[int]) -> None:
+        """Rows that hold nothing any more."""
+
+
+def restore(rows: Rows, limits: Limits, now: Instant, epoch: int) -> FarmState:
+    """Everything live."""
+    floors, clock = rows.floors(), Clock.at(now)
+    state = FarmState(
+        epoch=epoch, limits=limits, next_token=first_token(epoch), last_turn=now.mono, failures_halved_at=now.mono,
+        next_task=floors.task, next_replica=floors.replica, next_batch=floors.lease_batch,
+    )  # fmt: skip
+    for table in TABLES:
+        for row in rows.records(table):
+            table.put(state, table.thing(row, clock))
+    _hear(state, now)
+    _join(state)
+    state.tasks = {task.id: task for task in rows.tasks({it: it for it in state.deployments}, clock)}
+    empty = _lease(state, rows.leases())
+    if empty:
+        rows.drop_leases(empty)
+    _keep_inputs(state, rows)
+    _bound_waits(state, now)
+    timers = [(now.mono, ("place",)), *_line_up(state, now, clock), *_other_timers(state)]
+    state.timers = [(at, number, timer) for number, (at, timer) in enumerate(timers, 1)]
+    state.timer_sequence = len(timers)
+    heapq.heapify(state.timers)
+    return state
+
+
+def first_token(epoch: int) -> int:
+    """Below every token of this epoch, and above every one of those before."""
+    return epoch << TOKEN_EPOCH_SHIFT
+
+
+# ------------------------------------------------------------------ records
+
+
+def _hear(state: FarmState, now: Instant) -> None:
+    """A node may be there, and believe in its leases."""
+    for node in state.nodes.values():
+        if node.state in (NodeState.READY, NodeState.UNREACHABLE):
+            node.state, node.last_heard = NodeState.UNREACHABLE, now.mono
+
+
+def _join(state: FarmState) -> None:
+    """What records know of one another."""
+    for product in state.products.values():
+        for name in product.nodes:
+            state.nodes[name].assigned.add(product.name)
+    for replica in state.replicas.values():
+        state.deployments[replica.deployment].replicas.add(replica.id)
+        if replica.node is not None and replica.node in state.nodes:
+            state.nodes[replica.node].replicas.add(replica.id)
+        if replica.state is ReplicaState.PENDING:
+            state.pending[replica.id] = None
+
+
+# ------------------------------------------------------------------ tasks
+
+
+def _lease(state: FarmState, batches: Iterable[LeaseBatch]) -> list[int]:
+    """Give each task its current lease. Returns lease rows that hold nothing any more.
+
+    A lease is over when its task is, or when the task was given back since: then the row's attempt is already counted
+    in the task's own. The newest row that holds a task wins.
+    """
+    empty = []
+    for row in batches:
+        held = 0
+        for task_id, attempt, token, replica_id in zip(row.tasks, row.attempts, row.tokens, row.replicas, strict=True):
+            task = state.tasks.get(task_id)
+            if task is None or task.token is not None or attempt <= task.attempt:
+                continue
+            held += 1
+            task.state, task.attempt, task.not_before, task.has_checkpoints = TaskState.LEASED, attempt, 0.0, True
+            task.token, task.replica, task.node = token, replica_id, row.node
+            task.leased_at, task.lease_batch = row.leased_at, row.id
+            state.by_token[token] = task_id
+            if replica_id in state.replicas:
+                state.replicas[replica_id].tokens.add(token)
+        if held:
+            state.lease_batches[row.id] = held
+        else:
+            empty.append(row.id)
+    return empty
+
+
+def _keep_inputs(state: FarmState, rows: Rows) -> None:
+    """Inputs of queued tasks, oldest first, as far as the limit of memory goes; the rest stay in the journal."""
+    room, last = state.limits.input_memory_bytes, TaskId(0)
+    for task in state.tasks.values():
+        if task.state is TaskState.QUEUED:
+            if task.input_size > room:
+                break
+            room -= task.input_size
+            last = task.id
+    for task_id, data in rows.inputs(last):
+        task = state.tasks[task_id]
+        if task.state is TaskState.QUEUED:
+            task.input = data
+            state.queued_input_bytes += len(data)
+
+
+def _line_up(state: FarmState, now: Instant, clock: Clock) -> list[tuple[float, tuple[Any, ...]]]:
+    """Put queued tasks into their lines, in the order of their ids. Returns their timers. The hot loop of a restart."""
+    policies: dict[DeploymentName, Policy] = {
+        it.name: it.versions[it.version].policy for it in state.deployments.values()
+    }
+    timers: list[tuple[float, tuple[Any, ...]]] = []
+    for task in state.tasks.values():
+        deployment = state.deployments[task.deployment]
+        if task.state is not TaskState.QUEUED:
+            deployment.leased += 1
+            continue
+        deployment.queued += 1
+        policy = policies[task.deployment]
+        if task.not_before:
+            task.not_before = min(task.not_before, now.mono + policy.backoff_max_s)
+            timers.append((task.not_before, ("retry", task.id)))
+        else:
+            queue = deployment.queues.get(task.priority)
+            if queue is None:
+                queue = deployment.queues[task.priority] = deque()
+            queue.append(task.id)
+        if not task.attempt:
+            wait_s = queue_timeout_s(policy, task.options)
+            if wait_s is not None:
+                timers.append((clock.mono(task.submitted_at + wait_s), ("queue_timeout", task.id)))
+    return timers
+
+
+# ------------------------------------------------------------------ waits
+
+
+def _bound_waits(state: FarmState, now: Instant) -> None:
+    for replica in state.replicas.values():
+        replica.not_before = min(replica.not_before, now.mono + SEAT_BACKOFF_MAX_S)
+    for deployment in state.deployments.values():
+        if deployment.rollout is not None:
+            longest_s = deployment.versions[deployment.version].policy.healthy_deadline_s
+            deployment.rollout.deadline = min(deployment.rollout.deadline, now.mono + longest_s)
+    for node in state.nodes.values():
+        if node.drain is not None and node.drain.deadline_s is not None:
+            node.drain.deadline = min(node.drain.deadline, now.mono + node.drain.deadline_s)
+
+
+def _other_timers(state: FarmState) -> list[tuple[float, tuple[Any, ...]]]:
+    """Of drains, rollouts and seats, as they were when each was set."""
+    return [
+        *((it.drain.deadline, ("drain_deadline", it.name)) for it in state.nodes.values() if it.drain is not None),
+        *(
+            (it.rollout.deadline, ("rollout_deadline", it.name))
+            for it in state.deployments.values()
+            if it.rollout is not None and it.rollout.state == "progressing"
+        ),
+        *((it.not_before, ("place",)) for it in state.replicas.values() if it.not_before),
+    ]
