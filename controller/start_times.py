@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from agentfarm.age import age_s
+from agentfarm.process import age_s
 
 
 class StartTimes:

@@ -7,7 +7,6 @@ controller adopts it. One controller at a time supervises a folder; a lock file 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ import structlog
 from agentfarm.backoff import Backoff
 from agentfarm.errors import Conflict, Unavailable
 from agentfarm.files import FileLock, Locked
+from agentfarm.process import Child
 from agentfarm.service import Service
 from controller.postgres import cluster as on_disk
 from controller.postgres.cluster import DATABASE, Cluster
@@ -225,17 +225,15 @@ def _is_alive(process: psutil.Process) -> bool:
 
 async def _exit_of(process: psutil.Process) -> None:
     """Return when the process has ended, child of ours or not."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-
-    def wait() -> None:
-        while _is_alive(process):
-            psutil.wait_procs([process], timeout=1.0)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(ended.set)
-
-    threading.Thread(target=wait, name="postgres-exit", daemon=True).start()
-    await ended.wait()
+    try:
+        watched = Child(process.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if _is_alive(process):  # else the pid is another's by now
+            await watched.gone()
+    finally:
+        watched.detach()
 
 
 def _last_words(cluster: Cluster) -> str:

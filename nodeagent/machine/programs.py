@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import agentfarm
 import nodeagent
+from agentfarm.process import kill_group
 
 OUTPUT_BYTES_MAX: Final = 256 * 1024
 _BOOT: Final = (
@@ -82,7 +81,6 @@ async def run_program(command: list[str], *, timeout_s: float, cwd: Path | None 
         code = 124
     finally:
         if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_group(process.pid)
             await process.wait()
     return Ended(code, tail.decode(errors="replace").strip())

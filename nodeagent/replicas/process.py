@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from agentfarm.process import signal_name
 from nodeagent.runner.replica.frames import FrameReader, ProtocolError
 from nodeagent.runner.replica.identity import start_ticks
 from nodeagent.runner.replica.launch import EXIT_NAME, PROCESS_NAME, SOCKET_NAME
@@ -41,7 +42,7 @@ class Exit:
         if self.status is None:
             return "it ended, and its zygote was not there to see how"
         if os.WIFSIGNALED(self.status):
-            return f"it was killed by {_signal_name(os.WTERMSIG(self.status))}"
+            return f"it was killed by {signal_name(os.WTERMSIG(self.status))}"
         return f"it exited with code {os.waitstatus_to_exitcode(self.status)}"
 
     @property
@@ -183,10 +184,3 @@ def read_exit(folder: Path, pid: int) -> int | None:
         return int(data["status"]) if data["pid"] == pid else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

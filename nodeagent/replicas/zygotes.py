@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from agentfarm.process import kill_group
 from nodeagent.core.problems import StartFailed
 from nodeagent.machine.logging import log
 from nodeagent.machine.programs import RuntimeFolder
@@ -293,8 +292,7 @@ class Zygotes:
                         raise StartFailed("environment_failed", f"The zygote ended: {said}", is_final=False)
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_group(process.pid)
             raise StartFailed(
                 "environment_failed", f"The zygote was not ready within {START_TIMEOUT_S:g} s.", is_final=False
             ) from None

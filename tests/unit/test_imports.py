@@ -216,7 +216,7 @@ def test_big_dependency_stays_behind_its_door(library: str) -> None:
 def test_nobody_reads_the_environment_but_the_edges() -> None:
     allowed = (
         "agentfarm/settings.py", "agentfarm/sdk/", "benchmarks/", "controller/main.py", "farmctl/",
-        "nodeagent/machine/child.py", "nodeagent/main.py", "nodeagent/market/exchange/", "nodeagent/market/feed/",
+        "nodeagent/main.py", "nodeagent/market/exchange/", "nodeagent/market/feed/",
         "nodeagent/market/store/", "nodeagent/market/audit/", "nodeagent/replicas/environments.py",
         "nodeagent/runner/", "nodeagent/start.py",
     )  # fmt: skip

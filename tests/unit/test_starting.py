@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agentfarm.age import age_s
+from agentfarm.process import age_s
 from controller.lazy import Late
 from controller.start_times import StartTimes
 
@@ -41,7 +41,7 @@ def test_gateway_is_served_without_what_only_history_needs() -> None:
 
 
 def test_age_counts_from_the_beginning_of_the_process() -> None:
-    code = "import time; time.sleep(0.3); from agentfarm.age import age_s; print(age_s())"
+    code = "import time; time.sleep(0.3); from agentfarm.process import age_s; print(age_s())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert 0.3 <= float(done.stdout) < age_s()
 

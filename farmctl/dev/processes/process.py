@@ -5,7 +5,6 @@ Policy (when to start again) is `keeping`'s.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from agentfarm.errors import Unavailable
+from agentfarm.process import kill_group, signal_name, spawn
 from farmctl.dev.stop import StopWish
 
 POLL_S: Final = 0.05
@@ -51,21 +51,12 @@ class Process:
     @classmethod
     def start(cls, program: Program) -> Process:
         """Start it in its own session, so that a Ctrl-C in the terminal reaches only us. Raises Unavailable."""
-        program.log.parent.mkdir(parents=True, exist_ok=True)
-        with program.log.open("ab") as log:
-            log_start = log.tell()  # before it runs: it shares our place in the file, which its words move
-            try:
-                child = subprocess.Popen(
-                    program.command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    env=environment(program.environment),
-                )
-            except OSError as error:
-                raise Unavailable(f"{program.name} cannot be started: {error}.") from error
-            return cls(program, child, log_start)
+        log_start = program.log.stat().st_size if program.log.exists() else 0
+        try:
+            child = spawn(program.command, program.log, environment(program.environment))
+        except OSError as error:
+            raise Unavailable(f"{program.name} cannot be started: {error}.") from error
+        return cls(program, child, log_start)
 
     @property
     def name(self) -> str:
@@ -104,8 +95,7 @@ class Process:
 
     def kill_group(self) -> None:
         """SIGKILL to whatever is left of its process group, and reap it."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        kill_group(self.pid)
         self._child.wait()
 
     def output(self) -> str:
@@ -128,7 +118,7 @@ class Process:
         code = self.exit_code
         if code is None:
             return f"{self.name} runs."
-        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with status {code}"
+        how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with status {code}"
         return f"{self.name} {how}.\n{self.tail()}"
 
 
@@ -137,10 +127,3 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     beside = {name: os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy")}
     direct = {name: ",".join(filter(None, (hosts, LOOPBACK_NAMES))) for name, hosts in beside.items()}
     return {**os.environ, "PYTHONUNBUFFERED": "1", **direct, **(more or {})}
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -1,4 +1,4 @@
-"""One operating-system process: start it, find it again, wait for its end, end it.
+"""The process of a QuestDB, and its log.
 
 A server is known by its command line (the class and the root folder), not by a file with a number in it: that
 identity survives a supervisor killed between starting the server and writing anything down.
@@ -6,122 +6,54 @@ identity survives a supervisor killed between starting the server and writing an
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
-import signal
-import subprocess
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import psutil
 
-POLL_S: Final = 0.2
+from agentfarm.process import Child
+
 MAIN_CLASS: Final = "io.questdb/io.questdb.ServerMain"
 
 
-class ServerProcess:
+class ServerProcess(Child):
     """A running server, started by us or found."""
-
-    def __init__(self, process: psutil.Process, child: subprocess.Popen[bytes] | None = None) -> None:
-        self._process = process
-        self._child = child
-        self.pid = process.pid
-
-    @classmethod
-    def spawn(cls, command: Sequence[str], environment: Mapping[str, str], log: Path) -> ServerProcess:
-        """Start it in a session of its own, so that a Ctrl-C meant for us does not reach it; output is appended to
-        `log`."""
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            child = subprocess.Popen(
-                command,
-                env={**os.environ, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        return cls(psutil.Process(child.pid), child)
 
     @property
     def exit_code(self) -> int | None:
         """The exit status once gone; None while running, or when it was no child of ours."""
-        return self._child.poll() if self._child else None
+        return self.exited.result() if self.exited.done() else None
 
     @property
     def is_running(self) -> bool:
         """Whether this very process (not another with its number) is alive."""
-        if self._child is not None:
-            return self._child.poll() is None
-        return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
+        return not self.exited.done()
 
     def rss_bytes(self) -> int:
         """Resident memory; 0 once gone."""
         with suppress(psutil.Error):
-            return int(self._process.memory_info().rss)
+            return int(psutil.Process(self.pid).memory_info().rss) if self.is_running else 0
         return 0
 
     def cpu_s(self) -> float:
         """Processor time used so far; 0 once gone."""
         with suppress(psutil.Error):
-            times = self._process.cpu_times()
+            times = psutil.Process(self.pid).cpu_times()
             return float(times.user + times.system)
         return 0.0
-
-    async def gone(self) -> None:
-        """Return when the process has ended."""
-        if hasattr(os, "pidfd_open"):
-            with suppress(ProcessLookupError):
-                await _pidfd_readable(os.pidfd_open(self.pid))
-        while self.is_running:  # noqa: ASYNC110 - also reaps a child; loops only where there are no pidfds
-            await asyncio.sleep(POLL_S)
-
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal; nothing happens to a process that has gone."""
-        with suppress(psutil.Error, ProcessLookupError):
-            if self.is_running:
-                self._process.send_signal(number)
-
-    async def end(self, within_s: float) -> bool:
-        """SIGTERM, then SIGKILL after `within_s`. True when it went by itself."""
-        self.send(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(within_s):
-                await self.gone()
-            return True
-        except TimeoutError:
-            self.send(signal.SIGKILL)
-            await self.gone()
-            return False
-
-
-async def _pidfd_readable(descriptor: int) -> None:
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(descriptor, _settle, ended)
-    try:
-        await ended
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-
-
-def _settle(ended: asyncio.Future[None]) -> None:
-    if not ended.done():
-        ended.set_result(None)
 
 
 def find_servers(root: Path) -> list[ServerProcess]:
     """Every QuestDB of this user that runs on `root`."""
     found = []
     for process in psutil.process_iter():
-        with suppress(psutil.Error):
+        with suppress(psutil.Error, ProcessLookupError):
             words = process.cmdline()
             if MAIN_CLASS in words and str(root) in words and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(ServerProcess(process))
+                found.append(ServerProcess(process.pid))
     return found
 
 

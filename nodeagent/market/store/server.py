@@ -14,6 +14,7 @@ import asyncio
 import fcntl
 import hashlib
 import json
+import os
 import random
 import signal
 import socket
@@ -122,7 +123,9 @@ class QuestDBServer:
     async def detach(self) -> None:
         """Stop supervising and leave the server running, for a supervisor that is restarted."""
         await self._leave()
-        self._process = None
+        if self._process is not None:
+            self._process.detach()
+            self._process = None
         self._unlock()
 
     async def health(self) -> HealthReport:
@@ -180,7 +183,7 @@ class QuestDBServer:
             known = {"ports": [ports.http, ports.pg, ports.health], "fingerprint": _fingerprint(command, environment)}
             write_private(memory, json.dumps(known))
             self.endpoint = _endpoint(ports, passwords)
-            self._process = ServerProcess.spawn(command, environment, self.log)
+            self._process = ServerProcess.start(command, self.log, {**os.environ, **environment})
         await self._until_ready()
         await migrate(self.endpoint)
         self.endpoint.save(self.endpoint_file)
@@ -260,7 +263,7 @@ class QuestDBServer:
                     self._tell("questdb.repaired", {"deed": deed})
             elif time.monotonic() - self._answered_at_s > UNANSWERING_MAX_S:
                 self._tell("questdb.unanswering", {"pid": self._process.pid, "seconds": UNANSWERING_MAX_S})
-                self._process.send(signal.SIGKILL)
+                self._process.signal(signal.SIGKILL)
 
     def _supervision_failed(self, problem: BaseException) -> None:
         """Supervision that ends by itself is a bug of ours: say so, loudly."""

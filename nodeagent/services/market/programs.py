@@ -21,11 +21,12 @@ from urllib.parse import urlsplit
 from agentfarm.backoff import Backoff
 from agentfarm.errors import FarmError
 from agentfarm.files import write_file
+from agentfarm.process import Child
 from agentfarm.service import first_of
-from nodeagent.machine.child import Child
 from nodeagent.machine.logging import log
 from nodeagent.machine.programs import OUR_PYTHON, RuntimeFolder
 from nodeagent.replicas.logs import last_lines
+from nodeagent.runner.replica.output_log import rotate
 from nodeagent.services.market.products import AssignedProducts
 from nodeagent.settings import MarketSettings
 
@@ -38,6 +39,7 @@ RECORDED: Final = "capture"
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 60.0
 FEED_RETRY_MIN_S: Final = 2.0
 FEED_STOP_S: Final = 12.0
+FEED_LOG_BYTES_MAX: Final = 8 * 2**20
 UNCONNECTED_MAX_S: Final = 15.0
 STALE_AFTER_S: Final = 10.0
 """A status file not rewritten for this long is no news."""
@@ -231,13 +233,9 @@ class Market:
 
     async def _until_exited(self, settings: MarketSettings, feed: Child) -> int | None:
         """Tell it of changed products as long as it lives. Returns its exit code."""
-
-        async def exited() -> None:
-            await asyncio.wait((feed.exited,))  # which outlives the one who waits
-
         while True:
             try:
-                await first_of(exited(), self._changed.wait())
+                await first_of(feed.gone(), self._changed.wait())
                 if feed.exited.done():
                     return feed.exited.result()
                 self._changed.clear()
@@ -277,6 +275,8 @@ class Market:
         if child is not None:  # it was told something else
             child.signal(signal.SIGKILL)
         self._reader.forget()
+        if self._feed_log.exists() and self._feed_log.stat().st_size > FEED_LOG_BYTES_MAX:
+            rotate(self._feed_log)
         command = self._runtime.command(OUR_PYTHON, "nodeagent.market.feed", "--config", str(config))
         return Child.start(command, self._feed_log)
 

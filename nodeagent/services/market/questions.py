@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentfarm.errors import Conflict, FarmError, InvalidRequest
+from agentfarm.process import kill_group
 from agentfarm.service import Tasks
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.core.outgoing import Outgoing
@@ -169,6 +170,5 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
         async with asyncio.timeout(STOP_S):
             await process.wait()
     except TimeoutError:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        kill_group(process.pid)
         await process.wait()
