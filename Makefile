@@ -7,6 +7,7 @@ HISTORIES := 100
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+PROTOS := $(patsubst proto/agentfarm/v1/%,agentfarm/wire/%,$(wildcard proto/agentfarm/v1/*.proto))
 # Tests start hundreds of interpreters, and each would compile all it imports where nothing may be kept.
 TESTING := env -u PYTHONDONTWRITEBYTECODE
 
@@ -52,8 +53,8 @@ bench: setup ## every figure of docs/performance.md
 	$(BIN)/python -m benchmarks
 
 wire: setup ## generate agentfarm/wire from proto/
-	$(BIN)/python -m grpc_tools.protoc -I agentfarm/wire=proto/agentfarm/v1 --python_out=. --pyi_out=. \
-	  --grpc_python_out=. $(patsubst proto/agentfarm/v1/%,agentfarm/wire/%,$(wildcard proto/agentfarm/v1/*.proto))
+	$(BIN)/python -m grpc_tools.protoc -I agentfarm/wire=proto/agentfarm/v1 --python_out=. --pyi_out=. $(PROTOS)
+	$(BIN)/python -m grpc_tools.protoc -I agentfarm/wire=proto/agentfarm/v1 --grpc_python_out=. agentfarm/wire/link.proto
 
 lock: ## pin every dependency again
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --no-emit-index-url \

@@ -152,7 +152,7 @@ class Controller(Service):
             public_host=settings.public_host,
             payload_max_bytes=settings.payload_max_bytes,
         )
-        return GatewayServer(engine, reader, store, authority, told, logs=link.logs, feeds=link.logs)
+        return GatewayServer(engine, reader, store, authority, told, logs=link.answers, services=link.answers)
 
     def _announce(self) -> None:
         """Write where we listen, for those on this machine who start us, and tell what the start took."""

@@ -18,6 +18,7 @@ from agentfarm.identity import Identity
 from agentfarm.service import Service, first_of
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.core.outgoing import Outgoing
+from nodeagent.link.answers import Answers
 from nodeagent.link.calls import Calls
 from nodeagent.link.renewal import Renewal
 from nodeagent.link.storage import Storage
@@ -28,13 +29,12 @@ from nodeagent.machine.programs import RuntimeFolder
 from nodeagent.metrics import MetricsServer
 from nodeagent.replicas.bundles import Bundles
 from nodeagent.replicas.environments import Environments
-from nodeagent.replicas.log_requests import LogStreams
+from nodeagent.replicas.logs import replica_log
 from nodeagent.replicas.relay import Relay
 from nodeagent.replicas.supervisor import Supervisor
 from nodeagent.replicas.zygotes import Zygotes
-from nodeagent.services.market.programs import CAPABILITY, Market
-from nodeagent.services.market.questions import FeedQuestions
-from nodeagent.services.market.report import MarketReports
+from nodeagent.services.registry import Services, node_services
+from nodeagent.services.service import Place
 from nodeagent.settings import NodeSettings
 
 NODE_FILE: Final = "node.json"
@@ -64,6 +64,9 @@ class Daemon(Service):
         self.storage = Storage(self._folder / "outbox.db")
         self.calls = Calls()
         self.relay = Relay(self.calls)
+        self.answers = Answers(self.calls, self.outgoing)
+        place = Place(self._folder, runtime, settings.stop_replicas_on_exit, self._services_changed)
+        self.services = Services(node_services(settings, place))
         self.supervisor = Supervisor(
             self._folder / "replicas",
             self.identity.name,
@@ -73,24 +76,17 @@ class Daemon(Service):
             outgoing=self.outgoing,
             storage=self.storage,
             relay=self.relay,
+            services=self.services,
             variables=_agent_variables(settings),
         )
         self.workload = self.supervisor.workload
         self.outbox = self.workload.outbox
-        self.logs = LogStreams(self.supervisor, self.calls, self.outgoing)
-        self.market = Market(settings.market, self._folder, runtime, self._market_ready)
-        self.questions = FeedQuestions(
-            self._folder, runtime, self.calls, self.outgoing,
-            lambda: self.market.served if settings.market is not None else None,
-        )  # fmt: skip
-        self.market_reports = MarketReports(self.market, self.outgoing)
-        if settings.market is not None:
-            self.supervisor.arriving[CAPABILITY] = asyncio.Event()
         peer = Peer(self._address, self._credentials, settings.link_name or "")
         self.link = Link(peer, self, self.outgoing, wake, self.calls)
         self.renewal = Renewal(self._identity_folder, self.identity, self.calls, runtime)
         self.metrics = MetricsServer(self)
         self.own(self.supervisor)
+        self.own(self.services)
 
     async def run(self) -> None:
         """Serve until asked to stop; then stop in order. Raises what killed a part."""
@@ -104,13 +100,12 @@ class Daemon(Service):
     async def _begin(self) -> None:
         await self.storage.start(self.outbox)
         await self.supervisor.start()
+        await self.services.start()
         await self.metrics.start(self._settings.metrics_host, self._settings.metrics_port)
         self._tell_where()
         log.info("node.started", node=self.identity.name, pid=os.getpid(), controller=self._address,
                  metrics_port=self.metrics.port)  # fmt: skip
         self.run_task(self.link.run(), name="link")
-        self.run_task(self.market.run(), name="market")
-        self.run_task(self.market_reports.run(), name="market reports")
         self.run_task(self.renewal.run(), name="renewal")
 
     def ask_to_stop(self) -> None:
@@ -125,7 +120,7 @@ class Daemon(Service):
         """Attempts end first, while their results can still be told; the stream, which proves us alive, ends last."""
         log.info("node.stopping", stop_replicas=self._settings.stop_replicas_on_exit)
         await self.supervisor.stop(with_replicas=self._settings.stop_replicas_on_exit)
-        await self.market.stop(with_server=self._settings.stop_replicas_on_exit)
+        await self.services.stop()
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
                 if self.link.is_connected:
@@ -133,8 +128,7 @@ class Daemon(Service):
                     self.outbox.when_empty(emptied.set)
                     await emptied.wait()
         await self.relay.stop()
-        await self.logs.stop()
-        await self.questions.stop()
+        await self.answers.stop()
         await self._tasks.end()
         await self.storage.stop(self.outbox)
         await self.metrics.stop()
@@ -154,15 +148,14 @@ class Daemon(Service):
                 cpu_millicores=settings.cpu_millicores or here.cpu_millicores, memory_mib=memory, gpus=settings.gpus
             ),
             labels=self._settings.labels,
-            capabilities=sorted({*settings.capabilities, *self.market.capabilities}),
+            capabilities=sorted({*settings.capabilities, *self.services.capabilities}),
             measured=self.measured(),
             replicas=[seat.status for seat in self.supervisor.seats.values()],
             running_tokens=list(self.workload.attempts.tokens),
             finished_tokens=list(self.outbox.tokens),
-            products=self.market.products,
-            takes_products=self.market.takes_products,
-            market_source=self.market.source,
             metrics_address=self._metrics_address(),
+            services=self.services.hello(),
+            has_services=True,
         )
 
     def _metrics_address(self) -> str:
@@ -175,15 +168,16 @@ class Daemon(Service):
 
     def measured(self) -> wire.Measured:
         """See `nodeagent.link.stream.Node`."""
-        load, market = self._meter.measure(), self.market.status()
+        load = self._meter.measure()
         return wire.Measured(
             memory_available_mib=load.memory_available_mib,
             cpu_used_millicores=load.cpu_used_millicores,
             disk_free_mib=load.disk_free_mib,
-            market_rows=market.rows,
-            market_lag_ms=market.lag_ms,
-            market_state=market.state,
         )
+
+    def reports(self) -> list[wire.ServiceReport]:
+        """See `nodeagent.link.stream.Node`."""
+        return self.services.reports()
 
     def waiting_results(self) -> list[wire.AttemptResult]:
         """See `nodeagent.link.stream.Node`."""
@@ -193,7 +187,7 @@ class Daemon(Service):
         """See `nodeagent.link.stream.Node`."""
         del welcome
         self.supervisor.new_stream()
-        self.market_reports.welcomed()
+        self.services.new_stream()
 
     def obey(self, message: wire.ControllerMessage) -> None:
         """See `nodeagent.link.stream.Node`. Orders we do not know are left alone."""
@@ -203,19 +197,19 @@ class Daemon(Service):
         elif kind == "results_ack":
             self.outbox.acknowledge(message.results_ack.tokens)
         elif kind == "desired":
-            if self.supervisor.apply(message.desired) and message.desired.HasField("market"):
-                self.market.assign(message.desired.market.products)
+            if self.supervisor.apply(message.desired):
+                self.services.obey(message.desired.services)
         elif kind == "cancel_attempts":
             self.workload.cancel(message.cancel_attempts.tokens, message.cancel_attempts.reason)
         elif kind == "recall_attempts":
             self.workload.recall(message.recall_attempts.tokens)
         elif kind == "log_request":
-            self.logs.begin(message.log_request)
+            self._send_log(message.log_request)
+        elif kind == "service_request":
+            request = message.service_request
+            self.answers.begin(request.request_id, self.services.answer(request.name, request.payload))
         elif kind == "log_stop":
-            self.logs.end(message.log_stop.request_id)
-            self.questions.end(message.log_stop.request_id)
-        elif kind == "feed_request":
-            self.questions.begin(message.feed_request)
+            self.answers.end(message.log_stop.request_id)
 
     def stop_exclusive(self, within_s: float) -> None:
         """See `nodeagent.link.stream.Node`."""
@@ -233,10 +227,13 @@ class Daemon(Service):
         if seat is not None and seat.process is not None:
             seat.process.heard(pid, status)
 
-    def _market_ready(self, tsdb_url: str) -> None:
-        self.supervisor.late_variables["AGENTFARM_TSDB"] = tsdb_url
-        self.supervisor.arriving[CAPABILITY].set()
-        self.link.reintroduce()  # the node has a capability and products now
+    def _send_log(self, request: wire.LogRequest) -> None:
+        seat = self.supervisor.seats.get(request.replica_id)
+        path = seat.log_path if seat is not None else None
+        self.answers.begin(request.request_id, replica_log(path, request.tail_lines, follow=request.follow))
+
+    def _services_changed(self) -> None:
+        self.link.reintroduce()
 
     def _credentials(self) -> grpc.ChannelCredentials:
         identity = self.renewal.identity

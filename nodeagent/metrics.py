@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -22,26 +22,39 @@ from nodeagent.machine.logging import log
 from nodeagent.machine.measure import process_use
 
 if TYPE_CHECKING:
-    from nodeagent.daemon import Daemon
+    from nodeagent.core.outbox import Outbox
+    from nodeagent.core.outgoing import Outgoing
+    from nodeagent.link.storage import Storage
+    from nodeagent.link.stream import Link
+    from nodeagent.replicas.supervisor import Supervisor
+    from nodeagent.services.registry import Services
 
 REQUEST_TIMEOUT_S: Final = 5.0
 REQUEST_BYTES_MAX: Final = 16 * 1024
-_FEED_METRICS: Final = (
-    ("frames", "counter", "Frames received."),
-    ("gaps", "counter", "Gaps found in the venue's sequences."),
-    ("repaired", "counter", "Gaps repaired over REST."),
-    ("missing_trades", "gauge", "Trades known to be missing."),
-    ("rejected", "counter", "Frames that could not be understood."),
-    ("rows_queued", "gauge", "Rows waiting for QuestDB."),
-    ("rows_dropped", "counter", "Rows not kept."),
-    ("capture_bytes", "gauge", "Size of the capture."),
-)
+
+
+class Numbers(Protocol):
+    """The parts of the daemon whose numbers are served. The daemon owns the server, so it is known by this alone."""
+
+    @property
+    def link(self) -> Link: ...
+    @property
+    def supervisor(self) -> Supervisor: ...
+    @property
+    def outgoing(self) -> Outgoing: ...
+    @property
+    def outbox(self) -> Outbox: ...
+    @property
+    def storage(self) -> Storage: ...
+    @property
+    def services(self) -> Services: ...
+    def measured(self) -> wire.Measured: ...
 
 
 class MetricsServer:
     """Serves the daemon's numbers."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Numbers) -> None:
         self.port = -1
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(NodeCollector(daemon))
@@ -88,7 +101,7 @@ class MetricsServer:
 class NodeCollector:
     """The daemon's state as metric families."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Numbers) -> None:
         self._daemon = daemon
 
     def collect(self) -> Iterator[Metric]:
@@ -97,24 +110,24 @@ class NodeCollector:
         yield from self._replicas()
         yield from self._attempts()
         yield from self._outbox()
-        yield from self._market()
+        yield from self._daemon.services.metrics()
 
     def _node(self) -> Iterator[Metric]:
         daemon = self._daemon
         measured = daemon.measured()
-        yield _gauge(
+        yield gauge(
             "agentfarm_node_connected", "Whether the stream to the controller stands.", daemon.link.is_connected
         )
-        yield _counter("agentfarm_node_streams", "Streams made since the daemon started.", daemon.link.streams_total)
-        yield _gauge("agentfarm_node_beat_round_trip_seconds", "Of the last heartbeat.", daemon.link.round_trip_s)
-        yield _gauge(
+        yield counter("agentfarm_node_streams", "Streams made since the daemon started.", daemon.link.streams_total)
+        yield gauge("agentfarm_node_beat_round_trip_seconds", "Of the last heartbeat.", daemon.link.round_trip_s)
+        yield gauge(
             "agentfarm_node_memory_available_bytes", "As the kernel says.", measured.memory_available_mib * 2**20
         )
-        yield _gauge("agentfarm_node_cpu_used_cores", "Mean since the last beat.", measured.cpu_used_millicores / 1000)
-        yield _gauge("agentfarm_node_disk_free_bytes", "In the data folder.", measured.disk_free_mib * 2**20)
+        yield gauge("agentfarm_node_cpu_used_cores", "Mean since the last beat.", measured.cpu_used_millicores / 1000)
+        yield gauge("agentfarm_node_disk_free_bytes", "In the data folder.", measured.disk_free_mib * 2**20)
         if (use := process_use(os.getpid())) is not None:
-            yield _gauge("agentfarm_node_daemon_resident_bytes", "Of the daemon.", use.resident_mib * 2**20)
-            yield _counter("agentfarm_node_daemon_cpu_seconds", "Of the daemon.", use.cpu_s)
+            yield gauge("agentfarm_node_daemon_resident_bytes", "Of the daemon.", use.resident_mib * 2**20)
+            yield counter("agentfarm_node_daemon_cpu_seconds", "Of the daemon.", use.cpu_s)
 
     def _replicas(self) -> Iterator[Metric]:
         states: Counter[tuple[str, str]] = Counter()
@@ -137,50 +150,36 @@ class NodeCollector:
         yield from (by_state, crashed, memory)
 
     def _attempts(self) -> Iterator[Metric]:
-        workload = self._daemon.workload
+        workload = self._daemon.supervisor.workload
         counts = workload.counts
-        yield _gauge("agentfarm_node_attempts_in_hand", "Given to this node and not ended.", len(workload.attempts))
-        yield _gauge("agentfarm_node_attempts_running", "Being worked on.", workload.attempts.running_count)
-        yield _counter("agentfarm_node_attempts_taken", "Handed to replicas.", counts.attempts_taken)
+        yield gauge("agentfarm_node_attempts_in_hand", "Given to this node and not ended.", len(workload.attempts))
+        yield gauge("agentfarm_node_attempts_running", "Being worked on.", workload.attempts.running_count)
+        yield counter("agentfarm_node_attempts_taken", "Handed to replicas.", counts.attempts_taken)
         ended = CounterMetricFamily("agentfarm_node_attempts_ended", "By outcome.", labels=("outcome",))
         for outcome in ("succeeded", "failed", "timed_out", "cancelled", "interrupted"):
             ended.add_metric((outcome,), getattr(counts, outcome))
         yield ended
-        yield _counter(
+        yield counter(
             "agentfarm_node_outputs_dropped", "Pieces a slow stream lost.", self._daemon.outgoing.outputs_dropped
         )
 
     def _outbox(self) -> Iterator[Metric]:
         outbox, storage = self._daemon.outbox, self._daemon.storage
-        yield _gauge("agentfarm_node_outbox_results", "Waiting for acknowledgement.", len(outbox))
-        yield _gauge(
-            "agentfarm_node_outbox_failing",
-            "Whether results cannot be written to disk.",
-            bool(storage.problem),
+        yield gauge("agentfarm_node_outbox_results", "Waiting for acknowledgement.", len(outbox))
+        yield gauge(
+            "agentfarm_node_outbox_failing", "Whether results cannot be written to disk.", bool(storage.problem)
         )
-        yield _counter("agentfarm_node_outbox_stored", "Results written to disk.", outbox.stored_total)
-        yield _counter("agentfarm_node_outbox_acknowledged", "By the controller.", outbox.acknowledged_total)
-
-    def _market(self) -> Iterator[Metric]:
-        market = self._daemon.market.status()
-        if market.state:
-            word = market.state.partition(":")[0]
-            state = GaugeMetricFamily("agentfarm_node_market_state", "1 for the state it is in.", labels=("state",))
-            state.add_metric((word,), 1)
-            yield state
-            yield _counter("agentfarm_node_market_rows", "Rows the feed has stored.", market.rows)
-            yield _gauge("agentfarm_node_market_lag_seconds", "Age of events at receipt.", market.lag_ms / 1000)
-        for name, kind, text in _FEED_METRICS:
-            if market.feed is not None and name in market.feed:
-                make = _counter if kind == "counter" else _gauge
-                yield make(f"agentfarm_node_feed_{name}", text, float(market.feed[name]))
+        yield counter("agentfarm_node_outbox_stored", "Results written to disk.", outbox.stored_total)
+        yield counter("agentfarm_node_outbox_acknowledged", "By the controller.", outbox.acknowledged_total)
 
 
-def _gauge(name: str, text: str, value: float) -> Metric:
+def gauge(name: str, text: str, value: float) -> Metric:
+    """One number that rises and falls."""
     return GaugeMetricFamily(name, text, value=float(value))
 
 
-def _counter(name: str, text: str, value: float) -> Metric:
+def counter(name: str, text: str, value: float) -> Metric:
+    """One number that grows."""
     return CounterMetricFamily(name, text, value=float(value))
 
 

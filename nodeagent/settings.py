@@ -7,24 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
+from nodeagent.services.market.settings import MarketSettings
+
 ENV_PREFIX: Final = "AGENTFARM"
 LOG_FORMATS: Final = ("console", "json")
-
-
-@dataclass(frozen=True, slots=True)
-class MarketSettings:
-    """Market data on this node."""
-
-    questdb_url: str | None = None
-    """A server that already runs, instead of one of ours."""
-    products: tuple[str, ...] = ()
-    """Fed always, whatever the controller says."""
-    takes_products: bool = False
-    """Whether the controller may give this node's feed more products."""
-    feed: dict[str, Any] = field(default_factory=dict)
-    """Settings of the feed process: `source`, `ws_url`, `rest_url`, `channels`, … (docs/market-data.md)."""
-    kind: str = ""
-    """What is told of it: live, simulated or capture. Empty: simulated for a venue on loopback, else live."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +74,7 @@ class NodeSettings:
                 **data,
                 "data_dir": Path(data["data_dir"]),
                 "capabilities": tuple(data["capabilities"]),
-                "market": None
-                if market is None
-                else MarketSettings(**{**market, "products": tuple(market["products"])}),
+                "market": None if market is None else MarketSettings.from_dict(market),
                 "llm": LlmSettings(**{**llm, "key_file": Path(llm["key_file"]) if llm["key_file"] else None}),
             }
         )

@@ -1,3 +1,4 @@
+from agentfarm.wire import market_pb2 as _market_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -16,14 +17,6 @@ class ReplicaState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REPLICA_STATE_STOPPING: _ClassVar[ReplicaState]
     REPLICA_STATE_STOPPED: _ClassVar[ReplicaState]
     REPLICA_STATE_FAILED: _ClassVar[ReplicaState]
-
-class ProductState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    PRODUCT_STATE_UNSPECIFIED: _ClassVar[ProductState]
-    PRODUCT_STATE_STARTING: _ClassVar[ProductState]
-    PRODUCT_STATE_GOOD: _ClassVar[ProductState]
-    PRODUCT_STATE_DOUBTFUL: _ClassVar[ProductState]
-    PRODUCT_STATE_FAILED: _ClassVar[ProductState]
 
 class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -47,11 +40,6 @@ REPLICA_STATE_UNHEALTHY: ReplicaState
 REPLICA_STATE_STOPPING: ReplicaState
 REPLICA_STATE_STOPPED: ReplicaState
 REPLICA_STATE_FAILED: ReplicaState
-PRODUCT_STATE_UNSPECIFIED: ProductState
-PRODUCT_STATE_STARTING: ProductState
-PRODUCT_STATE_GOOD: ProductState
-PRODUCT_STATE_DOUBTFUL: ProductState
-PRODUCT_STATE_FAILED: ProductState
 OUTCOME_UNSPECIFIED: Outcome
 OUTCOME_SUCCEEDED: Outcome
 OUTCOME_FAILED: Outcome
@@ -80,11 +68,11 @@ class NodeMessage(_message.Message):
     attempt_results: AttemptResults
     attempt_output: AttemptOutput
     log_end: LogEnd
-    market_report: MarketReport
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., replica_report: _Optional[_Union[ReplicaReport, _Mapping]] = ..., attempts_started: _Optional[_Union[AttemptsStarted, _Mapping]] = ..., attempt_results: _Optional[_Union[AttemptResults, _Mapping]] = ..., attempt_output: _Optional[_Union[AttemptOutput, _Mapping]] = ..., log_end: _Optional[_Union[LogEnd, _Mapping]] = ..., market_report: _Optional[_Union[MarketReport, _Mapping]] = ...) -> None: ...
+    market_report: _market_pb2.MarketReport
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., replica_report: _Optional[_Union[ReplicaReport, _Mapping]] = ..., attempts_started: _Optional[_Union[AttemptsStarted, _Mapping]] = ..., attempt_results: _Optional[_Union[AttemptResults, _Mapping]] = ..., attempt_output: _Optional[_Union[AttemptOutput, _Mapping]] = ..., log_end: _Optional[_Union[LogEnd, _Mapping]] = ..., market_report: _Optional[_Union[_market_pb2.MarketReport, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "daemon_version", "daemon_epoch", "capacity", "labels", "capabilities", "measured", "replicas", "running_tokens", "finished_tokens", "products", "takes_products", "metrics_address", "market_source")
+    __slots__ = ("protocol", "daemon_version", "daemon_epoch", "capacity", "labels", "capabilities", "measured", "replicas", "running_tokens", "finished_tokens", "metrics_address", "services", "has_services", "products", "takes_products", "market_source")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -102,9 +90,11 @@ class Hello(_message.Message):
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     RUNNING_TOKENS_FIELD_NUMBER: _ClassVar[int]
     FINISHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    HAS_SERVICES_FIELD_NUMBER: _ClassVar[int]
     PRODUCTS_FIELD_NUMBER: _ClassVar[int]
     TAKES_PRODUCTS_FIELD_NUMBER: _ClassVar[int]
-    METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     MARKET_SOURCE_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     daemon_version: str
@@ -116,11 +106,37 @@ class Hello(_message.Message):
     replicas: _containers.RepeatedCompositeFieldContainer[ReplicaStatus]
     running_tokens: _containers.RepeatedScalarFieldContainer[int]
     finished_tokens: _containers.RepeatedScalarFieldContainer[int]
+    metrics_address: str
+    services: _containers.RepeatedCompositeFieldContainer[ServiceHello]
+    has_services: bool
     products: _containers.RepeatedScalarFieldContainer[str]
     takes_products: bool
-    metrics_address: str
     market_source: str
-    def __init__(self, protocol: _Optional[int] = ..., daemon_version: _Optional[str] = ..., daemon_epoch: _Optional[int] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., capabilities: _Optional[_Iterable[str]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[ReplicaStatus, _Mapping]]] = ..., running_tokens: _Optional[_Iterable[int]] = ..., finished_tokens: _Optional[_Iterable[int]] = ..., products: _Optional[_Iterable[str]] = ..., takes_products: _Optional[bool] = ..., metrics_address: _Optional[str] = ..., market_source: _Optional[str] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., daemon_version: _Optional[str] = ..., daemon_epoch: _Optional[int] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., capabilities: _Optional[_Iterable[str]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[ReplicaStatus, _Mapping]]] = ..., running_tokens: _Optional[_Iterable[int]] = ..., finished_tokens: _Optional[_Iterable[int]] = ..., metrics_address: _Optional[str] = ..., services: _Optional[_Iterable[_Union[ServiceHello, _Mapping]]] = ..., has_services: _Optional[bool] = ..., products: _Optional[_Iterable[str]] = ..., takes_products: _Optional[bool] = ..., market_source: _Optional[str] = ...) -> None: ...
+
+class ServiceHello(_message.Message):
+    __slots__ = ("name", "payload")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    payload: bytes
+    def __init__(self, name: _Optional[str] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class ServiceDesired(_message.Message):
+    __slots__ = ("name", "payload")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    payload: bytes
+    def __init__(self, name: _Optional[str] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class ServiceReport(_message.Message):
+    __slots__ = ("name", "payload")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    payload: bytes
+    def __init__(self, name: _Optional[str] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
 class Capacity(_message.Message):
     __slots__ = ("cpu_millicores", "memory_mib", "gpus")
@@ -149,12 +165,14 @@ class Measured(_message.Message):
     def __init__(self, memory_available_mib: _Optional[int] = ..., cpu_used_millicores: _Optional[int] = ..., disk_free_mib: _Optional[int] = ..., market_rows: _Optional[int] = ..., market_lag_ms: _Optional[int] = ..., market_state: _Optional[str] = ...) -> None: ...
 
 class Beat(_message.Message):
-    __slots__ = ("seq", "measured")
+    __slots__ = ("seq", "measured", "services")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     MEASURED_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
     seq: int
     measured: Measured
-    def __init__(self, seq: _Optional[int] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ...) -> None: ...
+    services: _containers.RepeatedCompositeFieldContainer[ServiceReport]
+    def __init__(self, seq: _Optional[int] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ..., services: _Optional[_Iterable[_Union[ServiceReport, _Mapping]]] = ...) -> None: ...
 
 class ReplicaReport(_message.Message):
     __slots__ = ("replicas",)
@@ -181,22 +199,6 @@ class ReplicaStatus(_message.Message):
     private_mib: int
     ready_ms: int
     def __init__(self, replica_id: _Optional[int] = ..., state: _Optional[_Union[ReplicaState, str]] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., pid: _Optional[int] = ..., restarts: _Optional[int] = ..., private_mib: _Optional[int] = ..., ready_ms: _Optional[int] = ...) -> None: ...
-
-class MarketReport(_message.Message):
-    __slots__ = ("products",)
-    PRODUCTS_FIELD_NUMBER: _ClassVar[int]
-    products: _containers.RepeatedCompositeFieldContainer[ProductStatus]
-    def __init__(self, products: _Optional[_Iterable[_Union[ProductStatus, _Mapping]]] = ...) -> None: ...
-
-class ProductStatus(_message.Message):
-    __slots__ = ("product", "state", "reason")
-    PRODUCT_FIELD_NUMBER: _ClassVar[int]
-    STATE_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
-    product: str
-    state: ProductState
-    reason: str
-    def __init__(self, product: _Optional[str] = ..., state: _Optional[_Union[ProductState, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class AttemptsStarted(_message.Message):
     __slots__ = ("tokens",)
@@ -251,7 +253,7 @@ class LogEnd(_message.Message):
     def __init__(self, request_id: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class ControllerMessage(_message.Message):
-    __slots__ = ("welcome", "beat_ack", "desired", "assign", "cancel_attempts", "results_ack", "log_request", "log_stop", "feed_request", "recall_attempts")
+    __slots__ = ("welcome", "beat_ack", "desired", "assign", "cancel_attempts", "results_ack", "log_request", "log_stop", "feed_request", "recall_attempts", "service_request")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     BEAT_ACK_FIELD_NUMBER: _ClassVar[int]
     DESIRED_FIELD_NUMBER: _ClassVar[int]
@@ -262,6 +264,7 @@ class ControllerMessage(_message.Message):
     LOG_STOP_FIELD_NUMBER: _ClassVar[int]
     FEED_REQUEST_FIELD_NUMBER: _ClassVar[int]
     RECALL_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_REQUEST_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     beat_ack: BeatAck
     desired: Desired
@@ -272,23 +275,26 @@ class ControllerMessage(_message.Message):
     log_stop: LogStop
     feed_request: FeedRequest
     recall_attempts: RecallAttempts
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., desired: _Optional[_Union[Desired, _Mapping]] = ..., assign: _Optional[_Union[Assign, _Mapping]] = ..., cancel_attempts: _Optional[_Union[CancelAttempts, _Mapping]] = ..., results_ack: _Optional[_Union[ResultsAck, _Mapping]] = ..., log_request: _Optional[_Union[LogRequest, _Mapping]] = ..., log_stop: _Optional[_Union[LogStop, _Mapping]] = ..., feed_request: _Optional[_Union[FeedRequest, _Mapping]] = ..., recall_attempts: _Optional[_Union[RecallAttempts, _Mapping]] = ...) -> None: ...
+    service_request: ServiceRequest
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., desired: _Optional[_Union[Desired, _Mapping]] = ..., assign: _Optional[_Union[Assign, _Mapping]] = ..., cancel_attempts: _Optional[_Union[CancelAttempts, _Mapping]] = ..., results_ack: _Optional[_Union[ResultsAck, _Mapping]] = ..., log_request: _Optional[_Union[LogRequest, _Mapping]] = ..., log_stop: _Optional[_Union[LogStop, _Mapping]] = ..., feed_request: _Optional[_Union[FeedRequest, _Mapping]] = ..., recall_attempts: _Optional[_Union[RecallAttempts, _Mapping]] = ..., service_request: _Optional[_Union[ServiceRequest, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol", "controller_epoch", "beat_interval_ms", "unreachable_after_ms", "reissue_after_ms", "stop_exclusive_after_ms")
+    __slots__ = ("protocol", "controller_epoch", "beat_interval_ms", "unreachable_after_ms", "reissue_after_ms", "stop_exclusive_after_ms", "has_services")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     CONTROLLER_EPOCH_FIELD_NUMBER: _ClassVar[int]
     BEAT_INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
     UNREACHABLE_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     REISSUE_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     STOP_EXCLUSIVE_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
+    HAS_SERVICES_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     controller_epoch: int
     beat_interval_ms: int
     unreachable_after_ms: int
     reissue_after_ms: int
     stop_exclusive_after_ms: int
-    def __init__(self, protocol: _Optional[int] = ..., controller_epoch: _Optional[int] = ..., beat_interval_ms: _Optional[int] = ..., unreachable_after_ms: _Optional[int] = ..., reissue_after_ms: _Optional[int] = ..., stop_exclusive_after_ms: _Optional[int] = ...) -> None: ...
+    has_services: bool
+    def __init__(self, protocol: _Optional[int] = ..., controller_epoch: _Optional[int] = ..., beat_interval_ms: _Optional[int] = ..., unreachable_after_ms: _Optional[int] = ..., reissue_after_ms: _Optional[int] = ..., stop_exclusive_after_ms: _Optional[int] = ..., has_services: _Optional[bool] = ...) -> None: ...
 
 class BeatAck(_message.Message):
     __slots__ = ("seq",)
@@ -297,14 +303,16 @@ class BeatAck(_message.Message):
     def __init__(self, seq: _Optional[int] = ...) -> None: ...
 
 class Desired(_message.Message):
-    __slots__ = ("generation", "replicas", "market")
+    __slots__ = ("generation", "replicas", "services", "market")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
     MARKET_FIELD_NUMBER: _ClassVar[int]
     generation: int
     replicas: _containers.RepeatedCompositeFieldContainer[DesiredReplica]
+    services: _containers.RepeatedCompositeFieldContainer[ServiceDesired]
     market: DesiredMarket
-    def __init__(self, generation: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[DesiredReplica, _Mapping]]] = ..., market: _Optional[_Union[DesiredMarket, _Mapping]] = ...) -> None: ...
+    def __init__(self, generation: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[DesiredReplica, _Mapping]]] = ..., services: _Optional[_Iterable[_Union[ServiceDesired, _Mapping]]] = ..., market: _Optional[_Union[DesiredMarket, _Mapping]] = ...) -> None: ...
 
 class DesiredMarket(_message.Message):
     __slots__ = ("products",)
@@ -387,6 +395,16 @@ class LogRequest(_message.Message):
     tail_lines: int
     follow: bool
     def __init__(self, request_id: _Optional[int] = ..., replica_id: _Optional[int] = ..., tail_lines: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+
+class ServiceRequest(_message.Message):
+    __slots__ = ("request_id", "name", "payload")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    request_id: int
+    name: str
+    payload: bytes
+    def __init__(self, request_id: _Optional[int] = ..., name: _Optional[str] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
 class FeedRequest(_message.Message):
     __slots__ = ("request_id", "verb", "arguments_json")

@@ -109,7 +109,7 @@ class LinkServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PushLog(self, request_iterator, context):
-        """Lines of a replica's log, or a feed's answer, sent because the controller asked with a LogRequest or FeedRequest.
+        """The answer to one LogRequest or ServiceRequest, in pieces, as many as there are. LogEnd follows on the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

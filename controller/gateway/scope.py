@@ -46,17 +46,17 @@ class EngineLike(Protocol):
 
 
 class LogSource(Protocol):
-    """Where the lines of replicas' logs come from: the daemons of their nodes (controller.link.logs.LogRelay)."""
+    """Where the lines of replicas' logs come from: the daemons of their nodes (controller.link.answers.Answers)."""
 
     def read(self, replica: Replica, *, tail_lines: int, follow: bool) -> AsyncIterator[bytes]:
         """Chunks of whole lines, UTF-8. Raises Unavailable, at the first step too."""
 
 
-class FeedSource(Protocol):
-    """Who answers questions about a node's market data: the node's daemon (controller.link.logs.LogRelay)."""
+class ServiceSource(Protocol):
+    """Who answers questions to a service of a node: the node's daemon (controller.link.answers.Answers)."""
 
-    def ask_feed(self, node: NodeName, verb: str, arguments: Mapping[str, Any]) -> AsyncIterator[bytes]:
-        """Chunks of whole NDJSON lines. Raises Unavailable, or Conflict in the node's words, at the first step too."""
+    def ask(self, node: NodeName, service: str, question: Mapping[str, Any]) -> AsyncIterator[bytes]:
+        """The answer in chunks. Raises Unavailable, or Conflict in the node's words, at the first step too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Farm:
     joining: Joining
     logs: LogSource | None
     settings: GatewaySettings
-    feeds: FeedSource | None = None
+    services: ServiceSource | None = None
 
     @property
     def state(self) -> FarmState:

@@ -14,7 +14,7 @@ from controller.gateway.front import Front
 from controller.gateway.history import JournalHistory
 from controller.gateway.http.server import HttpServer
 from controller.gateway.nodes.invitations import AuthorityJoining
-from controller.gateway.scope import EngineLike, Farm, FeedSource, LogSource
+from controller.gateway.scope import EngineLike, Farm, LogSource, ServiceSource
 from controller.gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ class GatewayServer(HttpServer):
         settings: GatewaySettings,
         *,
         logs: LogSource | None = None,
-        feeds: FeedSource | None = None,
+        services: ServiceSource | None = None,
     ) -> None:
         history = JournalHistory(reader, store, lambda: engine.state, lambda: engine.ask(Tick()))
         joining = AuthorityJoining(authority, store, self._addresses)
-        self._farm = Farm(engine, history, joining, logs, settings, feeds)
+        self._farm = Farm(engine, history, joining, logs, settings, services)
         self._front = Front(self._farm)
         super().__init__(self._front, settings.gateway_host, settings.gateway_port)
         self._settings = settings

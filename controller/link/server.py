@@ -25,11 +25,11 @@ from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire import link_pb2_grpc
 from controller.core.commands import AttemptsEnded, AttemptsStarted, NodeStreamEnded, ReplicasReported
 from controller.core.model import Limits, NodeName, ReplicaId, TaskId, Token
-from controller.core.transition import AckResults, CloseSession, Effect
+from controller.core.transition import AckResults, CloseSession, Effect, SetDesired
 from controller.engine import Engine
 from controller.link import release_0_1, translate
 from controller.link.agent_calls import AgentCalls, Caller, ReadCheckpoints, handlers
-from controller.link.logs import LogRelay
+from controller.link.answers import Answers
 
 log = structlog.get_logger("controller.link")
 
@@ -87,9 +87,10 @@ Leased = wire.AgentCallRequest | wire.PutCheckpointRequest | wire.GetCheckpoints
 class Session:
     """One node's stream."""
 
-    def __init__(self, number: int, node: NodeName) -> None:
+    def __init__(self, number: int, node: NodeName, *, has_services: bool) -> None:
         self.number = number
         self.node = node
+        self.has_services = has_services
         self._outbox: deque[wire.ControllerMessage] = deque()
         self._wake = asyncio.Event()
         self._acknowledged: list[int] = []
@@ -142,7 +143,7 @@ class LinkServer(Service, link_pb2_grpc.LinkServicer):
         self._sessions: dict[int, Session] = {}
         self._numbers = itertools.count(1)
         self._server: grpc.aio.Server | None = None
-        self.logs = LogRelay(self._session_of)
+        self.answers = Answers(self._session_of)
         self._calls = AgentCalls(engine, handlers(engine, ports.read_checkpoints))
         self.port = 0
         engine.send = self.deliver
@@ -200,6 +201,8 @@ class LinkServer(Service, link_pb2_grpc.LinkServicer):
             assert isinstance(effect, CloseSession)
             session.close(effect.reason)
         else:
+            if isinstance(effect, SetDesired) and not session.has_services:
+                release_0_1.desired(message.desired)
             session.put(message)
 
     def close_all(self) -> None:
@@ -230,10 +233,10 @@ class LinkServer(Service, link_pb2_grpc.LinkServicer):
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION, f"Protocol {first.hello.protocol} is too old; upgrade the daemon."
             )
-        session = Session(next(self._numbers), node)
+        session = Session(next(self._numbers), node, has_services=first.hello.has_services)
         self._sessions[session.number] = session
         try:
-            await self._serve(session, first.hello, context)
+            await self._serve(session, release_0_1.hello(first.hello), context)
         except FarmError as problem:
             await self._abort(context, problem)
         finally:
@@ -262,7 +265,9 @@ class LinkServer(Service, link_pb2_grpc.LinkServicer):
             if kind == "attempt_results":
                 engine.tell(AttemptsEnded(node, number, translate.results(said.attempt_results)))
             elif kind == "beat":
-                engine.tell(translate.beat(node, number, said.beat))
+                beat = said.beat if session.has_services else release_0_1.beat(said.beat)
+                for command in translate.beat(node, number, beat):
+                    engine.tell(command)
             elif kind == "attempts_started":
                 tokens = tuple(Token(token) for token in said.attempts_started.tokens)
                 engine.tell(AttemptsStarted(node, number, tokens))
@@ -272,9 +277,9 @@ class LinkServer(Service, link_pb2_grpc.LinkServicer):
             elif kind == "replica_report":
                 engine.tell(ReplicasReported(node, number, translate.replica_news(said.replica_report.replicas)))
             elif kind == "market_report":
-                engine.tell(translate.market_reported(node, number, said.market_report))
+                engine.tell(release_0_1.market_reported(node, number, said.market_report))
             elif kind == "log_end":
-                self.logs.ended(node, said.log_end.request_id, said.log_end.problem)
+                self.answers.ended(node, said.log_end.request_id, said.log_end.problem)
 
     # -------------------------------------------------------------- calls beside the stream
 
@@ -331,10 +336,10 @@ class LinkServer(Service, link_pb2_grpc.LinkServicer):
     async def PushLog(  # noqa: N802 - the contract's name
         self, request_iterator: AsyncIterator[wire.PushLogRequest], context: Any
     ) -> wire.PushLogResponse:
-        """Lines that somebody asked for. Slow readers slow the node's reading of its file, nothing else."""
+        """An answer that somebody asked for. Slow readers slow the node's reading of its file, nothing else."""
         node = await self._authenticated(context)
         async for said in request_iterator:
-            if not await self.logs.lines(node, said.request_id, said.lines):
+            if not await self.answers.lines(node, said.request_id, said.lines):
                 break
         return wire.PushLogResponse()
 

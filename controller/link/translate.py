@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from agentfarm.wire import link_pb2 as wire
-from controller.core.commands import AttemptResult, MarketReported, NodeBeat, NodeJoined, ReplicaNews
-from controller.core.lives import Outcome, ProductState, ReplicaState
-from controller.core.model import Limits, Measured, NodeName, ProductStatus, ReplicaId, TaskId, Token
+from controller.core.commands import AttemptResult, Command, NodeBeat, NodeJoined, ReplicaNews
+from controller.core.lives import Outcome, ReplicaState
+from controller.core.model import Limits, Measured, NodeName, ReplicaId, TaskId, Token
 from controller.core.transition import (
     AckBeat,
     AckResults,
@@ -20,6 +20,8 @@ from controller.core.transition import (
     RecallAttempts,
     SetDesired,
 )
+from controller.link.messages import bounded
+from controller.link.services import SERVICES
 
 PROTOCOL: Final = 1
 
@@ -38,26 +40,19 @@ OUTCOMES: Final = {
     wire.OUTCOME_CANCELLED: Outcome.CANCELLED,
     wire.OUTCOME_INTERRUPTED: Outcome.INTERRUPTED,
 }
-PRODUCT_STATES: Final = {
-    wire.PRODUCT_STATE_STARTING: ProductState.STARTING,
-    wire.PRODUCT_STATE_GOOD: ProductState.GOOD,
-    wire.PRODUCT_STATE_DOUBTFUL: ProductState.DOUBTFUL,
-    wire.PRODUCT_STATE_FAILED: ProductState.FAILED,
-}
 CANCEL_REASONS: Final = {
     "requested": wire.CANCEL_REASON_REQUESTED,
     "stale": wire.CANCEL_REASON_STALE,
     "moved": wire.CANCEL_REASON_MOVED,
 }
-ERROR_TEXT_MAX: Final = 64 * 1024  # characters of a traceback or message that are kept
 
 
 # ------------------------------------------------------------------ from the node
 
 
 def joined(node: NodeName, session: int, hello: wire.Hello) -> NodeJoined:
-    """A Hello as the core hears it."""
-    return NodeJoined(
+    """A Hello as the core hears it, with what it says of the node's services."""
+    joined = NodeJoined(
         node=node,
         session=session,
         daemon_version=hello.daemon_version,
@@ -66,32 +61,35 @@ def joined(node: NodeName, session: int, hello: wire.Hello) -> NodeJoined:
         gpus=hello.capacity.gpus,
         labels=dict(hello.labels),
         capabilities=frozenset(hello.capabilities),
-        products=frozenset(hello.products),
+        products=frozenset(),
         measured=measured(hello.measured) if hello.HasField("measured") else None,
         replicas=replica_news(hello.replicas),
         running=frozenset(Token(token) for token in hello.running_tokens),
         finished=frozenset(Token(token) for token in hello.finished_tokens),
-        takes_products=hello.takes_products,
-        market_source=_text(hello.market_source),
-        metrics_address=_text(hello.metrics_address),
+        metrics_address=bounded(hello.metrics_address),
     )
+    for item in hello.services:
+        if (service := SERVICES.get(item.name)) is not None:
+            joined = service.joined(joined, item.payload)
+    return joined
 
 
-def beat(node: NodeName, session: int, said: wire.Beat) -> NodeBeat:
-    """A heartbeat as the core hears it."""
-    return NodeBeat(node, session, said.seq, measured(said.measured) if said.HasField("measured") else None)
+def beat(node: NodeName, session: int, message: wire.Beat) -> Iterator[Command]:
+    """A heartbeat as the core hears it, and what the node's services report with it."""
+    known = measured(message.measured) if message.HasField("measured") else None
+    reports = [(SERVICES[item.name], item.payload) for item in message.services if item.name in SERVICES]
+    if known is not None:
+        for service, payload in reports:
+            known = service.measured(known, payload)
+    yield NodeBeat(node, session, message.seq, known)
+    for service, payload in reports:
+        if (command := service.reported(node, session, payload)) is not None:
+            yield command
 
 
-def measured(said: wire.Measured) -> Measured:
+def measured(message: wire.Measured) -> Measured:
     """What the daemon measured."""
-    return Measured(
-        said.memory_available_mib,
-        said.cpu_used_millicores,
-        said.disk_free_mib,
-        said.market_rows,
-        said.market_lag_ms,
-        said.market_state,
-    )
+    return Measured(message.memory_available_mib, message.cpu_used_millicores, message.disk_free_mib)
 
 
 def replica_news(statuses: Iterable[wire.ReplicaStatus]) -> tuple[ReplicaNews, ...]:
@@ -101,7 +99,7 @@ def replica_news(statuses: Iterable[wire.ReplicaStatus]) -> tuple[ReplicaNews, .
             ReplicaId(said.replica_id),
             REPLICA_STATES[said.state],
             said.reason,
-            _text(said.detail),
+            bounded(said.detail),
             said.pid,
             said.restarts,
             said.private_mib,
@@ -112,15 +110,6 @@ def replica_news(statuses: Iterable[wire.ReplicaStatus]) -> tuple[ReplicaNews, .
     )
 
 
-def market_reported(node: NodeName, session: int, said: wire.MarketReport) -> MarketReported:
-    """What a feed serves as the core hears it. A state of a newer daemon that we do not know is not good."""
-    products = {
-        item.product: ProductStatus(PRODUCT_STATES.get(item.state, ProductState.DOUBTFUL), _text(item.reason))
-        for item in said.products
-    }
-    return MarketReported(node, session, products)
-
-
 def results(said: wire.AttemptResults) -> tuple[AttemptResult, ...]:
     """Results as the core hears them. An outcome of a newer daemon that we do not know counts as failed."""
     return tuple(
@@ -129,18 +118,13 @@ def results(said: wire.AttemptResults) -> tuple[AttemptResult, ...]:
             Token(item.fencing_token),
             OUTCOMES.get(item.outcome, Outcome.FAILED),
             item.output,
-            item.error_type and _text(item.error_type),
-            item.error_message and _text(item.error_message),
-            item.error_traceback and _text(item.error_traceback),
+            item.error_type and bounded(item.error_type),
+            item.error_message and bounded(item.error_message),
+            item.error_traceback and bounded(item.error_traceback),
             item.duration_us / 1e6,
         )
         for item in said.results
     )
-
-
-def _text(said: str) -> str:
-    """Text that PostgreSQL can hold: bounded, without NUL."""
-    return said[:ERROR_TEXT_MAX].replace("\x00", "\N{REPLACEMENT CHARACTER}")
 
 
 # ------------------------------------------------------------------ to the node
@@ -158,6 +142,7 @@ def welcome(
             unreachable_after_ms=int(limits.unreachable_after_s * 1000),
             reissue_after_ms=int(limits.reissue_after_s * 1000),
             stop_exclusive_after_ms=int(stop_exclusive_after_s * 1000),
+            has_services=True,
         )
     )
 
@@ -214,5 +199,9 @@ def _desired(effect: SetDesired) -> wire.Desired:
             )
             for item in effect.replicas
         ],
-        market=wire.DesiredMarket(products=effect.products) if effect.products is not None else None,
+        services=[
+            wire.ServiceDesired(name=name, payload=payload)
+            for name, service in SERVICES.items()
+            if (payload := service.desired(effect)) is not None
+        ],
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from agentfarm.wire import link_pb2 as wire
+from agentfarm.wire.market_pb2 import MarketReport
 
 OUTPUT_BYTES_MAX: Final = 4 * 2**20
 RESULTS_PER_MESSAGE: Final = 1_000
@@ -35,7 +36,7 @@ class Outgoing:
         self._output_bytes = 0
         self._results: list[wire.AttemptResult] = []
         self._log_ends: list[wire.LogEnd] = []
-        self._market: wire.MarketReport | None = None
+        self._market: MarketReport | None = None
 
     def open(self, results: Iterable[wire.AttemptResult]) -> None:
         """A new stream, whose Hello told the rest: begin with the results that wait for acknowledgement."""
@@ -93,8 +94,8 @@ class Outgoing:
             self._log_ends.append(end)
             self._wake()
 
-    def market(self, report: wire.MarketReport) -> None:
-        """How the market products are now; a report that was not sent yet is replaced."""
+    def market(self, report: MarketReport) -> None:
+        """To a controller of 0.1, how the market products are; a report not sent yet is replaced. 0.3.0 removes it."""
         if self._is_open:
             self._market = report
             self._wake()

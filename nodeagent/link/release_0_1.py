@@ -1,11 +1,13 @@
-"""What a controller of 0.1 understands in place of what this release says. 0.3.0 removes this file.
+"""What a controller of 0.1 understands in place of what this release says, and the reverse. 0.3.0 removes this file.
 
 Pure: from the messages of this release to those of 0.1, and back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from agentfarm.calls.checkpoints import (
     PUT,
@@ -16,6 +18,74 @@ from agentfarm.calls.checkpoints import (
     read_records,
 )
 from agentfarm.wire import link_pb2 as wire
+from agentfarm.wire import market_pb2
+
+MARKET: Final = "market"
+
+
+def fill_hello(hello: wire.Hello) -> None:
+    """Add what a controller of 0.1 reads; others ignore it. Who will read it is not known yet."""
+    for service in hello.services:
+        if service.name == MARKET:
+            market = market_pb2.MarketHello.FromString(service.payload)
+            hello.products.extend(market.products)
+            hello.takes_products, hello.market_source = market.takes_products, market.source
+            _fill_measured(hello.measured, market.measured)
+
+
+def change_beat(beat: wire.Beat) -> market_pb2.MarketReport | None:
+    """Say what the services report as 0.1 does. Returns the products' report, which is a message of its own there."""
+    products = None
+    for service in beat.services:
+        if service.name == MARKET:
+            report = market_pb2.MarketReport.FromString(service.payload)
+            _fill_measured(beat.measured, report.measured)
+            if not report.products_unchanged:
+                products = market_pb2.MarketReport(products=report.products)
+    beat.ClearField("services")
+    return products
+
+
+def obeying(obey: Callable[[wire.ControllerMessage], None]) -> Callable[[wire.ControllerMessage], None]:
+    """Obeys a controller of 0.1, whose words for the market are turned into those of this release."""
+
+    def obey_0_1(message: wire.ControllerMessage) -> None:
+        kind = message.WhichOneof("body")
+        if kind == "desired" and message.desired.HasField("market"):
+            desired = market_pb2.MarketDesired(products=message.desired.market.products)
+            message.desired.services.add(name=MARKET, payload=desired.SerializeToString())
+        elif kind == "feed_request":
+            message = wire.ControllerMessage(service_request=_request(message.feed_request))
+        obey(message)
+
+    return obey_0_1
+
+
+def _request(old: wire.FeedRequest) -> wire.ServiceRequest:
+    question = market_pb2.MarketQuestion(verb=old.verb, arguments=_arguments(old.arguments_json))
+    return wire.ServiceRequest(request_id=old.request_id, name=MARKET, payload=question.SerializeToString())
+
+
+def _arguments(text: str) -> dict[str, str]:
+    """As texts. What is not an object is refused where the names are checked."""
+    try:
+        arguments = json.loads(text or "{}")
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        return {"arguments_json": text}
+    return {
+        name: "true" if value is True else str(value)
+        for name, value in arguments.items()
+        if value not in (None, False, "")
+    }
+
+
+def _fill_measured(old: wire.Measured, market: market_pb2.MarketMeasured) -> None:
+    old.market_state, old.market_rows, old.market_lag_ms = market.state, market.rows, market.lag_ms
+
+
+# ------------------------------------------------------------------ checkpoints
 
 
 def checkpoint_request(request: wire.AgentCallRequest) -> wire.PutCheckpointRequest | wire.GetCheckpointsRequest:

@@ -23,6 +23,7 @@ from agentfarm.wire.link_pb2_grpc import LinkStub
 from nodeagent.core.heartbeat import Heartbeat
 from nodeagent.core.lease import Lease
 from nodeagent.core.outgoing import Outgoing
+from nodeagent.link import release_0_1
 from nodeagent.link.calls import Calls
 from nodeagent.link.knock import wait_or_opened
 from nodeagent.machine.logging import log
@@ -65,6 +66,10 @@ class Node(Protocol):
         ...
 
     def measured(self) -> wire.Measured: ...
+    def reports(self) -> list[wire.ServiceReport]:
+        """What its services have to say with the next heartbeat."""
+        ...
+
     def waiting_results(self) -> list[wire.AttemptResult]: ...
     def welcomed(self, welcome: wire.Welcome) -> None: ...
     def obey(self, message: wire.ControllerMessage) -> None:
@@ -106,6 +111,8 @@ class Link:
         self._lease = Lease(asyncio.get_running_loop(), self._lease_is_over)
         self._heartbeat = Heartbeat(asyncio.get_running_loop(), self._beat, self._proven)
         self._again = asyncio.Event()
+        self._has_services = True
+        """Whether the controller speaks of services by name; one of 0.1 does not. 0.3.0 removes this."""
 
     @property
     def round_trip_s(self) -> float:
@@ -173,6 +180,7 @@ class Link:
                 self._again.clear()
                 hello = self._node.hello()
                 hello.protocol, hello.daemon_epoch = PROTOCOL, self.epoch
+                release_0_1.fill_hello(hello)
                 self._outgoing.open(self._node.waiting_results())
                 await call.write(wire.NodeMessage(hello=hello))
                 first = await call.read()
@@ -191,6 +199,7 @@ class Link:
         self.problem = ""
         self.streams_total += 1
         self._lease.granted(sent_at, welcome.stop_exclusive_after_ms / 1000)
+        self._has_services = welcome.has_services
         self._node.welcomed(welcome)
         self._node.lease_renewed(self._lease.until_s)
         self.connected.set()
@@ -206,12 +215,13 @@ class Link:
             call.cancel()
 
     async def _read(self, call: Any) -> None:
+        obey = self._node.obey if self._has_services else release_0_1.obeying(self._node.obey)
         while (message := await call.read()) is not grpc.aio.EOF:
             kind = message.WhichOneof("body")
             if kind == "beat_ack":
                 self._heartbeat.answered(message.beat_ack.seq)
             elif kind is not None and kind != "welcome":
-                self._node.obey(message)
+                obey(message)
         code = await call.code()
         if code in _REFUSALS:
             raise Refused(await call.details())
@@ -235,7 +245,10 @@ class Link:
     # -------------------------------------------------------------- time
 
     def _beat(self, seq: int) -> None:
-        self._outgoing.beat(wire.Beat(seq=seq, measured=self._node.measured()))
+        beat = wire.Beat(seq=seq, measured=self._node.measured(), services=self._node.reports())
+        if not self._has_services and (report := release_0_1.change_beat(beat)) is not None:
+            self._outgoing.market(report)
+        self._outgoing.beat(beat)
 
     def _proven(self, sent_at: float) -> None:
         self._lease.proven(sent_at)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from agentfarm.errors import NotFound
 from nodeagent.runner.replica.output_log import KEPT_FILES
 
 BLOCK_BYTES: Final = 64 * 1024
@@ -28,7 +30,19 @@ def last_lines(path: Path, count: int) -> list[str]:
     return data.decode(errors="replace").splitlines()
 
 
-async def read_log(path: Path, tail_lines: int, *, follow: bool) -> AsyncIterator[bytes]:
+async def replica_log(path: Path | None, tail_lines: int, *, follow: bool) -> AsyncGenerator[bytes]:
+    """The log of a replica, as the controller asks for it. Raises NotFound, saying why there is none."""
+    if path is None:
+        raise NotFound("The replica is not on this node any more.")
+    try:
+        async with aclosing(read_log(path, tail_lines, follow=follow)) as lines:
+            async for some in lines:
+                yield some
+    except FileNotFoundError:
+        raise NotFound("It has written nothing yet.") from None
+
+
+async def read_log(path: Path, tail_lines: int, *, follow: bool) -> AsyncGenerator[bytes]:
     """Whole lines, several at a time: first the last `tail_lines`, then, if asked, every new one for ever.
 
     Raises FileNotFoundError when there is no log.

@@ -34,6 +34,7 @@ from nodeagent.runner.replica import frames
 from nodeagent.runner.replica.frames import Kind
 from nodeagent.runner.replica.launch import SLOTS_NAME, Launch
 from nodeagent.runner.replica.slots import read_slots
+from nodeagent.services.registry import Services
 
 ZYGOTE_LINGER_S: Final = 30.0
 
@@ -52,16 +53,12 @@ class Supervisor(Service):
         outgoing: Outgoing,
         storage: Disk,
         relay: Relay,
+        services: Services,
         variables: Mapping[str, str],
     ) -> None:
         super().__init__("supervisor")
         self.seats: dict[int, Seat] = {}
         self.workload = Workload(asyncio.get_running_loop(), self.seats, outgoing, storage)
-        self.late_variables: dict[str, str] = {}
-        """Variables for replicas started from now on, such as the address of the market data."""
-        self.arriving: dict[str, asyncio.Event] = {}
-        """Capabilities this node will have in a while. Who needs one is not started before: a replica that was here
-        before the daemon began would else find no market data, since its variables are those of its start."""
         self._folder = folder
         self._node = node
         self._bundles = bundles
@@ -69,6 +66,7 @@ class Supervisor(Service):
         self._zygotes = zygotes
         self._outgoing = outgoing
         self._relay = relay
+        self._services = services
         self._variables = dict(variables)
         self._generation = 0
         self._takes_orders = True
@@ -153,12 +151,10 @@ class Supervisor(Service):
 
     async def prepare(self, seat: Seat) -> None:
         """See `Surroundings`."""
-        for name in seat.spec.capabilities:
-            if (arrival := self.arriving.get(name)) is not None:
-                await arrival.wait()
+        await self._services.arrival(seat.spec.capabilities)
         bundle = await self._bundles.get(seat.wanted.bundle_digest)
         environment = await self._environments.get(bundle)
-        launch = launch_of(seat, bundle, self._node, self._variables, self.late_variables)
+        launch = launch_of(seat, bundle, self._node, self._variables, self._services.variables)
         await self._zygotes.prepare(environment, launch, import_timeout_s=seat.spec.healthy_timeout_s)
         self._prepared[seat.id] = (environment, launch)
         seat.forked_from(environment.name, self._zygotes.name_for(environment, launch))

@@ -12,6 +12,7 @@ from typing import Any
 
 from agentfarm.errors import FarmError, NotFound, Unavailable
 from agentfarm.wire import link_pb2 as wire
+from agentfarm.wire import market_pb2
 from controller.core import decide as core
 from controller.core.commands import (
     AttemptsEnded,
@@ -26,7 +27,7 @@ from controller.core.model import FarmState, Instant, Limits, NodeName, Token
 from controller.core.transition import Assign, CloseSession, Effect, Transition
 from controller.engine import LEAD_CHECK_S
 from controller.journal.memory import MemoryJournal
-from controller.link import translate
+from controller.link import release_0_1, translate
 from tests.simulation.checkers import Checkers
 from tests.simulation.database import Database
 from tests.simulation.network import Stream
@@ -356,14 +357,15 @@ class Controller(Process):
     def _read(self, session: Session, said: Any) -> None:
         node, number = session.node, session.number
         if isinstance(said, wire.Beat):
-            self.tell(translate.beat(node, number, said))
+            for command in translate.beat(node, number, said):
+                self.tell(command)
         elif isinstance(said, wire.AttemptResults):
             self.tell(AttemptsEnded(node, number, translate.results(said)))
         elif isinstance(said, wire.AttemptsStarted):
             self.tell(AttemptsStarted(node, number, tuple(Token(token) for token in said.tokens)))
         elif isinstance(said, wire.ReplicaReport):
             self.tell(ReplicasReported(node, number, translate.replica_news(said.replicas)))
-        elif isinstance(said, wire.MarketReport):
-            self.tell(translate.market_reported(node, number, said))
+        elif isinstance(said, market_pb2.MarketReport):
+            self.tell(release_0_1.market_reported(node, number, said))
         else:
             raise NotFound(f"no such message: {said}")

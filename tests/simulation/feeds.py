@@ -10,6 +10,7 @@ import random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from agentfarm.wire import link_pb2 as wire
+from agentfarm.wire import market_pb2
 from controller.core.commands import Command, MarketReported, NodeJoined
 from controller.core.lives import NodeState, ProductState
 from controller.core.model import Node, NodeName, Product
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 PRODUCTS: Final = ("P0", "P1", "P2", "P3")
 SOURCES: Final = ("a", "a", "b")
-GOOD, DOUBTFUL = wire.PRODUCT_STATE_GOOD, wire.PRODUCT_STATE_DOUBTFUL
-FAILED, STARTING = wire.PRODUCT_STATE_FAILED, wire.PRODUCT_STATE_STARTING
+GOOD, DOUBTFUL = market_pb2.PRODUCT_STATE_GOOD, market_pb2.PRODUCT_STATE_DOUBTFUL
+FAILED, STARTING = market_pb2.PRODUCT_STATE_FAILED, market_pb2.PRODUCT_STATE_STARTING
 
 
 class Feed:
@@ -37,7 +38,7 @@ class Feed:
         self.source = ""
         self.own: frozenset[str] = frozenset()
         self.told: set[str] = set()  # on disk
-        self._states: dict[str, wire.ProductState] = {}
+        self._states: dict[str, market_pb2.ProductState] = {}
         self.is_report_due = False
 
     def furnish(self) -> None:
@@ -53,24 +54,28 @@ class Feed:
 
     def describe(self, hello: wire.Hello) -> None:
         """What Hello says of it."""
-        hello.takes_products, hello.market_source = bool(self.source), self.source
-        hello.products.extend(sorted(self.own))
+        hello.has_services = True
+        if self.source or self.own:
+            market = market_pb2.MarketHello(
+                products=sorted(self.own), takes_products=bool(self.source), source=self.source
+            )
+            hello.services.add(name="market", payload=market.SerializeToString())
 
     def obey(self, desired: wire.Desired) -> None:
         """The products of a list. A node without a feed was told of none."""
-        if desired.HasField("market"):
+        for service in desired.services:
             if not self.source:
                 raise Broken("a node without a feed is told of no product", self._machine.name)
-            self.told = set(desired.market.products)
+            self.told = set(market_pb2.MarketDesired.FromString(service.payload).products)
             self._settle()
 
-    def report(self) -> wire.MarketReport | None:
+    def report(self) -> market_pb2.MarketReport | None:
         """What waits to be said, once."""
         if not self.is_report_due or not self.source:
             return None
         self.is_report_due = False
-        products = [wire.ProductStatus(product=name, state=said) for name, said in sorted(self._states.items())]
-        return wire.MarketReport(products=products)
+        products = [market_pb2.ProductStatus(product=name, state=said) for name, said in sorted(self._states.items())]
+        return market_pb2.MarketReport(products=products)
 
     def _settle(self) -> None:
         served = self.told | self.own
@@ -80,7 +85,7 @@ class Feed:
         for name in sorted(served - self._states.keys()):
             self._become(name, STARTING)
 
-    def _become(self, name: str, state: wire.ProductState) -> None:
+    def _become(self, name: str, state: market_pb2.ProductState) -> None:
         if name not in self.told | self.own:
             return
         self._states[name] = state
@@ -89,7 +94,7 @@ class Feed:
         follows = DOUBTFUL if state == GOOD else GOOD if self._random.random() < 0.9 else FAILED
         self._machine.daemon.after(wait_s, self._follow, name, state, follows)
 
-    def _follow(self, name: str, state: wire.ProductState, follows: wire.ProductState) -> None:
+    def _follow(self, name: str, state: market_pb2.ProductState, follows: market_pb2.ProductState) -> None:
         if self._states.get(name) == state:
             self._become(name, follows)
 

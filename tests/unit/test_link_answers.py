@@ -10,9 +10,10 @@ import pytest
 
 from agentfarm.errors import Conflict, FarmError, Unavailable
 from agentfarm.wire import link_pb2 as wire
+from agentfarm.wire import market_pb2
 from controller.core.model import DeploymentName, NodeName, Replica, ReplicaId
-from controller.link import logs
-from controller.link.logs import CHUNKS_MAX, LogRelay
+from controller.link import answers
+from controller.link.answers import CHUNKS_MAX, Answers
 
 NODE = NodeName("node-1")
 
@@ -20,7 +21,8 @@ NODE = NodeName("node-1")
 class Spoken:
     """A session that keeps what it is told to say."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_services: bool = True) -> None:
+        self.has_services = has_services
         self.said: list[wire.ControllerMessage] = []
 
     def put(self, message: wire.ControllerMessage) -> None:
@@ -32,10 +34,10 @@ class Link:
 
     def __init__(self) -> None:
         self.session: Spoken | None = Spoken()
-        self.relay = LogRelay(lambda node: self.session if node == NODE else None)
+        self.relay = Answers(lambda node: self.session if node == NODE else None)
 
     def ask(self) -> AsyncIterator[bytes]:
-        return self.relay.ask_feed(NODE, "verify", {"product": "BTC-USD"})
+        return self.relay.ask(NODE, "market", {"verb": "verify", "arguments": {"product": "BTC-USD", "open": True}})
 
     async def lines(self, *numbers: int, request: int = 1) -> bool:
         return all([await self.relay.lines(NODE, request, b"%d\n" % number) for number in numbers])
@@ -56,12 +58,24 @@ async def test_a_question_goes_out_and_its_lines_come_back() -> None:
     link = Link()
     task = await asked(link)
     assert link.session is not None
-    question = link.session.said[0].feed_request
-    assert (question.verb, json.loads(question.arguments_json)) == ("verify", {"product": "BTC-USD"})
+    request = link.session.said[0].service_request
+    question = market_pb2.MarketQuestion.FromString(request.payload)
+    assert (request.name, question.verb) == ("market", "verify")
+    assert dict(question.arguments) == {"product": "BTC-USD", "open": "true"}
     assert await link.lines(1, 2)
     link.relay.ended(NODE, 1, "")
     assert await task == b"1\n2\n"
     assert link.session.said[-1].log_stop.request_id == 1
+
+
+async def test_a_node_of_0_1_is_asked_in_its_words() -> None:
+    link = Link()
+    link.session = Spoken(has_services=False)
+    task = await asked(link)
+    question = link.session.said[0].feed_request
+    assert (question.verb, json.loads(question.arguments_json)) == ("verify", {"product": "BTC-USD", "open": True})
+    link.relay.ended(NODE, 1, "")
+    assert await task == b""
 
 
 async def test_a_refusal_reaches_the_caller_in_the_nodes_words() -> None:
@@ -88,7 +102,7 @@ async def test_an_end_that_comes_while_the_queue_is_full_is_not_lost() -> None:
 async def test_a_node_that_does_not_know_the_question_is_told_of_after_a_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(logs, "FIRST_CHUNK_DEADLINE_S", 0.01)
+    monkeypatch.setattr(answers, "FIRST_CHUNK_DEADLINE_S", 0.01)
     link = Link()
     with pytest.raises(Unavailable, match="did not answer") as refused:
         await all_of(link.ask())
@@ -98,7 +112,7 @@ async def test_a_node_that_does_not_know_the_question_is_told_of_after_a_deadlin
 
 
 async def test_an_answer_ends_when_the_stream_that_was_asked_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(answers, "LOOK_EVERY_S", 0.01)
     link = Link()
     task = await asked(link)
     await link.lines(1)

@@ -15,39 +15,52 @@ from pathlib import Path
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto
 
+from controller.link.services import SERVICES
+
 ROOT = Path(__file__).parents[2]
 PROTO = ROOT / "proto" / "agentfarm" / "v1"
 
 
-def describe(out: Path) -> FileDescriptorProto:
-    command = [
-        sys.executable,
-        "-m",
-        "grpc_tools.protoc",
-        "-I",
-        f"agentfarm/wire={PROTO}",
-        f"--descriptor_set_out={out}",
-    ]
-    subprocess.run([*command, "agentfarm/wire/link.proto"], check=True, cwd=ROOT)
-    return descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0]
+FILES = sorted(f"agentfarm/wire/{path.name}" for path in PROTO.glob("*.proto"))
+WITH_CALLS = ["agentfarm/wire/link.proto"]
+"""Only these have calls; the others are messages that travel in them."""
 
 
-def released() -> FileDescriptorProto:
+def describe(out: Path) -> list[FileDescriptorProto]:
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I", f"agentfarm/wire={PROTO}"]
+    subprocess.run([*command, f"--descriptor_set_out={out}", *FILES], check=True, cwd=ROOT)
+    return list(descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file)
+
+
+def released() -> list[FileDescriptorProto]:
     stored = (ROOT / "proto" / "released.binpb").read_bytes()
-    return descriptor_pb2.FileDescriptorSet.FromString(stored).file[0]
+    return list(descriptor_pb2.FileDescriptorSet.FromString(stored).file)
 
 
 def test_generated_code_is_current(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "grpc_tools.protoc", "-I", f"agentfarm/wire={PROTO}"]
-    outputs = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
-    subprocess.run([*command, *outputs, "agentfarm/wire/link.proto"], check=True, cwd=ROOT)
-    for made in sorted((tmp_path / "agentfarm" / "wire").iterdir()):
-        committed = ROOT / "agentfarm" / "wire" / made.name
-        assert committed.read_text() == made.read_text(), f"{made.name} is stale: run `make wire`"
+    subprocess.run([*command, f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", *FILES], check=True, cwd=ROOT)
+    subprocess.run([*command, f"--grpc_python_out={tmp_path}", *WITH_CALLS], check=True, cwd=ROOT)
+    made = {path.name: path.read_text() for path in (tmp_path / "agentfarm" / "wire").iterdir()}
+    committed = {path.name: path.read_text() for path in (ROOT / "agentfarm" / "wire").glob("*_pb2*.py*")}
+    assert made.keys() == committed.keys(), "run `make wire`, and delete what no proto file makes any more"
+    for name, text in made.items():
+        assert committed[name] == text, f"{name} is stale: run `make wire`"
+
+
+def test_every_service_of_a_node_has_messages_that_the_check_sees(tmp_path: Path) -> None:
+    """A payload that is no message of a proto file could change without anybody noticing."""
+    known = {message.name for file in describe(tmp_path / "d") for message in file.message_type}
+    for name in SERVICES:
+        assert {f"{name.capitalize()}{part}" for part in ("Hello", "Desired", "Report", "Question")} & known, name
 
 
 def test_lint(tmp_path: Path) -> None:
-    file = describe(tmp_path / "d")
+    problems = [problem for file in describe(tmp_path / "d") for problem in lint(file)]
+    assert not problems, "\n".join(problems)
+
+
+def lint(file: FileDescriptorProto) -> list[str]:
     problems = []
     if not re.fullmatch(r"agentfarm\.v\d+", file.package):
         problems.append(f"package {file.package} must end in its version")
@@ -66,7 +79,7 @@ def test_lint(tmp_path: Path) -> None:
         ]
     for service in file.service:
         problems += [f"rpc {m.name} must be CamelCase" for m in service.method if not re.match(r"[A-Z]", m.name)]
-    assert not problems, "\n".join(problems)
+    return problems
 
 
 def test_contract_only_grows(tmp_path: Path) -> None:
@@ -76,31 +89,41 @@ def test_contract_only_grows(tmp_path: Path) -> None:
 
 def test_a_removed_field_and_a_changed_type_are_noticed() -> None:
     before, after = released(), released()
-    beat = next(m for m in after.message_type if m.name == "Beat")
+    beat = next(m for file in after for m in file.message_type if m.name == "Beat")
     del beat.field[0]
-    hello = next(m for m in after.message_type if m.name == "Hello")
+    hello = next(m for file in after for m in file.message_type if m.name == "Hello")
     next(f for f in hello.field if f.name == "protocol").type = descriptor_pb2.FieldDescriptorProto.TYPE_STRING
     found = "\n".join(breaking_changes(before, after))
     assert "Beat.seq" in found
     assert "Hello.protocol" in found
 
 
-def breaking_changes(before: FileDescriptorProto, after: FileDescriptorProto) -> Iterator[str]:
-    """Everything in `after` that a peer built from `before` would trip over."""
-    messages = {message.name: message for message in after.message_type}
-    for message in before.message_type:
+def test_a_message_may_move_to_another_file_and_not_get_lost(tmp_path: Path) -> None:
+    before = describe(tmp_path / "d")
+    assert len(before) > 1
+    moved = [FileDescriptorProto.FromString(file.SerializeToString()) for file in before]
+    lost = moved[-1].message_type.pop()
+    assert list(breaking_changes(before, moved)) == [f"message {lost.name} is gone"]
+    moved[0].message_type.append(lost)
+    assert not list(breaking_changes(before, moved))
+
+
+def breaking_changes(before: list[FileDescriptorProto], after: list[FileDescriptorProto]) -> Iterator[str]:
+    """Everything in `after` that a peer built from `before` would trip over. All files are of one package."""
+    messages = {message.name: message for file in after for message in file.message_type}
+    for message in (message for file in before for message in file.message_type):
         if message.name not in messages:
             yield f"message {message.name} is gone"
         else:
             yield from _broken_fields(message, messages[message.name])
-    enums = {enum.name: enum for enum in after.enum_type}
-    for enum in before.enum_type:
+    enums = {enum.name: enum for file in after for enum in file.enum_type}
+    for enum in (enum for file in before for enum in file.enum_type):
         if enum.name not in enums:
             yield f"enum {enum.name} is gone"
         else:
             yield from _broken_values(enum, enums[enum.name])
-    methods = {(s.name, m.name): m for s in after.service for m in s.method}
-    for service in before.service:
+    methods = {(s.name, m.name): m for file in after for s in file.service for m in s.method}
+    for service in (service for file in before for service in file.service):
         for method in service.method:
             now = methods.get((service.name, method.name))
             if now is None or (now.input_type, now.output_type, now.client_streaming, now.server_streaming) != (

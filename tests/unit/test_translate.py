@@ -1,30 +1,55 @@
-"""Market products on the wire: what nodes say of their feeds, and what they are told."""
+"""Market products on the wire: what nodes say of their feeds, and what they are told; and the same of nodes of 0.1."""
 
 from __future__ import annotations
 
 from agentfarm.wire import link_pb2 as wire
+from agentfarm.wire import market_pb2
+from controller.core.commands import MarketReported, NodeBeat
 from controller.core.lives import ProductState
-from controller.core.model import NodeName, ProductName, ProductStatus
+from controller.core.model import Measured, NodeName, ProductName, ProductStatus
 from controller.core.transition import SetDesired
-from controller.link import translate
+from controller.link import release_0_1, translate
 
 N1 = NodeName("n1")
+MEASURED = wire.Measured(memory_available_mib=5, cpu_used_millicores=6, disk_free_mib=7)
+MARKET_MEASURED = market_pb2.MarketMeasured(state="live", rows=8, lag_ms=9)
+BOTH = Measured(5, 6, 7, 8, 9, "live")
+OLD = wire.Measured(
+    memory_available_mib=5, cpu_used_millicores=6, disk_free_mib=7, market_rows=8, market_lag_ms=9, market_state="live"
+)
+
+
+def hello(market: market_pb2.MarketHello) -> wire.Hello:
+    services = [wire.ServiceHello(name="market", payload=market.SerializeToString()), wire.ServiceHello(name="newer")]
+    return wire.Hello(has_services=True, measured=MEASURED, services=services)
+
+
+def beat(report: market_pb2.MarketReport) -> wire.Beat:
+    services = [wire.ServiceReport(name="newer"), wire.ServiceReport(name="market", payload=report.SerializeToString())]
+    return wire.Beat(seq=4, measured=MEASURED, services=services)
 
 
 def test_hello_says_whether_a_feed_takes_products() -> None:
-    old = translate.joined(N1, 1, wire.Hello(products=["BTC-USD"]))
+    old = translate.joined(N1, 1, hello(market_pb2.MarketHello(products=["BTC-USD"])))
     assert (old.products, old.takes_products, old.market_source) == (frozenset({"BTC-USD"}), False, "")
-    new = translate.joined(N1, 1, wire.Hello(takes_products=True, market_source="coinbase-advanced"))
-    assert (new.takes_products, new.market_source) == (True, "coinbase-advanced")
+    new = translate.joined(
+        N1, 1, hello(market_pb2.MarketHello(takes_products=True, source="coinbase-advanced", measured=MARKET_MEASURED))
+    )
+    assert (new.takes_products, new.market_source, new.measured) == (True, "coinbase-advanced", BOTH)
+    none = translate.joined(N1, 1, wire.Hello(has_services=True))
+    assert (none.products, none.takes_products, none.market_source, none.measured) == (frozenset(), False, "", None)
 
 
 def test_report_of_a_newer_daemon_is_not_taken_for_good() -> None:
-    report = wire.MarketReport()
+    report = market_pb2.MarketReport(measured=MARKET_MEASURED)
     for number, name in enumerate(("unspecified", "starting", "good", "doubtful", "failed", "newer")):
         report.products.add(product=name, state=number, reason=f"why {name}")
-    heard = translate.market_reported(N1, 3, report)
-    assert (heard.node, heard.session) == (N1, 3)
-    assert {name: status.state for name, status in heard.products.items()} == {
+    heard = list(translate.beat(N1, 3, beat(report)))
+    assert heard[0] == NodeBeat(N1, 3, 4, BOTH)
+    assert len(heard) == 2
+    assert isinstance(heard[1], MarketReported)
+    assert (heard[1].node, heard[1].session) == (N1, 3)
+    assert {name: status.state for name, status in heard[1].products.items()} == {
         "unspecified": ProductState.DOUBTFUL,
         "starting": ProductState.STARTING,
         "good": ProductState.GOOD,
@@ -32,7 +57,15 @@ def test_report_of_a_newer_daemon_is_not_taken_for_good() -> None:
         "failed": ProductState.FAILED,
         "newer": ProductState.DOUBTFUL,
     }
-    assert heard.products["failed"] == ProductStatus(ProductState.FAILED, "why failed")
+    assert heard[1].products["failed"] == ProductStatus(ProductState.FAILED, "why failed")
+    assert release_0_1.market_reported(N1, 3, report) == heard[1]
+
+
+def test_report_without_change_is_a_beat_alone() -> None:
+    report = market_pb2.MarketReport(products_unchanged=True, measured=MARKET_MEASURED)
+    assert list(translate.beat(N1, 3, beat(report))) == [NodeBeat(N1, 3, 4, BOTH)]
+    emptied = list(translate.beat(N1, 3, beat(market_pb2.MarketReport())))
+    assert emptied[1:] == [MarketReported(N1, 3, {})], "the feed serves nothing any more"
 
 
 def test_list_tells_products_to_those_who_take_them_alone() -> None:
@@ -42,6 +75,29 @@ def test_list_tells_products_to_those_who_take_them_alone() -> None:
     assert told is not None
     assert nothing is not None
     assert silent is not None
+    assert [item.name for item in told.desired.services] == ["market"]
+    desired = market_pb2.MarketDesired.FromString(told.desired.services[0].payload)
+    assert list(desired.products) == ["BTC-USD"]
+    assert len(nothing.desired.services) == 1, "an empty list takes products away"
+    assert not silent.desired.services
+    for message in (told, nothing, silent):
+        assert not message.desired.HasField("market")
+        release_0_1.desired(message.desired)
     assert list(told.desired.market.products) == ["BTC-USD"]
-    assert nothing.desired.HasField("market"), "an empty list takes products away"
+    assert nothing.desired.HasField("market")
     assert not silent.desired.HasField("market")
+
+
+def test_a_node_of_0_1_is_understood_as_it_was() -> None:
+    said = wire.Hello(products=["BTC-USD"], takes_products=True, market_source="coinbase-advanced", measured=OLD)
+    heard = translate.joined(N1, 1, release_0_1.hello(said))
+    assert (heard.products, heard.takes_products, heard.market_source, heard.measured) == (
+        frozenset({"BTC-USD"}), True, "coinbase-advanced", BOTH,
+    )  # fmt: skip
+    assert list(translate.beat(N1, 1, release_0_1.beat(wire.Beat(seq=4, measured=OLD)))) == [NodeBeat(N1, 1, 4, BOTH)]
+
+
+def test_what_a_node_of_this_release_says_in_the_words_of_0_1_is_not_taken_twice() -> None:
+    said = hello(market_pb2.MarketHello(products=["BTC-USD"]))
+    said.products.append("ETH-USD")
+    assert translate.joined(N1, 1, release_0_1.hello(said)).products == {"BTC-USD"}

@@ -26,6 +26,7 @@ from controller.gateway.scope import Farm
 
 room = Room("market")
 
+SERVICE: Final = "market"
 NDJSON: Final = "application/x-ndjson"
 ANSWER: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {NDJSON: {}}}}
 
@@ -78,11 +79,12 @@ async def replay(body: Annotated[FeedReplayBody, body_of(FeedReplayBody)], farm:
 
 async def _answer(farm: Farm, verb: str, node: str | None, product: str | None, arguments: dict[str, Any]) -> Response:
     sse.check_room()
-    if farm.feeds is None:
+    if farm.services is None:
         raise Unavailable("This controller has no link to nodes.", remedy="Ask the node itself.")
     names = _nodes(farm.state, node, product)
     given = {key: value for key, value in arguments.items() if value}
-    answers = {name: aiter(farm.feeds.ask_feed(name, verb, given)) for name in names}
+    question = {"verb": verb, "arguments": given}
+    answers = {name: aiter(farm.services.ask(name, SERVICE, question)) for name in names}
     if len(names) == 1:  # a node that refuses is a status, not a broken stream
         answers[names[0]] = _after(await anext(answers[names[0]], b""), answers[names[0]])
     return sse.StreamedAnswer(told_by_all(answers), NDJSON, b"\n")

@@ -65,6 +65,9 @@ class QuestDB(Protocol):
     async def stop(self) -> None:
         """End what `start` began. Safe twice, and unstarted."""
 
+    async def detach(self) -> None:
+        """Let go of it, and leave it running."""
+
     async def health(self) -> HealthReport:
         """Look at it now. Never raises for a server that is away: that is an answer."""
 
@@ -300,6 +303,9 @@ class ExternalQuestDB:
 
     async def stop(self) -> None:
         """Nothing to end."""
+
+    async def detach(self) -> None:
+        """Nothing to let go of."""
 
     async def health(self) -> HealthReport:
         """Tables and views; the disk is its owner's."""

@@ -1,4 +1,4 @@
-"""Market data on this node: its QuestDB and its feed, kept running beside everything else.
+"""The programs of the market service, QuestDB and the feed, kept running beside everything else.
 
 Nothing here ever stops the daemon: without Java, jar, disk or network the node works on without market data and says
 why. Both processes outlive a daemon that dies, and are taken over by the next one.
@@ -28,7 +28,7 @@ from nodeagent.machine.programs import OUR_PYTHON, RuntimeFolder
 from nodeagent.replicas.logs import last_lines
 from nodeagent.runner.replica.output_log import rotate
 from nodeagent.services.market.products import AssignedProducts
-from nodeagent.settings import MarketSettings
+from nodeagent.services.market.settings import MarketSettings
 
 if TYPE_CHECKING:
     from nodeagent.market.store.runtime import DownloadProgress
@@ -44,7 +44,6 @@ UNCONNECTED_MAX_S: Final = 15.0
 STALE_AFTER_S: Final = 10.0
 """A status file not rewritten for this long is no news."""
 FEED_UNUSABLE: Final = 5
-CAPABILITY: Final = "questdb"
 FAILED_CHARS_MAX: Final = 300
 LOOK_AGAIN_S: Final = 0.1
 """Between two looks whether a feed that was just started has said its first word."""
@@ -67,7 +66,7 @@ class Market:
     """Runs beside the daemon's other parts. `on_ready` gets the address for agents when it is known."""
 
     def __init__(
-        self, settings: MarketSettings | None, folder: Path, runtime: RuntimeFolder, on_ready: Callable[[str], None]
+        self, settings: MarketSettings, folder: Path, runtime: RuntimeFolder, on_ready: Callable[[str], None]
     ) -> None:
         self._settings = settings
         self._folder = folder
@@ -78,20 +77,14 @@ class Market:
         self._failed = ""
         self._doing = "starting"
         self._assigned: AssignedProducts | None = None
-        if settings is not None and settings.takes_products:
+        if settings.takes_products:
             self._assigned = AssignedProducts(folder / "feed" / "assigned.json")
         self._changed = asyncio.Event()
         self._reader = _StatusReader(folder / "feed" / "status.json")
         self._rows_before = 0
         self._unconnected_since: float | None = None
-        self.capabilities: tuple[str, ...] = ()
         self.products: tuple[str, ...] = ()
         """Those of our own settings, once QuestDB is there."""
-
-    @property
-    def is_here(self) -> bool:
-        """Whether this node has market data, or tries to."""
-        return self._settings is not None
 
     @property
     def takes_products(self) -> bool:
@@ -100,14 +93,15 @@ class Market:
 
     @property
     def source(self) -> str:
-        """Where its feed gets them; empty without a feed."""
-        return str(self._settings.feed.get("source", DEFAULT_SOURCE)) if self._settings is not None else ""
+        """Where its feed gets them."""
+        return str(self._settings.feed.get("source", DEFAULT_SOURCE))
 
     @property
     def served(self) -> tuple[str, ...]:
         """Every product that the feed should serve: our own, then those assigned."""
-        own = self._settings.products if self._settings is not None else ()
-        return tuple(dict.fromkeys((*own, *(self._assigned.products if self._assigned is not None else ()))))
+        return tuple(
+            dict.fromkeys((*self._settings.products, *(self._assigned.products if self._assigned is not None else ())))
+        )
 
     @property
     def failed(self) -> str:
@@ -122,9 +116,6 @@ class Market:
 
     async def run(self) -> None:
         """Until cancelled."""
-        if self._settings is None:
-            await asyncio.Event().wait()
-            return
         backoff = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         while True:
             try:
@@ -146,19 +137,15 @@ class Market:
                 feed.detach()
         server, self._server = self._server, None
         if server is not None:
-            detach = getattr(server, "detach", None)
-            await (server.stop() if with_server or detach is None else detach())
+            await (server.stop() if with_server else server.detach())
 
     def status(self) -> MarketStatus:
         """Now."""
-        settings = self._settings
-        if settings is None:
-            return MarketStatus()
         said = self._reader.read() if self._feed is not None else None  # an earlier feed's words are no news
         if self._failed or said is None:
             return MarketStatus(self._failed or self._doing, self._rows_before)
         rows = self._rows_before + int(said.get("rows_stored", 0))
-        state = _disk_words(said) or self._state(settings, said)
+        state = _disk_words(said) or self._state(self._settings, said)
         return MarketStatus(state, rows, max(0, int(said.get("lag_ms", 0))), said)
 
     def _state(self, settings: MarketSettings, said: Mapping[str, Any]) -> str:
@@ -185,7 +172,6 @@ class Market:
         self._doing = "starting"
         endpoint = await server.start()
         self._failed = ""
-        self.capabilities = (CAPABILITY,)
         self.products = settings.products
         self._on_ready(endpoint.reader_url())
         log.info("market.questdb_ready", http_port=endpoint.http_port, pg_port=endpoint.pg_port)

@@ -1,70 +1,68 @@
-"""What the controller is told of the node's market products: the whole list, when something in it changed."""
+"""What the controller hears of the market: what the feed is, how it does, and how each product does."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from agentfarm.wire import link_pb2 as wire
-from nodeagent.core.outgoing import Outgoing
-from nodeagent.services.market.programs import Market
+from prometheus_client.core import GaugeMetricFamily, Metric
 
-REPORT_EVERY_S: Final = 1.0
-"""Changes are told at most this often."""
+from agentfarm.wire import market_pb2 as wire
+from nodeagent.metrics import counter, gauge
+from nodeagent.services.market.programs import MarketStatus
+
 _STATES: Final = {
     "starting": wire.PRODUCT_STATE_STARTING,
     "good": wire.PRODUCT_STATE_GOOD,
     "doubtful": wire.PRODUCT_STATE_DOUBTFUL,
     "failed": wire.PRODUCT_STATE_FAILED,
 }
+_FEED_METRICS: Final = (
+    ("frames", counter, "Frames received."),
+    ("gaps", counter, "Gaps found in the venue's sequences."),
+    ("repaired", counter, "Gaps repaired over REST."),
+    ("missing_trades", gauge, "Trades known to be missing."),
+    ("rejected", counter, "Frames that could not be understood."),
+    ("rows_queued", gauge, "Rows waiting for QuestDB."),
+    ("rows_dropped", counter, "Rows not kept."),
+    ("capture_bytes", gauge, "Size of the capture."),
+)
 
 
-class MarketReports:
-    """Beside the market, which it only reads. A node without market data reports nothing."""
-
-    def __init__(self, market: Market, outgoing: Outgoing) -> None:
-        self._market = market
-        self._outgoing = outgoing
-        self._told: wire.MarketReport | None = None
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        if not self._market.is_here:
-            await asyncio.Event().wait()
-        while True:
-            report = self._report()
-            if report != self._told:
-                self._tell(report)
-            await asyncio.sleep(REPORT_EVERY_S)
-
-    def welcomed(self) -> None:
-        """A new stream knows nothing yet."""
-        if self._market.is_here:
-            self._tell(self._report())
-
-    def _tell(self, report: wire.MarketReport) -> None:
-        self._told = report
-        self._outgoing.market(report)
-
-    def _report(self) -> wire.MarketReport:
-        market = self._market
-        return market_report(market.served, market.status().feed, market.failed)
+def measured(status: MarketStatus) -> wire.MarketMeasured:
+    """The feed in three numbers."""
+    return wire.MarketMeasured(state=status.state, rows=status.rows, lag_ms=status.lag_ms)
 
 
-def market_report(served: Iterable[str], said: Mapping[str, Any] | None, failed: str) -> wire.MarketReport:
+def product_statuses(
+    served: Iterable[str], feed: Mapping[str, Any] | None, failed: str
+) -> list[wire.ProductStatus]:  # fmt: skip
     """From the products to serve, the feed's status (None: there is none) and why there is no market data at all."""
-    return wire.MarketReport(products=[_product(name, said, failed) for name in served])
+    return [_product(name, feed, failed) for name in served]
 
 
-def _product(name: str, said: Mapping[str, Any] | None, failed: str) -> wire.ProductStatus:
+def metrics(status: MarketStatus) -> Iterator[Metric]:
+    """The market's numbers in Prometheus form."""
+    if status.state:
+        word = status.state.partition(":")[0]
+        state = GaugeMetricFamily("agentfarm_node_market_state", "1 for the state it is in.", labels=("state",))
+        state.add_metric((word,), 1)
+        yield state
+        yield counter("agentfarm_node_market_rows", "Rows the feed has stored.", status.rows)
+        yield gauge("agentfarm_node_market_lag_seconds", "Age of events at receipt.", status.lag_ms / 1000)
+    for name, make, text in _FEED_METRICS:
+        if status.feed is not None and name in status.feed:
+            yield make(f"agentfarm_node_feed_{name}", text, float(status.feed[name]))
+
+
+def _product(name: str, feed: Mapping[str, Any] | None, failed: str) -> wire.ProductStatus:
     if failed:
         return wire.ProductStatus(product=name, state=wire.PRODUCT_STATE_FAILED, reason=failed)
-    if said is None:
+    if feed is None:
         return wire.ProductStatus(product=name, state=wire.PRODUCT_STATE_STARTING, reason="the feed is starting")
-    if said.get("is_stale"):
+    if feed.get("is_stale"):
         return wire.ProductStatus(product=name, state=wire.PRODUCT_STATE_DOUBTFUL, reason="the feed says nothing")
-    mine = said.get("products", {}).get(name, {})
+    mine = feed.get("products", {}).get(name, {})
     state = _STATES.get(mine.get("state"), wire.PRODUCT_STATE_STARTING)
     reason = "" if state == wire.PRODUCT_STATE_GOOD else mine.get("reason") or "the feed has not taken it up yet"
     return wire.ProductStatus(product=name, state=state, reason=reason)

@@ -14,7 +14,7 @@ import grpc
 from agentfarm.agents.bundle import digest_of
 from agentfarm.agents.spec import AgentSpec
 from agentfarm.wire import link_pb2 as wire
-from agentfarm.wire import link_pb2_grpc
+from agentfarm.wire import link_pb2_grpc, market_pb2
 from nodeagent.link.release_0_1 import answer_parts, checkpoint_request
 from tests.integration.node.certificates import Authority
 
@@ -45,10 +45,11 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
         self.fetch_breaks_after: int | None = None
         self.calls_asked = 0  # fetches and checkpoint calls; they wait while `calls_wait`
         self.calls_wait = False
-        self.market: dict[str, wire.ProductStatus] = {}
+        self.market: dict[str, market_pb2.ProductStatus] = {}
         self.market_reports = 0
         self.beats = 0
         self.measured = wire.Measured()
+        self.market_measured = market_pb2.MarketMeasured()
         self.acknowledges = True
         self.answers_beats = True
         self.stop_exclusive_after_ms = 6_000
@@ -95,13 +96,38 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
     async def desire_products(self, *products: str) -> None:
         """The replicas stay as they are desired."""
         self._generation += 1
-        market = wire.DesiredMarket(products=products)
-        await self.send(desired=wire.Desired(generation=self._generation, replicas=self._desired, market=market))
+        desired = wire.Desired(generation=self._generation, replicas=self._desired)
+        if self.is_0_1:
+            desired.market.CopyFrom(wire.DesiredMarket(products=products))
+        else:
+            payload = market_pb2.MarketDesired(products=products).SerializeToString()
+            desired.services.add(name="market", payload=payload)
+        await self.send(desired=desired)
+
+    async def ask_market(self, number: int, verb: str, **arguments: Any) -> None:
+        """A question to the node's market data; its answer comes as lines of `logs[number]`."""
+        if self.is_0_1:
+            question = wire.FeedRequest(request_id=number, verb=verb, arguments_json=json.dumps(arguments))
+            await self.send(feed_request=question)
+        else:
+            payload = market_pb2.MarketQuestion(verb=verb, arguments=arguments).SerializeToString()
+            await self.send(service_request=wire.ServiceRequest(request_id=number, name="market", payload=payload))
+
+    @property
+    def market_hello(self) -> market_pb2.MarketHello:
+        """What the newest Hello says of the node's market data, in whichever form this controller reads."""
+        hello = self.hellos[-1]
+        if self.is_0_1:
+            return market_pb2.MarketHello(
+                products=hello.products, takes_products=hello.takes_products, source=hello.market_source
+            )
+        found = [service.payload for service in hello.services if service.name == "market"]
+        return market_pb2.MarketHello.FromString(found[0]) if found else market_pb2.MarketHello()
 
     def is_good(self, *products: str) -> bool:
         """Whether the node's market data is said to be these products, all of them good."""
         states = {item.product: item.state for item in self.market.values()}
-        return states == dict.fromkeys(products, wire.PRODUCT_STATE_GOOD)
+        return states == dict.fromkeys(products, market_pb2.PRODUCT_STATE_GOOD)
 
     async def assign(self, *assignments: wire.Assignment) -> None:
         await self.send(assign=wire.Assign(assignments=assignments))
@@ -164,6 +190,7 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
             welcome=wire.Welcome(
                 protocol=1, controller_epoch=1, beat_interval_ms=self.beat_interval_ms, unreachable_after_ms=3_000,
                 reissue_after_ms=8_000, stop_exclusive_after_ms=self.stop_exclusive_after_ms,
+                has_services=not self.is_0_1,
             )
         )  # fmt: skip
         reader = asyncio.ensure_future(self._listen(requests, stream))
@@ -189,6 +216,11 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
         if kind == "beat":
             self.beats += 1
             self.measured = message.beat.measured
+            self.market_measured = market_pb2.MarketMeasured(
+                state=self.measured.market_state, rows=self.measured.market_rows, lag_ms=self.measured.market_lag_ms
+            )
+            for service in message.beat.services:
+                self._hear_market(market_pb2.MarketReport.FromString(service.payload))
             if self.answers_beats:
                 return wire.ControllerMessage(beat_ack=wire.BeatAck(seq=message.beat.seq))
         elif kind == "replica_report":
@@ -204,11 +236,18 @@ class ScriptedController(link_pb2_grpc.LinkServicer):
         elif kind == "attempt_output":
             self.outputs.append(message.attempt_output)
         elif kind == "market_report":
-            self.market = {item.product: item for item in message.market_report.products}
-            self.market_reports += 1
+            assert self.is_0_1
+            self._hear_market(message.market_report)
         elif kind == "log_end":
             self.log_ends[message.log_end.request_id] = message.log_end.problem
         return None
+
+    def _hear_market(self, report: market_pb2.MarketReport) -> None:
+        if not self.is_0_1:
+            self.market_measured = report.measured
+        if not report.products_unchanged:
+            self.market = {item.product: item for item in report.products}
+            self.market_reports += 1
 
     def _note(self, status: wire.ReplicaStatus) -> None:
         self.replicas[status.replica_id] = status

@@ -8,7 +8,7 @@ from pathlib import Path
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.machine.programs import RuntimeFolder
 from nodeagent.services.market.programs import Market
-from nodeagent.settings import MarketSettings
+from nodeagent.services.market.settings import MarketSettings
 from tests.integration.node.conftest import Node
 from tests.integration.node.controller import ScriptedController, wanted
 

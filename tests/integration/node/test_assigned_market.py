@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agentfarm.wire import link_pb2 as wire
+from agentfarm.wire import market_pb2
 from nodeagent.market.exchange import ExchangeServer
 from tests.integration.node.conftest import Node
 from tests.integration.node.controller import ScriptedController, wanted
@@ -39,17 +39,21 @@ def feed_status(node: Node) -> dict[str, Any]:
     return said
 
 
+@pytest.mark.parametrize("is_0_1", [False, True], ids=["this_release", "beside_0_1"])
 async def test_assigned_products_are_fed_beside_the_nodes_own(
-    node: Node, controller: ScriptedController, exchange: ExchangeServer
+    node: Node, controller: ScriptedController, exchange: ExchangeServer, is_0_1: bool
 ) -> None:
+    controller.is_0_1 = is_0_1
     await node.start(market=market(exchange, "BTC-USD"), stop_replicas_on_exit=True)
-    assert controller.hellos[0].takes_products
-    assert controller.hellos[0].market_source == "coinbase-advanced"
+    assert controller.market_hello.takes_products
+    assert controller.market_hello.source == "coinbase-advanced"
     await controller.until(lambda: controller.is_good("BTC-USD"), GOOD_DEADLINE_S)
     await controller.desire_products("ETH-USD", "NO-SUCH")
-    await controller.until(lambda: controller.market.get("ETH-USD", wire.ProductStatus()).state
-                           == wire.PRODUCT_STATE_GOOD, GOOD_DEADLINE_S)  # fmt: skip
-    await controller.until(lambda: controller.market["NO-SUCH"].state == wire.PRODUCT_STATE_FAILED, GOOD_DEADLINE_S)
+    await controller.until(lambda: controller.market.get("ETH-USD", market_pb2.ProductStatus()).state
+                           == market_pb2.PRODUCT_STATE_GOOD, GOOD_DEADLINE_S)  # fmt: skip
+    await controller.until(
+        lambda: controller.market["NO-SUCH"].state == market_pb2.PRODUCT_STATE_FAILED, GOOD_DEADLINE_S
+    )
     assert controller.market["NO-SUCH"].reason
     assert list(controller.market) == ["BTC-USD", "ETH-USD", "NO-SUCH"]
     await controller.desire(wanted(1, controller.bundle(agent=ECHO)))  # says nothing of products: they stay
@@ -59,7 +63,7 @@ async def test_assigned_products_are_fed_beside_the_nodes_own(
     assert feed_status(node)["connects"] == 1
     await controller.desire_products()
     await controller.until(lambda: controller.is_good("BTC-USD"), GOOD_DEADLINE_S)
-    assert list(controller.hellos[-1].products) == ["BTC-USD"]
+    assert list(controller.market_hello.products) == ["BTC-USD"]
     assert await node.stop() == 0
     assert node.processes() == []
 
@@ -68,7 +72,7 @@ async def test_a_daemon_alone_goes_on_feeding_what_was_assigned(
     node: Node, controller: ScriptedController, exchange: ExchangeServer
 ) -> None:
     await node.start(market=market(exchange), stop_replicas_on_exit=True)
-    await controller.until(lambda: controller.measured.market_state == "idle", GOOD_DEADLINE_S)
+    await controller.until(lambda: controller.market_measured.state == "idle", GOOD_DEADLINE_S)
     assert controller.market_reports > 0
     await controller.desire_products("ETH-USD")
     await controller.until(lambda: controller.is_good("ETH-USD"), GOOD_DEADLINE_S)

@@ -47,9 +47,9 @@ async def test_rows_are_stored_told_and_both_processes_outlive_the_daemon(
 ) -> None:
     await node.start(market=exchange, stop_replicas_on_exit=True)
     await controller.until(lambda: list(controller.hellos[-1].capabilities) == ["questdb"], ROWS_DEADLINE_S)
-    assert list(controller.hellos[-1].products) == ["BTC-USD"]
-    await controller.until(lambda: controller.measured.market_rows > 0, ROWS_DEADLINE_S)
-    assert controller.measured.market_state == "simulated"
+    assert list(controller.market_hello.products) == ["BTC-USD"]
+    await controller.until(lambda: controller.market_measured.rows > 0, ROWS_DEADLINE_S)
+    assert controller.market_measured.state == "simulated"
     before = market_pids(node)
     await node.kill()
     await node.start(market=exchange, stop_replicas_on_exit=True)
@@ -69,9 +69,9 @@ async def test_a_node_is_set_to_binance_by_its_settings_file(node: Node, control
     async with ExchangeServer("binance") as exchange:
         feed = {"source": "binance", "ws_url": exchange.ws_url, "rest_url": exchange.rest_url}
         await node.start(market={"products": ["BTCUSDT", "ETHUSDT"], "feed": feed}, stop_replicas_on_exit=True)
-        await controller.until(lambda: controller.measured.market_rows > 20, ROWS_DEADLINE_S)
-        assert list(controller.hellos[-1].products) == ["BTCUSDT", "ETHUSDT"]
-        assert controller.measured.market_state == "simulated"
+        await controller.until(lambda: controller.market_measured.rows > 20, ROWS_DEADLINE_S)
+        assert list(controller.market_hello.products) == ["BTCUSDT", "ETHUSDT"]
+        assert controller.market_measured.state == "simulated"
 
         def is_good() -> bool:
             said = json.loads((node.data / "feed" / "status.json").read_text())
@@ -85,7 +85,7 @@ async def test_a_node_is_set_to_binance_by_its_settings_file(node: Node, control
 
 async def test_without_a_questdb_the_node_works_and_says_why(node: Node, controller: ScriptedController) -> None:
     await node.start(market={"products": ["BTC-USD"], "questdb_url": "http://127.0.0.1:1"})
-    await controller.until(lambda: controller.measured.market_state.startswith("failed: "))
+    await controller.until(lambda: controller.market_measured.state.startswith("failed: "))
     assert not controller.hellos[-1].capabilities
     await controller.desire(wanted(1, controller.bundle(agent="async def main(input):\n    return input\n")))
     await controller.until_running(1)
@@ -97,9 +97,9 @@ async def test_a_question_is_answered_by_a_program_beside_the_feed(
     node: Node, controller: ScriptedController, exchange: dict[str, Any]
 ) -> None:
     await node.start(market=exchange, stop_replicas_on_exit=True)
-    await controller.until(lambda: controller.measured.market_rows > 20, ROWS_DEADLINE_S)
-    await ask(controller, 1, "verify", product="BTC-USD")
-    await ask(controller, 2, "gaps")  # while the first is being answered
+    await controller.until(lambda: controller.market_measured.rows > 20, ROWS_DEADLINE_S)
+    await controller.ask_market(1, "verify", product="BTC-USD")
+    await controller.ask_market(2, "gaps")  # while the first is being answered
     await controller.until(lambda: {1, 2} <= set(controller.log_ends), ROWS_DEADLINE_S)
     assert "is answering another question (verify)" in controller.log_ends[2]
     assert controller.log_ends[1] == ""
@@ -107,27 +107,24 @@ async def test_a_question_is_answered_by_a_program_beside_the_feed(
     assert said[0]["event"] == "started"
     assert [line["product"] for line in said if line["event"] == "product"] == ["BTC-USD"]
     assert said[-1]["is_good"], said
-    await ask(controller, 3, "replay", until="2000-01-01T00:00:00Z")
+    await controller.ask_market(3, "replay", until="2000-01-01T00:00:00Z")
     await controller.until(lambda: 3 in controller.log_ends, ROWS_DEADLINE_S)
     assert json.loads(controller.logs[3].splitlines()[-1])["records"] == 0
-    await ask(controller, 4, "verify")
+    await controller.ask_market(4, "verify")
     await controller.until(lambda: 4 in controller.logs)
     await controller.send(log_stop=wire.LogStop(request_id=4))
     await until(lambda: node.log.count("market.answered") == 3)
     assert not any("nodeagent.market.audit" in command for _, command in node.processes())
-    await ask(controller, 5, "gaps", since="2000-01-01T00:00:00Z")
+    await controller.ask_market(5, "gaps", since="2000-01-01T00:00:00Z")
     await controller.until(lambda: 5 in controller.log_ends, ROWS_DEADLINE_S)
     assert controller.log_ends[5] == ""
     assert json.loads(controller.logs[5].splitlines()[-1])["event"] == "done"
 
 
-async def test_a_node_without_market_data_says_so(node: Node, controller: ScriptedController) -> None:
+@pytest.mark.parametrize("is_0_1", [False, True], ids=["this_release", "beside_0_1"])
+async def test_a_node_without_market_data_says_so(node: Node, controller: ScriptedController, is_0_1: bool) -> None:
+    controller.is_0_1 = is_0_1
     await node.start()
-    await ask(controller, 1, "gaps")
+    await controller.ask_market(1, "gaps")
     await controller.until(lambda: 1 in controller.log_ends)
     assert controller.log_ends[1] == "This node has no market data."
-
-
-async def ask(controller: ScriptedController, number: int, verb: str, **arguments: Any) -> None:
-    question = wire.FeedRequest(request_id=number, verb=verb, arguments_json=json.dumps(arguments))
-    await controller.send(feed_request=question)

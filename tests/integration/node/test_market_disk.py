@@ -64,7 +64,7 @@ async def test_full_disk_is_told_costs_no_trade_and_heals(
     feed = {"ws_url": exchange.ws_url, "rest_url": exchange.rest_url, "every_change": True}
     await node.start(market={"products": list(PRODUCTS), "feed": {**feed, "book_check_interval_s": 0.0}})
     await until(lambda: _said(node).get("rows_by_table", {}).get("book", 0) > 0, SOON_S)
-    await until(lambda: controller.measured.market_state == "simulated", SOON_S)
+    await until(lambda: controller.market_measured.state == "simulated", SOON_S)
     ballast = small_disk / "ballast"
     order = ("book_change", "ticker", "book")
     for count, share in enumerate((0.8, 0.4, 0.2), 1):
@@ -78,9 +78,9 @@ async def test_full_disk_is_told_costs_no_trade_and_heals(
     )
     told = _told(exchange)
     await until(lambda: _stays_full(ballast, _told(exchange) > told + FULL_TRADES), SOON_S, look_every_s=0.2)
-    print(controller.measured.market_state, "|", _said(node)["problems"])
+    print(controller.market_measured.state, "|", _said(node)["problems"])
     ballast.unlink()
-    await until(lambda: controller.measured.market_state == "simulated", 3 * SOON_S)
+    await until(lambda: controller.market_measured.state == "simulated", 3 * SOON_S)
     exchange.pause()
     endpoint = Endpoint.load(node.data / "questdb" / "endpoint.json")
     await until_all_stored(exchange, endpoint, within_s=2 * SOON_S)
@@ -104,7 +104,7 @@ def _stays_full(ballast: Path, claim: bool) -> bool:
 
 
 def _is_told(controller: ScriptedController, words: str, tables: Collection[str] = ()) -> bool:
-    state = controller.measured.market_state
+    state = controller.market_measured.state
     return state.startswith(words) and all(table in state for table in tables)
 
 

@@ -10,7 +10,7 @@ from farmctl.dev.folder import FarmFolder
 from farmctl.dev.market.choice import PRODUCTS, PROTOCOLS, choose_market
 from farmctl.dev.processes.programs import Addresses, exchange_program, market_settings
 from nodeagent.market.model.source import load_source
-from nodeagent.settings import MarketSettings
+from nodeagent.services.market.settings import MarketSettings
 
 
 @pytest.mark.parametrize(("option", "source"), [("live", "coinbase-advanced"), ("binance", "binance")])

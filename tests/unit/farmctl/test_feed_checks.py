@@ -35,7 +35,7 @@ def feeds(farm: ServedFarm) -> Feeds:
 
     def prepare() -> None:
         app = farm.small.app
-        app.state.farm = replace(app.state.farm, feeds=made)
+        app.state.farm = replace(app.state.farm, services=made)
         for name in ("node-1", "node-2"):
             node = farm.small.engine.state.nodes[NodeName(name)]
             node.products, node.measured = frozenset({"BTC-USD"}), Measured(market_state="live")

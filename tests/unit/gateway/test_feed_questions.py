@@ -28,8 +28,9 @@ class Feeds:
         self.asked: list[tuple[str, str, dict[str, Any]]] = []
         self.closed: list[str] = []
 
-    async def ask_feed(self, node: NodeName, verb: str, arguments: Mapping[str, Any]) -> AsyncIterator[bytes]:
-        self.asked.append((node, verb, dict(arguments)))
+    async def ask(self, node: NodeName, service: str, question: Mapping[str, Any]) -> AsyncIterator[bytes]:
+        assert service == "market"
+        self.asked.append((node, question["verb"], dict(question["arguments"])))
         answer = self.answers[node]
         try:
             if isinstance(answer, FarmError):
@@ -58,7 +59,7 @@ async def small() -> SmallFarm:
 @pytest.fixture
 def feeds(small: SmallFarm) -> Feeds:
     made = Feeds()
-    small.app.state.farm = replace(small.app.state.farm, feeds=made)
+    small.app.state.farm = replace(small.app.state.farm, services=made)
     return made
 
 
@@ -148,7 +149,8 @@ async def test_a_farm_without_market_data_says_what_to_do(
 
 async def test_a_caller_that_leaves_ends_every_nodes_answer(feeds: Feeds) -> None:
     feeds.answers = {"node-1": None, "node-2": None}
-    told = told_by_all({NodeName(name): aiter(feeds.ask_feed(NodeName(name), "verify", {})) for name in feeds.answers})
+    question = {"verb": "verify", "arguments": {}}
+    told = told_by_all({NodeName(name): aiter(feeds.ask(NodeName(name), "market", question)) for name in feeds.answers})
     assert {orjson.loads(await anext(told))["node"] for _ in range(2)} == {"node-1", "node-2"}
     await told.aclose()
     assert sorted(feeds.closed) == ["node-1", "node-2"]
@@ -158,7 +160,7 @@ async def test_a_thousand_nodes_are_asked_a_few_at_a_time(feeds: Feeds, monkeypa
     monkeypatch.setattr(fan_out, "FEED_NODES_AT_ONCE", 3)
     names = [NodeName(f"node-{number}") for number in range(1000)]
     feeds.answers = {name: None if number < 3 else [DONE] for number, name in enumerate(names)}
-    told = told_by_all({name: aiter(feeds.ask_feed(name, "gaps", {})) for name in names})
+    told = told_by_all({name: aiter(feeds.ask(name, "market", {"verb": "gaps", "arguments": {}})) for name in names})
     for _ in range(3):
         await anext(told)
     assert len(feeds.asked) == 3

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentfarm.wire import link_pb2 as wire
+from agentfarm.wire import market_pb2 as wire
 from nodeagent.core.outgoing import Outgoing
-from nodeagent.services.market.report import market_report
+from nodeagent.machine.programs import RuntimeFolder
+from nodeagent.services.market.report import product_statuses
+from nodeagent.services.market.service import MarketService
+from nodeagent.services.market.settings import MarketSettings
+from nodeagent.services.service import Place
 
 GOOD = {"products": {"A-USD": {"state": "good", "reason": ""}}}
 OLD = {"products": {"A-USD": {"last_trade_id": 1}}}
@@ -26,16 +31,34 @@ OLD = {"products": {"A-USD": {"last_trade_id": 1}}}
     ],
 )
 def test_a_product_is_told_as_it_is(said: Any, failed: str, state: int, reason: str) -> None:
-    (told,) = market_report(["A-USD"], said, failed).products
+    (told,) = product_statuses(["A-USD"], said, failed)
     assert (told.product, told.state, told.reason) == ("A-USD", state, reason)
 
 
 def test_of_two_reports_that_wait_only_the_newer_is_sent() -> None:
     outgoing = Outgoing(lambda: None)
-    outgoing.market(market_report(["A-USD"], None, ""))
+    outgoing.market(wire.MarketReport(products=product_statuses(["A-USD"], None, "")))
     outgoing.open([])
     assert list(outgoing.drain()) == []  # there was no stream
-    outgoing.market(market_report(["A-USD"], None, ""))
-    outgoing.market(market_report(["A-USD"], GOOD, ""))
+    outgoing.market(wire.MarketReport(products=product_statuses(["A-USD"], None, "")))
+    outgoing.market(wire.MarketReport(products=product_statuses(["A-USD"], GOOD, "")))
     (message,) = outgoing.drain()
     assert message.market_report.products[0].state == wire.PRODUCT_STATE_GOOD
+
+
+def test_products_are_said_when_something_in_them_changed_and_first_of_all(tmp_path: Path) -> None:
+    (tmp_path / "runtime").mkdir()
+    place = Place(tmp_path, RuntimeFolder(tmp_path / "runtime"), ends_processes=True, changed=lambda: None)
+    service = MarketService(MarketSettings(products=("A-USD",), takes_products=True), place)
+
+    def told(*, is_first: bool = False) -> list[str] | None:
+        report = wire.MarketReport.FromString(service.report(is_first=is_first))
+        assert report.measured.state == "starting"
+        return None if report.products_unchanged else [status.product for status in report.products]
+
+    assert told(is_first=True) == ["A-USD"]
+    assert told() is None
+    service.obey(wire.MarketDesired(products=["B-USD"]).SerializeToString())
+    assert told() == ["A-USD", "B-USD"]
+    assert told() is None
+    assert told(is_first=True) == ["A-USD", "B-USD"], "another stream knows nothing yet"

@@ -1,12 +1,14 @@
-"""What nodes are asked for and send in lines: replicas' logs, answers of feeds. One request, one queue, back-pressure
-end to end.
+"""What nodes are asked and answer in pieces: replicas' logs, questions to services. One request, one queue,
+back-pressure end to end.
+
+    gateway ─read, ask▶ request on the node's stream ─▶ node
+    gateway ◀─ queue ◀─ PushLog, piece by piece ◀─ node, then LogEnd on its stream
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Protocol
@@ -14,15 +16,25 @@ from typing import Any, Final, Protocol
 from agentfarm.errors import Conflict, FarmError, Unavailable
 from agentfarm.wire import link_pb2 as wire
 from controller.core.model import NodeName, Replica
+from controller.link import release_0_1
+from controller.link.services import SERVICES
 
-CHUNKS_MAX: Final = 64  # unread chunks of one request; the node waits then
+CHUNKS_MAX: Final = 64
+"""Unread chunks of one request; the node waits then."""
 FIRST_CHUNK_DEADLINE_S: Final = 10.0
-FEED_SILENCE_MAX_S: Final = 90.0  # a program at work says so every second; its longest question to QuestDB is 60 s
-LOOK_EVERY_S: Final = 2.0  # whether the node's stream is still the one that was asked
+SERVICE_SILENCE_MAX_S: Final = 90.0
+"""A program at work says so every second; its longest question to QuestDB takes 60 s."""
+LOOK_EVERY_S: Final = 2.0
+"""Between two looks whether the node's stream is still the one that was asked."""
 
 
 class Speaker(Protocol):
     """A node's session, as far as it matters here."""
+
+    @property
+    def has_services(self) -> bool:
+        """Whether the node speaks of services by name."""
+        ...
 
     def put(self, message: wire.ControllerMessage) -> None: ...
 
@@ -35,8 +47,8 @@ class _Request:
         self.is_ended = False
 
 
-class LogRelay:
-    """Reads lines from nodes on behalf of callers. A caller that leaves ends what the node does for it."""
+class Answers:
+    """Asks nodes on behalf of callers. A caller that leaves ends what the node does for it."""
 
     def __init__(self, session_of: Callable[[NodeName], Speaker | None]) -> None:
         self._session_of = session_of
@@ -62,23 +74,28 @@ class LogRelay:
         ):
             yield chunk
 
-    async def ask_feed(self, node: NodeName, verb: str, arguments: Mapping[str, Any]) -> AsyncIterator[bytes]:
-        """Chunks of whole NDJSON lines, the first at once. Raises Unavailable if the node cannot be asked or says
-        nothing, as daemons of earlier releases do, and Conflict with its words if it refuses."""
-        if self._session_of(node) is None:
+    async def ask(self, node: NodeName, service: str, question: Mapping[str, Any]) -> AsyncIterator[bytes]:
+        """The answer of a node's service, the first chunk at once. Raises Unavailable if the node cannot be asked or
+        says nothing, and Conflict with its words if it refuses."""
+        session = self._session_of(node)
+        if session is None:
             raise Unavailable(f"Node {node} cannot be reached.", remedy="See: farmctl node list.")
+        payload = SERVICES[service].question(question)
 
-        def ask(number: int) -> wire.ControllerMessage:
-            wish = wire.FeedRequest(request_id=number, verb=verb, arguments_json=json.dumps(arguments))
-            return wire.ControllerMessage(feed_request=wish)
+        def request(number: int) -> wire.ControllerMessage:
+            if not session.has_services:
+                return wire.ControllerMessage(feed_request=release_0_1.feed_request(number, payload))
+            return wire.ControllerMessage(
+                service_request=wire.ServiceRequest(request_id=number, name=service, payload=payload)
+            )
 
         unknown = Unavailable(
-            f"Node {node} did not answer the question {verb!r}.",
+            f"Node {node} did not answer the question {question.get('verb', service)!r}.",
             remedy="Its daemon may be of an earlier release, which does not know such questions: upgrade it.",
         )
         broken = Unavailable(f"Node {node} broke off its answer.", remedy="See: farmctl node list. Then ask again.")
         async for chunk in self._relay(
-            node, ask, (FIRST_CHUNK_DEADLINE_S, FEED_SILENCE_MAX_S), (unknown, broken), Conflict
+            node, request, (FIRST_CHUNK_DEADLINE_S, SERVICE_SILENCE_MAX_S), (unknown, broken), Conflict
         ):
             yield chunk
 
@@ -127,7 +144,7 @@ class LogRelay:
         return None
 
     async def lines(self, node: NodeName, number: int, chunk: bytes) -> bool:
-        """Lines came from a node. False: nobody waits for them any more."""
+        """A chunk came from a node. False: nobody waits for it any more."""
         request = self._requests.get(number)
         if request is None or request.node != node:
             return False

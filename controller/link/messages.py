@@ -1,0 +1,51 @@
+"""What the messages of one node service mean to the core. A service overrides what it has something to say about.
+
+Pure, as all translation is: unknown values become the harmless choice, never an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from agentfarm.errors import InvalidRequest
+from controller.core.commands import Command, NodeJoined
+from controller.core.model import Measured, NodeName
+from controller.core.transition import SetDesired
+
+TEXT_MAX: Final = 64 * 1024
+"""Characters of a text from a node that are kept."""
+
+
+class ServiceMessages:
+    """A service of which the core knows nothing, until it is extended."""
+
+    def joined(self, joined: NodeJoined, payload: bytes) -> NodeJoined:
+        """What a node says of itself, with what its Hello says of the service."""
+        del payload
+        return joined
+
+    def measured(self, measured: Measured, payload: bytes) -> Measured:
+        """What a node measured, with what a report of the service measured."""
+        del payload
+        return measured
+
+    def reported(self, node: NodeName, session: int, payload: bytes) -> Command | None:
+        """What the core hears of a report; None: nothing."""
+        del node, session, payload
+        return None
+
+    def desired(self, effect: SetDesired) -> bytes | None:
+        """What the service should be; None: it keeps what it has."""
+        del effect
+        return None
+
+    def question(self, question: Mapping[str, Any]) -> bytes:
+        """A question as the service understands it."""
+        del question
+        raise InvalidRequest("This service answers no questions.")
+
+
+def bounded(text: str) -> str:
+    """Text that PostgreSQL can hold: bounded, without NUL."""
+    return text[:TEXT_MAX].replace("\x00", "\N{REPLACEMENT CHARACTER}")
