@@ -41,9 +41,11 @@ from agentfarm.names import is_name
 
 CA_YEARS: Final = 10
 SERVER_DAYS: Final = 365
-SERVER_RENEW_DAYS: Final = 90  # at start, a server certificate with less than this left is made again
+SERVER_RENEW_DAYS: Final = 90
+"""At start, a server certificate with less than this left is made again."""
 INVITE_LIFE_S: Final = 15 * 60.0
-SKEW: Final = timedelta(minutes=5)  # certificates begin this much earlier: clocks of small machines differ
+SKEW: Final = timedelta(minutes=5)
+"""Certificates begin this much earlier: clocks of small machines differ."""
 CSR_BYTES_MAX: Final = 16 * 1024
 CA_NAME: Final = "agent farm authority"
 
@@ -57,7 +59,7 @@ class ServerIdentity:
 
 
 class Authority:
-    """Signs for exactly the names it is told. Safe from any thread: nothing in it changes."""
+    """Signs for exactly the names that callers give. Safe from any thread: nothing in it changes."""
 
     def __init__(self, folder: Path, key: ec.EllipticCurvePrivateKey, ca_pem: bytes, wall: Callable[[], float]) -> None:
         self._folder = folder
@@ -131,10 +133,10 @@ class Authority:
     def _is_good(self, stored: ServerIdentity, names: Sequence[str]) -> bool:
         certificate = x509.load_pem_x509_certificate(stored.certificate_pem)
         check_signed_by(stored.certificate_pem, self.ca_pem)
-        told = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        stored_names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         return (
             certificate.public_key() == _private_key(stored.key_pem).public_key()
-            and set(told) == set(_alternatives(names))
+            and set(stored_names) == set(_alternatives(names))
             and certificate.not_valid_after_utc - self._now() > timedelta(days=SERVER_RENEW_DAYS)
         )
 
@@ -240,13 +242,13 @@ def _subject(name: str) -> x509.Name:
 
 
 def _alternatives(names: Sequence[str]) -> list[x509.GeneralName]:
-    found: list[x509.GeneralName] = []
+    alternatives: list[x509.GeneralName] = []
     for name in dict.fromkeys(names):
         try:
-            found.append(x509.IPAddress(ipaddress.ip_address(name)))
+            alternatives.append(x509.IPAddress(ipaddress.ip_address(name)))
         except ValueError:
-            found.append(x509.DNSName(name))
-    return found
+            alternatives.append(x509.DNSName(name))
+    return alternatives
 
 
 def _private_key(pem: bytes) -> ec.EllipticCurvePrivateKey:

@@ -111,21 +111,21 @@ def explain_deployment(state: FarmState, name: DeploymentName, now: Instant) -> 
     )
 
 
-def plan_replicas(state: FarmState, name: DeploymentName, policy: Policy, wanted: int) -> ReplicaPlan:
-    """What bringing a deployment to `wanted` replicas would do: seats to add or remove, and where new ones would go."""
+def plan_replicas(state: FarmState, name: DeploymentName, policy: Policy, replicas: int) -> ReplicaPlan:
+    """What a scale to that many replicas would do: seats to add or remove, and where new ones would go."""
     deployment = state.deployments.get(name)
     seats = _seats(state, deployment)
-    added = [seat for seat in range(wanted) if seat not in seats]
+    added = [seat for seat in range(replicas) if seat not in seats]
     offers = [offer(state, state.nodes[node]) for node in sorted(state.nodes)]
     answer = place([Wish(ReplicaId(seat), name, policy) for seat in added], offers)
     chosen = [(seat, answer.chosen.get(ReplicaId(seat))) for seat in added]
     return ReplicaPlan(
         deployment=name,
         before=deployment.replicas_wanted if deployment is not None else 0,
-        after=wanted,
+        after=replicas,
         placed=tuple(PlacedSeat(seat, node) for seat, node in chosen if node is not None),
         refused=tuple(int(seat) for seat in answer.refused),
-        removed=tuple(sorted(seat for seat in seats if seat >= wanted)),
+        removed=tuple(sorted(seat for seat in seats if seat >= replicas)),
         nodes=fits_of(offers, name, policy),
     )
 
@@ -133,13 +133,13 @@ def plan_replicas(state: FarmState, name: DeploymentName, policy: Policy, wanted
 def plan_deploy(state: FarmState, command: Deploy) -> DeployPlan:
     """What a deploy would do: seats added and removed, and which would be replaced because the version changes."""
     deployment = state.deployments.get(command.name)
-    wanted = command.replicas
-    if wanted is None:
-        wanted = deployment.replicas_wanted if deployment is not None else command.spec_replicas
-    plan = plan_replicas(state, command.name, command.policy, wanted)
+    replicas = command.replicas
+    if replicas is None:
+        replicas = deployment.replicas_wanted if deployment is not None else command.spec_replicas
+    plan = plan_replicas(state, command.name, command.policy, replicas)
     current = deployment.versions[deployment.version] if deployment is not None else None
     is_same = current is not None and (current.digest, current.spec_json) == (command.digest, command.spec_json)
-    kept = sorted(seat for seat in _seats(state, deployment) if seat < wanted)
+    kept = sorted(seat for seat in _seats(state, deployment) if seat < replicas)
     return DeployPlan(
         replicas=plan,
         version_before=current.number if current is not None else None,

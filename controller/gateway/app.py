@@ -64,7 +64,7 @@ class MethodNotAllowed(InvalidRequest):
 def app_of(the_farm: Farm, principals: Principals | None = None) -> FastAPI:
     """The application over a farm. It owns nothing that must be started or stopped.
 
-    principals: who has which token; by default whoever has the operator's may do everything.
+    principals: who has which token; by default there is the operator's alone, which may do everything.
     """
     settings = the_farm.settings
     app = _Gateway(
@@ -76,9 +76,9 @@ def app_of(the_farm: Farm, principals: Principals | None = None) -> FastAPI:
     app.router.route_class = Undeclared
     for room in ROOMS:
         app.include_router(room.router)
-    app.add_exception_handler(FarmError, _say_no)
-    app.add_exception_handler(RequestValidationError, _say_invalid)
-    app.add_exception_handler(HTTPException, _say_http)
+    app.add_exception_handler(FarmError, _on_farm_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
     app.add_middleware(Express, farm=the_farm)
     app.add_middleware(  # the last one added is the outermost
         Border, principals=principals or operators(settings.operator_token), open_paths=OPEN_PATHS
@@ -86,17 +86,17 @@ def app_of(the_farm: Farm, principals: Principals | None = None) -> FastAPI:
     return app
 
 
-async def _say_no(request: Request, error: Exception) -> Response:
+async def _on_farm_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, FarmError)
     return problem_response(error)
 
 
-async def _say_invalid(request: Request, error: Exception) -> Response:
+async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return problem_response(invalid_request(error.errors()))
 
 
-async def _say_http(request: Request, error: Exception) -> Response:
+async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code == 404:
@@ -112,8 +112,8 @@ def _no_route(request: Request) -> NotFound:
     path = request.url.path
     if path != "/" and path.endswith("/"):
         return NotFound(f"There is no {path}.", remedy=f"Leave the last slash out: {path.rstrip('/')}.")
-    known = sorted(request.app.openapi()["paths"])
-    return NotFound(f"There is no {path}.", remedy=suggestion(path, known) or "All calls are described at /docs.")
+    paths = sorted(request.app.openapi()["paths"])
+    return NotFound(f"There is no {path}.", remedy=suggestion(path, paths) or "All calls are described at /docs.")
 
 
 def _described(app: FastAPI) -> dict[str, Any]:

@@ -98,12 +98,12 @@ class JournalHistory:
         self, states: Collection[TaskState], agent: str | None, after: int | None, limit: int
     ) -> list[Task | FinishedTask]:
         """Newest first. Memory knows in which of the live states a task is."""
-        wanted = frozenset(states) or frozenset(TaskState)
-        if wanted <= LIVE_STATES:
-            return self._live_tasks(wanted, agent, after, limit)
-        rows = await self._call(lambda: self._reader().tasks(states=wanted, deployment=agent, after=after, limit=limit))
+        chosen = frozenset(states) or frozenset(TaskState)
+        if chosen <= LIVE_STATES:
+            return self._live_tasks(chosen, agent, after, limit)
+        rows = await self._call(lambda: self._reader().tasks(states=chosen, deployment=agent, after=after, limit=limit))
         items = [self._live_or(item) for item in await self._with_ends(rows)]
-        return [item for item in items if item.state in wanted]
+        return [item for item in items if item.state in chosen]
 
     async def attempts(self, task: TaskId) -> list[EndedAttempt]:
         """Attempts that ended, oldest first."""
@@ -151,14 +151,14 @@ class JournalHistory:
         return [(ends.get(item.id) if isinstance(item, Task) else None) or item for item in rows]
 
     def _live_tasks(
-        self, wanted: frozenset[TaskState], agent: str | None, after: int | None, limit: int
+        self, states: frozenset[TaskState], agent: str | None, after: int | None, limit: int
     ) -> list[Task | FinishedTask]:
         state = self._state()
-        ids = state.tasks if TaskState.QUEUED in wanted else sorted(state.by_token.values())
+        ids = state.tasks if TaskState.QUEUED in states else sorted(state.by_token.values())
         page: list[Task | FinishedTask] = []
         for task_id in reversed(ids):  # live tasks are kept in the order of their ids
             task = state.tasks[task_id]
-            if task.state in wanted and agent in (None, task.deployment) and (after is None or task_id < after):
+            if task.state in states and agent in (None, task.deployment) and (after is None or task_id < after):
                 page.append(task)
                 if len(page) == limit:
                     break

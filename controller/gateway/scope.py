@@ -1,4 +1,4 @@
-"""What the routes hold on to: the parts of the controller behind them, as narrow as the routes need them."""
+"""What a route may use: the parts of the controller behind the gateway, as narrow as the routes need them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Watch(Protocol):
-    """What happens to one live task; ends after its FinishedTask, or without it when the engine starts anew."""
+    """What happens to one live task. It ends after the FinishedTask, or without one where the engine reloads."""
 
     def __aiter__(self) -> AsyncIterator[WatchItem]: ...
     async def __anext__(self) -> WatchItem: ...
@@ -53,7 +53,7 @@ class LogSource(Protocol):
 
 
 class ServiceSource(Protocol):
-    """Who answers questions to a service of a node: the node's daemon (controller.link.answers.Answers)."""
+    """Where answers of a node's service come from: the node's daemon (controller.link.answers.Answers)."""
 
     def ask(self, node: NodeName, service: str, question: Mapping[str, Any]) -> AsyncIterator[bytes]:
         """The answer in chunks. Raises Unavailable, or Conflict in the node's words, at the first step too."""

@@ -1,4 +1,4 @@
-"""What the gateway must be told. Made by the controller's main from its settings and passed down."""
+"""The gateway's settings. The controller makes them of its own and passes them down."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from controller.gateway.http.limits import PAYLOAD_MAX_BYTES
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """Where to listen, whom to believe, and what to write into invitations.
+    """Where to listen, which token is the operator's, and what stands in invitations.
 
     operator_token: the bearer token of operators; at least 16 characters.
     gateway_address / link_address: `host:port` as a node reaches them; a port of 0 is replaced by the one bound.
@@ -19,7 +19,8 @@ class GatewaySettings:
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8600
     link_address: str = "127.0.0.1:8601"
-    public_host: str = ""  # the name nodes use for the gateway; default: gateway_host
+    public_host: str = ""
+    """The name by which nodes reach the gateway; empty: gateway_host."""
     payload_max_bytes: int = PAYLOAD_MAX_BYTES
 
     def __post_init__(self) -> None:

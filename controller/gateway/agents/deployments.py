@@ -100,14 +100,14 @@ async def scale(
 ) -> Response:
     """Change how many replicas there should be."""
     state = farm.state
-    found = find_deployment(state, name)
+    deployed = find_deployment(state, name)
     if plan:
-        deployment = state.deployments[found]
+        deployment = state.deployments[deployed]
         policy = deployment.versions[deployment.version].policy
-        return json_response(scale_plan_view(plan_replicas(state, found, policy, body.replicas)))
-    command = Scale(found, body.replicas, body.if_generation, actor=caller.name)
+        return json_response(scale_plan_view(plan_replicas(state, deployed, policy, body.replicas)))
+    command = Scale(deployed, body.replicas, body.if_generation, actor=caller.name)
     generation = await farm.engine.ask(command, deadline_s=ENGINE_DEADLINE_S)
-    return json_response({"name": found, "replicas": body.replicas, "generation": generation})
+    return json_response({"name": deployed, "replicas": body.replicas, "generation": generation})
 
 
 @room.route(
@@ -131,10 +131,12 @@ async def rollback(
 )
 async def remove(name: str, farm: TheFarm, caller: Caller) -> Response:
     """Take it away: what waits is cancelled, what runs may finish. Needs the whole name."""
-    found = find_deployment(farm.state, name)
-    if found != name:
-        raise InvalidRequest(f"To remove {found}, write its whole name, not {name!r}.", remedy=f"Name it {found}.")
-    await farm.engine.ask(Remove(found, actor=caller.name), deadline_s=ENGINE_DEADLINE_S)
+    deployed = find_deployment(farm.state, name)
+    if deployed != name:
+        raise InvalidRequest(
+            f"To remove {deployed}, write its whole name, not {name!r}.", remedy=f"Name it {deployed}."
+        )
+    await farm.engine.ask(Remove(deployed, actor=caller.name), deadline_s=ENGINE_DEADLINE_S)
     return Response(status_code=204)
 
 

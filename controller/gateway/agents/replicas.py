@@ -53,11 +53,13 @@ async def log(
     """The log as server-sent events: one `line` each, at last an `end`, or a `problem` if the node went away."""
     sse.check_room()
     state = farm.state
-    found = state.replicas[find_replica(state, replica or f"{deployment}/{seat}")]
+    seated = state.replicas[find_replica(state, replica or f"{deployment}/{seat}")]
     if farm.logs is None:
         raise Unavailable("This controller has no link to nodes.", remedy="Read the log on the node itself.")
-    chunks = aiter(farm.logs.read(found, tail_lines=tail, follow=follow))
-    first = None if follow else await anext(chunks, b"")  # a node that cannot answer is a status, not a broken stream
+    chunks = aiter(farm.logs.read(seated, tail_lines=tail, follow=follow))
+    first = (
+        None if follow else await anext(chunks, b"")
+    )  # a node that cannot answer gives a status, not a broken stream
     return sse.event_stream(_lines(chunks, first))
 
 

@@ -103,17 +103,17 @@ def _node_metrics(state: FarmState) -> Iterator[Metric]:
 def _deployment_metrics(state: FarmState) -> Iterator[Metric]:
     queued = GaugeMetricFamily("agentfarm_queue_depth_tasks", "Tasks that wait.", labels=["deployment"])
     leased = GaugeMetricFamily("agentfarm_leases", "Attempts leased to nodes.", labels=["deployment"])
-    wanted = GaugeMetricFamily("agentfarm_replicas_wanted", "Replicas there should be.", labels=["deployment"])
+    replicas = GaugeMetricFamily("agentfarm_replicas_wanted", "Replicas there should be.", labels=["deployment"])
     service = GaugeMetricFamily(
         "agentfarm_service_seconds", "What one attempt takes: a maximum that decays.", labels=["deployment"]
     )
     for deployment in state.deployments.values():
         queued.add_metric([deployment.name], deployment.queued)
         leased.add_metric([deployment.name], deployment.leased)
-        wanted.add_metric([deployment.name], deployment.replicas_wanted)
+        replicas.add_metric([deployment.name], deployment.replicas_wanted)
         if deployment.service_s is not None:
             service.add_metric([deployment.name], deployment.service_s)
-    yield from (queued, leased, wanted, service)
+    yield from (queued, leased, replicas, service)
 
 
 def _replica_metrics(state: FarmState) -> Iterator[Metric]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import Header, Query, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
 room = Room("farm")
 
-NDJSON = "application/x-ndjson"
-PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-FOLLOW_GATHER_S = 0.05  # events that come close together are read together
+NDJSON: Final = "application/x-ndjson"
+PAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
+FOLLOW_GATHER_S: Final = 0.05
+"""Events that come close together are read together."""
 
 
 @room.route(Call("GET", "/v1/status", Permission.FARM_READ), response_model=StatusView, operation_id="status")
@@ -147,7 +148,7 @@ def _filter(farm: Farm, node: str | None, agent: str | None, task: int | None) -
 async def _follow(
     farm: Farm, first: Sequence[StoredEvent], after: int, about: EventFilter, *, is_sse: bool
 ) -> AsyncGenerator[bytes, None]:
-    """Events as they are committed. The bus only wakes; the journal is read, so none is missed or doubled."""
+    """Events as they are committed. The bus only wakes this; the journal is read, so none is missed or doubled."""
     queue = farm.engine.events.follow()
     page = first
     try:
@@ -159,7 +160,7 @@ async def _follow(
             if len(page) < EVENTS_PAGE and not await _woken(queue):
                 farm.engine.events.unfollow(queue)
                 queue = farm.engine.events.follow()
-            with suppress(Unavailable):  # PostgreSQL is away: what was missed is read when it is back
+            with suppress(Unavailable):  # PostgreSQL is away: the events of that time are read when it is back
                 page = await farm.history.events(after, EVENTS_PAGE, about)
                 continue
             page = ()

@@ -1,4 +1,4 @@
-"""Who calls, what a call needs, and whether the one may do the other.
+"""Who calls, what a call needs, and whether this caller may do it.
 
 Every call of the gateway is a `Call`, declared at its route. All of them together are the table that the border, the
 routes and the express way check. This module knows no framework: plain submits are served before one is imported.
@@ -74,7 +74,7 @@ class Call:
     body: BodySize = BodySize.CONTROL
 
     def admit(self, principal: Principal) -> None:
-        """Raises Unauthorized for a caller without a token, Forbidden for one whose token does not reach so far."""
+        """Raises Unauthorized for a caller without a token, Forbidden for one whose token does not allow it."""
         if self.permission not in principal.permissions:
             raise refusal(principal, self.permission)
 
@@ -94,7 +94,7 @@ class Principals:
 
 
 def operators(token: str) -> Principals:
-    """The one principal of today: whoever holds the operator's token may do everything."""
+    """The one principal of today: the operator's token may do everything."""
     return Principals({token: Principal(OPERATOR, EVERYTHING)})
 
 

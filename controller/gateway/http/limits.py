@@ -4,26 +4,37 @@ from __future__ import annotations
 
 from typing import Final
 
-PAYLOAD_MAX_BYTES: Final = 1024 * 1024  # one task's input, as JSON; the default of the setting of that name
-ENVELOPE_MAX_BYTES: Final = 64 * 1024  # what may stand around an input: agent, labels, keys
-CONTROL_BODY_MAX_BYTES: Final = 256 * 1024  # bodies that carry no payload: deploys, scales, joins
+PAYLOAD_MAX_BYTES: Final = 1024 * 1024
+"""One task's input, as JSON; the default of the setting of that name."""
+ENVELOPE_MAX_BYTES: Final = 64 * 1024
+"""What may stand around an input: agent, labels, keys."""
+CONTROL_BODY_MAX_BYTES: Final = 256 * 1024
+"""Bodies that carry no payload: deploys, scales, joins."""
 BUNDLE_MAX_BYTES: Final = 64 * 1024 * 1024
-BATCH_LINES_MAX: Final = 100_000  # lines of one batch submit
-BATCH_CHUNK_LINES: Final = 1_000  # lines of one command to the engine
+BATCH_LINES_MAX: Final = 100_000
+"""Lines of one batch submit."""
+BATCH_CHUNK_LINES: Final = 1_000
+"""Lines of one command to the engine."""
 BATCH_CHUNKS_IN_FLIGHT: Final = 4
-BATCH_CHUNK_BYTES: Final = 4 * 1024 * 1024  # a chunk is closed early when its inputs grow this large
+BATCH_CHUNK_BYTES: Final = 4 * 1024 * 1024
+"""A chunk is closed early when its inputs grow this large."""
 
-JSON_DEPTH_MAX: Final = 128  # nested arrays and objects
-KEY_MAX_CHARS: Final = 255  # idempotency keys, thread ids
+JSON_DEPTH_MAX: Final = 128
+"""Nested arrays and objects."""
+KEY_MAX_CHARS: Final = 255
+"""Idempotency keys, thread ids."""
 LABELS_MAX: Final = 32
 LABEL_MAX_CHARS: Final = 255
 ATTEMPTS_MAX: Final = 1_000
 TIMEOUT_MAX_S: Final = 30 * 24 * 3600.0
 REPLICAS_MAX: Final = 10_000
-FEED_PRODUCTS_MAX: Final = 500  # products named in one call
-TASK_PRODUCTS_MAX: Final = 16  # products one task may name
+FEED_PRODUCTS_MAX: Final = 500
+"""Products named in one call."""
+TASK_PRODUCTS_MAX: Final = 16
+"""Products one task may name."""
 
-WAIT_MAX_S: Final = 300.0  # one request's wait; longer waits ask again
+WAIT_MAX_S: Final = 300.0
+"""One request's wait; longer waits ask again."""
 PAGE_DEFAULT: Final = 50
 PAGE_MAX: Final = 1_000
 LOG_TAIL_DEFAULT: Final = 100
@@ -31,7 +42,10 @@ LOG_TAIL_MAX: Final = 10_000
 EVENTS_PAGE: Final = 500
 
 SSE_KEEPALIVE_S: Final = 15.0
-FEED_NODES_AT_ONCE: Final = 64  # nodes that answer one question about market data at the same time
-STREAMS_MAX: Final = 2_000  # open at once; each holds a connection and a queue
-RETRY_AFTER_S: Final = 1  # said to callers when a dependency is away
+FEED_NODES_AT_ONCE: Final = 64
+"""Nodes that answer one question about market data at the same time."""
+STREAMS_MAX: Final = 2_000
+"""Open at once; each holds a connection and a queue."""
+RETRY_AFTER_S: Final = 1
+"""Seconds that callers should wait when a dependency is away."""
 ENGINE_DEADLINE_S: Final = 10.0

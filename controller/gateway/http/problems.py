@@ -74,7 +74,7 @@ def problem_of(error: FarmError) -> dict[str, Any]:
 
 
 def problem_response(error: FarmError, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer that carries an error."""
+    """The HTTP answer for an error."""
     more = dict(headers or {})
     if isinstance(error, Unavailable):
         more.setdefault("Retry-After", str(RETRY_AFTER_S))

@@ -14,7 +14,8 @@ from starlette.types import ASGIApp
 from agentfarm.errors import Conflict
 from agentfarm.service import Service
 
-DRAIN_S: Final = 3  # what answers in progress get when the server stops; streams are cut then
+DRAIN_S: Final = 3
+"""How long answers in progress may take when the server stops; streams are cut then."""
 BACKLOG: Final = 512
 KEEPALIVE_S: Final = 75
 
@@ -41,7 +42,7 @@ class HttpServer(Service):
         )  # fmt: skip
         self._server = _Server(config)
         self._serving = self.run_task(self._server.serve(sockets=[listener]))
-        while not self._server.started:  # no await of ours inside: it has bound already, this takes a turn or two
+        while not self._server.started:  # the address is bound already: this takes a turn or two of the loop
             if self._serving.done():
                 self._serving.result()
             await asyncio.sleep(0)

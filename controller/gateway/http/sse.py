@@ -1,7 +1,7 @@
 """Server-sent events (WHATWG HTML, section 9.2) over plain ASGI.
 
 A stream is an async iterator of messages; between them, after a silence, a comment keeps proxies from closing the
-connection. When the client goes, the iterator is closed, so that whatever it holds is let go at once.
+connection. When the client goes, the iterator is closed, so that it lets go of what it holds at once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def event_id(text: str | None) -> int:
     if text is None or not text.strip():
         return 0
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise InvalidRequest(f"Last-Event-ID {text[:40]!r} is not one of ours.", remedy="Leave it out to start anew.")
+        raise InvalidRequest(
+            f"Last-Event-ID {text[:40]!r} is not one of ours.", remedy="Leave it out to start from the beginning."
+        )
     return int(text)
 
 
@@ -80,7 +82,7 @@ def event_stream(
 
 
 def check_room() -> None:
-    """Raises Unavailable when STREAMS_MAX streams are open. Asked before anything is begun for a new one."""
+    """Raises Unavailable when STREAMS_MAX streams are open. Asked before anything begins for a new stream."""
     if StreamedAnswer.open_now >= STREAMS_MAX:
         raise Unavailable(
             f"{STREAMS_MAX} streams are open, the limit.", remedy="Try again later.", limit="STREAMS_MAX",
@@ -89,7 +91,7 @@ def check_room() -> None:
 
 
 async def disconnected(receive: Receive) -> None:
-    """Return when the client has gone. The request's body must not be wanted any more."""
+    """Return when the client has gone. The request's body must have been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -21,7 +21,7 @@ LINES_WAITING_MAX: Final = 256
 FINAL: Final = frozenset({"done", "problem"})
 
 
-async def told_by_all(answers: Mapping[NodeName, AsyncIterator[bytes]]) -> AsyncGenerator[bytes, None]:
+async def lines_of_all(answers: Mapping[NodeName, AsyncIterator[bytes]]) -> AsyncGenerator[bytes, None]:
     """Lines of NDJSON, each with its `node`, as they come from chunks of lines. The last one is `end`.
 
     A node that fails is a `problem` line and does not stop the others. When the caller leaves, all are closed.
@@ -30,7 +30,7 @@ async def told_by_all(answers: Mapping[NodeName, AsyncIterator[bytes]]) -> Async
     room = asyncio.Semaphore(FEED_NODES_AT_ONCE)
     tasks = Tasks("feeds")
     for node, chunks in answers.items():
-        tasks.errand(_told_by(node, chunks, room, lines))
+        tasks.errand(_put_lines(node, chunks, room, lines))
     outcomes: dict[str, str] = {}
     left = len(answers)
     try:
@@ -49,7 +49,7 @@ async def told_by_all(answers: Mapping[NodeName, AsyncIterator[bytes]]) -> Async
         await tasks.end()
 
 
-async def _told_by(
+async def _put_lines(
     node: NodeName, chunks: AsyncIterator[bytes], room: asyncio.Semaphore, lines: asyncio.Queue[dict[str, Any] | None]
 ) -> None:
     """Put every line of one node's answer into the queue, at last None."""
@@ -62,7 +62,7 @@ async def _told_by(
                         await lines.put(line | {"node": node})
     except FarmError as problem:
         await lines.put({"event": "problem", "node": node, "problem": problem_of(problem)})
-    except Exception as error:  # one node's mistake must not cost the others their answers
+    except Exception as error:  # the other nodes' answers must not suffer from it
         await lines.put({"event": "problem", "node": node, "problem": problem_of(mistake_of(error, f"feed of {node}"))})
     finally:
         if isinstance(chunks, AsyncGenerator):

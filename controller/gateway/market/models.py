@@ -34,7 +34,7 @@ class ProductNode(View):
 
     node: str = Field(examples=["node-2"])
     state: str = Field(
-        description="starting, good, doubtful or failed; unsaid: told, no word yet; silent: the node is not heard",
+        description="starting, good, doubtful or failed; unsaid: asked, no report yet; silent: the node is not heard",
         examples=["good"],
     )
     reason: str = ""

@@ -1,6 +1,6 @@
 """Market data on the nodes over HTTP: which holes there were, whether all is stored, and storing it again.
 
-The nodes answer, in lines, as long as it takes them; the gateway asks several at once and passes on what they say.
+The nodes answer in lines, for as long as they need; the gateway asks several at once and passes their lines on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from controller.core.model import FarmState, Node, NodeName
 from controller.gateway.http import sse
 from controller.gateway.http.access import Call, Permission
 from controller.gateway.http.room import Room, TheFarm, body_of
-from controller.gateway.market.fan_out import told_by_all
+from controller.gateway.market.fan_out import lines_of_all
 from controller.gateway.market.models import PRODUCT, FeedLine, FeedReplayBody, FeedVerifyBody
 from controller.gateway.prefixes import find_node
 from controller.gateway.scope import Farm
@@ -82,26 +82,25 @@ async def _answer(farm: Farm, verb: str, node: str | None, product: str | None, 
     if farm.services is None:
         raise Unavailable("This controller has no link to nodes.", remedy="Ask the node itself.")
     names = _nodes(farm.state, node, product)
-    given = {key: value for key, value in arguments.items() if value}
-    question = {"verb": verb, "arguments": given}
+    question = {"verb": verb, "arguments": {key: value for key, value in arguments.items() if value}}
     answers = {name: aiter(farm.services.ask(name, SERVICE, question)) for name in names}
     if len(names) == 1:  # a node that refuses is a status, not a broken stream
         answers[names[0]] = _after(await anext(answers[names[0]], b""), answers[names[0]])
-    return sse.StreamedAnswer(told_by_all(answers), NDJSON, b"\n")
+    return sse.StreamedAnswer(lines_of_all(answers), NDJSON, b"\n")
 
 
 def _nodes(state: FarmState, node: str | None, product: str | None) -> list[NodeName]:
     """The nodes to ask. Raises NotFound when there are none, with the nearest product."""
     if node is not None:
         return [find_node(state, node)]
-    fed = {name: here for name, here in sorted(state.nodes.items()) if _has_market(here)}
-    found = [name for name, here in fed.items() if product is None or product in _products(here)]
-    if found:
-        return found
-    if product is None or not fed:
+    nodes = {name: each for name, each in sorted(state.nodes.items()) if _has_market(each)}
+    names = [name for name, each in nodes.items() if product is None or product in _products(each)]
+    if names:
+        return names
+    if product is None or not nodes:
         raise NotFound("No node has market data.", remedy="Set 'market' in a node's settings: docs/market-data.md.")
-    known = sorted({name for here in fed.values() for name in _products(here)})
-    hint = suggestion(product, known) or "See: farmctl feed status. A product of earlier is asked for with its node."
+    products = sorted({name for each in nodes.values() for name in _products(each)})
+    hint = suggestion(product, products) or "See: farmctl feed status. A product of earlier is asked for with its node."
     raise NotFound(f"No node holds {product!r} now.", remedy=hint)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from pydantic import ConfigDict, Field
 
@@ -11,7 +12,8 @@ from controller.gateway.agents.models import ReplicaView
 from controller.gateway.http.models import EXAMPLE_TIME, Body, View
 from controller.gateway.market.models import ProductMove
 
-NODE_NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"  # agentfarm.names.is_name says the same in words
+NODE_NAME: Final = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
+"""The same rule as agentfarm.names.is_name, in the form of OpenAPI."""
 
 
 class InviteBody(Body):
@@ -53,7 +55,7 @@ class JoinAnswer(View):
 
 
 class ReasonBody(Body):
-    """Why. It is shown to everyone who looks at the node."""
+    """Why. All who look at the node see it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "new disk"}]})
 

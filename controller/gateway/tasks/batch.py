@@ -1,8 +1,8 @@
 """Batch submit: NDJSON in, NDJSON out, as fast as one core can read it.
 
-Lines are gathered into chunks, each one command to the engine; a few chunks are in flight while the next is read, so
-that reading and committing overlap. Answers are held until the last line was read: a client that writes everything
-before it reads anything must not end up waiting for us while we wait for it. They are small, and bounded in number.
+Lines are gathered into chunks, each one command to the engine. A few chunks are in flight while the next is read, so
+reading and committing overlap. Answers wait until the last line was read: else a client that writes everything before
+it reads anything would wait for us while we wait for it. Answers are small, and their number is bounded.
 """
 
 from __future__ import annotations
@@ -54,13 +54,14 @@ class _Batch:
         self._actor = actor
         self._answers: list[int | FarmError] = []
         self._chunk: list[NewTask] = []
-        self._places: list[int] = []  # of the chunk's tasks among the answers
+        self._places: list[int] = []
+        """Of the chunk's tasks among the answers."""
         self._chunk_bytes = 0
         self._tasks = Tasks("batch")
         self._in_flight: deque[asyncio.Task[None]] = deque()
 
     async def take(self, line: bytes | FarmError) -> bool:
-        """One more line. False: the limit of lines is reached and no more are taken."""
+        """Take one more line. False: the batch has as many lines as it may."""
         if isinstance(line, bytes) and not line.strip():
             return True
         place = len(self._answers)
@@ -98,18 +99,18 @@ class _Batch:
 
     async def _submit(self, tasks: tuple[NewTask, ...], places: list[int]) -> None:
         try:
-            given = await self._engine.ask(SubmitTasks(tasks, actor=self._actor), deadline_s=ENGINE_DEADLINE_S)
+            answers = await self._engine.ask(SubmitTasks(tasks, actor=self._actor), deadline_s=ENGINE_DEADLINE_S)
         except FarmError as problem:
-            given = [problem] * len(tasks)
-        for place, answer, task in zip(places, given, tasks, strict=True):
+            answers = [problem] * len(tasks)
+        for place, answer, task in zip(places, answers, tasks, strict=True):
             self._answers[place] = await self._checked(answer, task) if isinstance(answer, KnownTask) else answer
 
-    async def _checked(self, known: KnownTask, task: NewTask) -> int | FarmError:
+    async def _checked(self, earlier: KnownTask, task: NewTask) -> int | FarmError:
         try:
-            await refuse_other_work(self._history, known, task)
+            await refuse_other_work(self._history, earlier, task)
         except FarmError as problem:
             return problem
-        return known
+        return earlier
 
 
 async def split_lines(body: AsyncIterator[bytes], line_max_bytes: int) -> AsyncIterator[bytes | FarmError]:

@@ -1,8 +1,8 @@
 """The express way of `POST /v1/tasks` and `POST /v1/tasks?wait=SECONDS`, the call that programs make most.
 
 A framework's routing, dependencies and validation cost more than the whole submit. Plain ASGI takes what is plainly
-that call; everything else, and whatever could be read in two ways, goes on to the route, which knows all options and
-finds the words for what is wrong. Both ways check the same Call and end in `submission`; a test sends the same calls
+that call. Everything else, and all that could be read in two ways, goes on to the route, which knows all options and
+says what is wrong. Both ways check the same Call and end in `submission`; a test sends the same calls
 both ways.
 """
 

@@ -2,7 +2,7 @@
 
 Two doors lead here: the route with all its options (`routes.py`), and the express way of the plain call (`express.py`).
 A batch reads its lines here too. The common form of a task (agent, input, key, priority) is read without pydantic;
-anything unusual goes through the model, which finds the words for what is wrong.
+anything unusual goes through the model, which says what is wrong.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Waiting for a task to end, and watching it run.
 
-The way of a fast answer: the watch is registered in the same step of the event loop in which the submit was
-answered, and the result comes out of memory. Where a task is not live the journal is asked; where the engine
-starts anew in the middle, both are.
+A fast answer never asks the journal: the watch begins in the step of the event loop in which the submit was answered,
+and the result comes out of memory. The journal is asked where a task is not live. Both are asked again when the engine
+reads its state again in the middle.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from controller.gateway.scope import Farm, Watch
 from controller.gateway.tasks.views import finished_view
 from controller.watchers import OutputPiece, StateChange, WatchItem
 
-LOOK_AGAIN_S: Final = 0.25  # between looks for a task that is neither live nor stored: its commit is in flight
+LOOK_AGAIN_S: Final = 0.25
+"""Between two looks for a task that is neither live nor stored: its commit is in flight."""
 LOOKS_MAX: Final = 20
 SOON_S: Final = 1.0
+"""A wait that ends so early never looks whether its caller has left."""
 
 
 async def wait_for(farm: Farm, task: TaskId, timeout_s: float) -> Task | FinishedTask:
@@ -55,7 +57,7 @@ async def wait_while_wanted(farm: Farm, task: TaskId, timeout_s: float, receive:
 
 
 async def _wait_and_keep(farm: Farm, task: TaskId, timeout_s: float) -> Task | FinishedTask:
-    """As wait_for. A live task is copied, because it goes on before the one who waits for this reads it."""
+    """As wait_for. A live task is copied: the engine may change it before the waiting request runs again."""
     item = await wait_for(farm, task, timeout_s)
     return copy(item) if isinstance(item, Task) else item
 
@@ -105,8 +107,8 @@ async def follow(
 def task_events(farm: Farm, task: TaskId, after: int = 0) -> AsyncGenerator[bytes, None]:
     """A task's story as server-sent events: `state`, `output` (whose ids can be resumed from), then `end`.
 
-    It is watched from this call on, not from the first step, so that a short task tells its pieces too. What breaks
-    the story off is told as `problem`: come back with the id of the last piece.
+    The watch begins with this call, not with the first step, so that no piece of a short task is missed. An error ends
+    the stream with a `problem`; a caller comes back with the id of the last piece.
     """
     live = farm.state.tasks.get(task)
     begin = _state_message(task, live.state, live.attempt) if live is not None else b""

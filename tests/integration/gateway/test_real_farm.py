@@ -89,10 +89,10 @@ async def test_retry_takes_the_input_from_the_journal(farm: RealFarm) -> None:
 
 async def test_events_have_ids_that_resume_without_loss(farm: RealFarm) -> None:
     await farm.deploy("echo")
-    told = [orjson.loads(line) for line in (await farm.http.get("/v1/events?limit=500")).content.splitlines()]
-    assert [event["id"] for event in told] == sorted({event["id"] for event in told})
-    assert "deployment.complete" in [event["kind"] for event in told]
-    async with farm.http.stream("GET", f"/v1/events?follow=1&after={told[-1]['id']}") as answer:
+    stored = [orjson.loads(line) for line in (await farm.http.get("/v1/events?limit=500")).content.splitlines()]
+    assert [event["id"] for event in stored] == sorted({event["id"] for event in stored})
+    assert "deployment.complete" in [event["kind"] for event in stored]
+    async with farm.http.stream("GET", f"/v1/events?follow=1&after={stored[-1]['id']}") as answer:
         lines = answer.aiter_lines()
         await farm.http.post("/v1/nodes/node-1/cordon", json={"reason": "new disk"})
         event = orjson.loads(await anext(lines))
@@ -118,8 +118,8 @@ async def test_machine_joins_with_its_token_and_only_once(farm: RealFarm) -> Non
     assert wrong.status_code == 403
     answer = await farm.http.post("/v1/nodes/join", json=body, headers={"Authorization": ""})
     assert answer.status_code == 200
-    found = identity.verify_join_answer(invite, key_pem, identity.JoinAnswer(**answer.json()))
-    assert found.name == "node-9"
+    joined = identity.verify_join_answer(invite, key_pem, identity.JoinAnswer(**answer.json()))
+    assert joined.name == "node-9"
     again = await farm.http.post("/v1/nodes/join", json=body)
     assert again.status_code == 403
     assert again.json()["reason"] == "used"

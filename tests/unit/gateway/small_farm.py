@@ -155,8 +155,8 @@ class SmallNode:
 
     def _settle(self, desired: SetDesired) -> None:
         if desired.products is not None:
-            said = dict.fromkeys((*desired.products, "BTC-USD"), ProductStatus(self.product_state))
-            self.engine.do(MarketReported(self.name, self.session, said))
+            fed = dict.fromkeys((*desired.products, "BTC-USD"), ProductStatus(self.product_state))
+            self.engine.do(MarketReported(self.name, self.session, fed))
         news = []
         for item in desired.replicas:
             if item.is_stopping:

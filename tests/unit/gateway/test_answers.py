@@ -41,9 +41,9 @@ class Day:
         text = answer.text
         for pattern, word in CHANGING:
             text = re.sub(pattern, word, text)
-        said = f" {content.decode()}" if content is not None else ""
+        sent = f" {content.decode()}" if content is not None else ""
         self.lines += [
-            f"{method} {path}{said}",
+            f"{method} {path}{sent}",
             f"    {answer.status_code} {answer.headers.get('location', '')}".rstrip(),
         ]
         self.lines += [f"    {line}".rstrip() for line in text.splitlines()]

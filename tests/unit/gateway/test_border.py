@@ -14,7 +14,7 @@ ANYWHERE = "http://farm"
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}])
-async def test_without_the_token_nothing_is_told(small: SmallFarm, headers: dict[str, str]) -> None:
+async def test_without_the_token_every_call_is_refused(small: SmallFarm, headers: dict[str, str]) -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(small.app), base_url=ANYWHERE) as client:
         for path in ("/v1/status", "/v1/tasks", "/v1/nothing"):
             answer = await client.get(path, headers=headers)
@@ -80,11 +80,11 @@ async def test_mistake_of_ours_is_a_correlation_id_and_nothing_more(
         raise RuntimeError("secret words")
 
     monkeypatch.setattr(small.memory, "ended_counts", broken)
-    with capture_logs() as told:
+    with capture_logs() as records:
         answer = await http.get("/v1/status")
     assert answer.status_code == 500
-    assert told[0]["correlation_id"] == answer.json()["correlation_id"]
-    assert "secret words" in repr(told[0]["exc_info"])
+    assert records[0]["correlation_id"] == answer.json()["correlation_id"]
+    assert "secret words" in repr(records[0]["exc_info"])
     assert "secret words" not in answer.text
 
 

@@ -1,4 +1,4 @@
-"""Questions to nodes' market data over HTTP: whom they reach, what comes back, and who is said to be missing."""
+"""Questions to nodes' market data over HTTP: which nodes they reach, what comes back, and which nodes are missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from agentfarm.errors import Conflict, FarmError, Unavailable
 from controller.core.model import Measured, NodeName
 from controller.gateway.market import fan_out
-from controller.gateway.market.fan_out import told_by_all
+from controller.gateway.market.fan_out import lines_of_all
 from tests.unit.gateway.small_farm import SmallFarm
 
 DONE = b'{"event": "done", "is_good": true}\n'
@@ -73,13 +73,13 @@ async def test_all_nodes_that_hold_a_product_are_asked_and_each_line_names_its_n
     http: httpx.AsyncClient, feeds: Feeds
 ) -> None:
     feeds.answers = {"node-1": [DONE], "node-2": [b'{"event": "product", "product": "BTC-USD"}\n' + DONE]}
-    said = lines(await http.post("/v1/market/verify", json={"product": "BTC-USD"}))
+    rows = lines(await http.post("/v1/market/verify", json={"product": "BTC-USD"}))
     assert sorted(feeds.asked) == [
         ("node-1", "verify", {"product": "BTC-USD"}),
         ("node-2", "verify", {"product": "BTC-USD"}),
     ]
-    assert {line["node"] for line in said[:-1]} == {"node-1", "node-2"}
-    assert said[-1] == {
+    assert {line["node"] for line in rows[:-1]} == {"node-1", "node-2"}
+    assert rows[-1] == {
         "event": "end",
         "asked": ["node-1", "node-2"],
         "answered": ["node-1", "node-2"],
@@ -89,23 +89,21 @@ async def test_all_nodes_that_hold_a_product_are_asked_and_each_line_names_its_n
     assert [node for node, _, _ in feeds.asked[2:]] == ["node-1"]
 
 
-async def test_a_node_that_fails_is_a_line_and_the_answer_is_said_to_be_partial(
-    http: httpx.AsyncClient, feeds: Feeds
-) -> None:
+async def test_a_node_that_fails_is_a_line_and_makes_the_answer_partial(http: httpx.AsyncClient, feeds: Feeds) -> None:
     feeds.answers = {"node-1": [DONE], "node-2": Unavailable("Node node-2 cannot be reached.")}
-    said = lines(await http.get("/v1/market/gaps?since=2026-03-01T12:00:00%2B01:00&open=1"))
+    rows = lines(await http.get("/v1/market/gaps?since=2026-03-01T12:00:00%2B01:00&open=1"))
     assert feeds.asked[0][2] == {"since": "2026-03-01T11:00:00Z", "open": True}
-    problem = next(line for line in said if line["event"] == "problem")
+    problem = next(line for line in rows if line["event"] == "problem")
     assert (problem["node"], problem["problem"]["code"]) == ("node-2", "unavailable")
-    assert said[-1]["is_partial"]
-    assert said[-1]["answered"] == ["node-1"]
+    assert rows[-1]["is_partial"]
+    assert rows[-1]["answered"] == ["node-1"]
 
 
 async def test_an_answer_without_its_end_is_no_answer(http: httpx.AsyncClient, feeds: Feeds) -> None:
     feeds.answers = {"node-1": [b'{"event": "progress"}\nno json\n[1]\n'], "node-2": [DONE]}
-    said = lines(await http.post("/v1/market/verify"))
-    assert [line["event"] for line in said if line.get("node") == "node-1"] == ["started", "progress"]
-    assert said[-1]["answered"] == ["node-2"]
+    rows = lines(await http.post("/v1/market/verify"))
+    assert [line["event"] for line in rows if line.get("node") == "node-1"] == ["started", "progress"]
+    assert rows[-1]["answered"] == ["node-2"]
 
 
 async def test_a_refusal_of_the_only_node_asked_is_a_status(http: httpx.AsyncClient, feeds: Feeds) -> None:
@@ -150,9 +148,11 @@ async def test_a_farm_without_market_data_says_what_to_do(
 async def test_a_caller_that_leaves_ends_every_nodes_answer(feeds: Feeds) -> None:
     feeds.answers = {"node-1": None, "node-2": None}
     question = {"verb": "verify", "arguments": {}}
-    told = told_by_all({NodeName(name): aiter(feeds.ask(NodeName(name), "market", question)) for name in feeds.answers})
-    assert {orjson.loads(await anext(told))["node"] for _ in range(2)} == {"node-1", "node-2"}
-    await told.aclose()
+    answer = lines_of_all(
+        {NodeName(name): aiter(feeds.ask(NodeName(name), "market", question)) for name in feeds.answers}
+    )
+    assert {orjson.loads(await anext(answer))["node"] for _ in range(2)} == {"node-1", "node-2"}
+    await answer.aclose()
     assert sorted(feeds.closed) == ["node-1", "node-2"]
 
 
@@ -160,8 +160,8 @@ async def test_a_thousand_nodes_are_asked_a_few_at_a_time(feeds: Feeds, monkeypa
     monkeypatch.setattr(fan_out, "FEED_NODES_AT_ONCE", 3)
     names = [NodeName(f"node-{number}") for number in range(1000)]
     feeds.answers = {name: None if number < 3 else [DONE] for number, name in enumerate(names)}
-    told = told_by_all({name: aiter(feeds.ask(name, "market", {"verb": "gaps", "arguments": {}})) for name in names})
+    answer = lines_of_all({name: aiter(feeds.ask(name, "market", {"verb": "gaps", "arguments": {}})) for name in names})
     for _ in range(3):
-        await anext(told)
+        await anext(answer)
     assert len(feeds.asked) == 3
-    await told.aclose()
+    await answer.aclose()

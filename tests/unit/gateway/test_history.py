@@ -1,4 +1,4 @@
-"""What is told of tasks that end while they are read."""
+"""Tasks that end while they are read."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ class SlowJournal:
 
     def task(self, task: TaskId) -> Task | FinishedTask | None:
         self.reads += 1
-        found = self.rows.get(task)
+        row = self.rows.get(task)
         self.end_all()
-        return found
+        return row
 
     def tasks(self, **_: Any) -> Sequence[Task | FinishedTask]:
-        found = [self.rows[number] for number in sorted(self.rows, reverse=True)]
+        rows = [self.rows[number] for number in sorted(self.rows, reverse=True)]
         self.end_all()
-        return found
+        return rows
 
 
 def history_of(journal: SlowJournal) -> JournalHistory:
     return JournalHistory(lambda: cast(Any, journal), lambda: cast(Any, None), lambda: journal.state, journal.settled)
 
 
-async def test_a_task_that_ends_while_it_is_read_is_told_as_ended_and_never_as_waiting() -> None:
+async def test_a_task_that_ends_while_it_is_read_has_ended_and_never_waits() -> None:
     journal = SlowJournal(FarmState(1, Limits()))
     journal.submit(1, TaskState.RUNNING)
     item = await history_of(journal).task(TaskId(1))

@@ -32,20 +32,20 @@ async def feed(http: httpx.AsyncClient, *names: str, **more: Any) -> FeedAnswer:
 
 
 async def listed(http: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
-    found = ProductList.model_validate((await http.get(PATH)).json())
-    return {it.name: it.model_dump() for it in found.products}
+    answer = ProductList.model_validate((await http.get(PATH)).json())
+    return {product.name: product.model_dump() for product in answer.products}
 
 
-async def test_products_are_fed_and_told_how_they_do(http: httpx.AsyncClient, small: SmallFarm) -> None:
+async def test_products_are_fed_and_listed_with_their_nodes(http: httpx.AsyncClient, small: SmallFarm) -> None:
     first = await feed(http, "ETH-USD")
     assert (first.changed, [node.state for node in first.products[0].nodes]) == (["ETH-USD"], ["unsaid"])
     await small.settle()
-    found = await listed(http)
-    assert found["ETH-USD"]["nodes"] == [
+    products = await listed(http)
+    assert products["ETH-USD"]["nodes"] == [
         {"node": "node-2", "state": "good", "reason": "", "is_assigned": True, "is_leaving": False}
     ]
-    assert found["ETH-USD"]["is_good"]
-    assert found["BTC-USD"]["copies"] is None, "only nodes' own settings name it"
+    assert products["ETH-USD"]["is_good"]
+    assert products["BTC-USD"]["copies"] is None, "only nodes' own settings name it"
     assert (await feed(http, "ETH-USD", copies=1, source="")).changed == []
     node = NodeView.model_validate((await http.get("/v1/nodes/node-2")).json())
     assert (node.products, node.assigned) == (["BTC-USD", "ETH-USD"], ["ETH-USD"])
@@ -53,7 +53,7 @@ async def test_products_are_fed_and_told_how_they_do(http: httpx.AsyncClient, sm
     assert "ETH-USD" in (await http.get("/v1/status")).json()["market"]["products"]
 
 
-async def test_copies_without_a_node_are_told(http: httpx.AsyncClient, small: SmallFarm) -> None:
+async def test_copies_without_a_node_are_counted_and_explained(http: httpx.AsyncClient, small: SmallFarm) -> None:
     [eth] = (await feed(http, "ETH-USD", copies=2)).products
     assert (eth.missing, eth.is_good) == (1, False)
     numbers = (await http.get("/metrics")).text

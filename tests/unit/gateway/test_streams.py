@@ -43,21 +43,21 @@ async def until(claim: Callable[[], bool]) -> None:
 
 async def story(lines: AsyncIterator[str], until: str = "end") -> list[tuple[str, str, str]]:
     """(event, id, data) of a stream, up to an event."""
-    found: list[tuple[str, str, str]] = []
+    events: list[tuple[str, str, str]] = []
     fields = {"event": "", "id": "", "data": ""}
     async for line in lines:
         if not line:
-            found.append((fields["event"], fields["id"], fields["data"]))
+            events.append((fields["event"], fields["id"], fields["data"]))
             fields = {"event": "", "id": "", "data": ""}
-            if found[-1][0] == until:
+            if events[-1][0] == until:
                 break
         elif not line.startswith(":"):
             name, _, value = line.partition(": ")
             fields[name] = value
-    return found
+    return events
 
 
-async def test_task_stream_tells_states_pieces_and_the_end(http: httpx.AsyncClient, small: SmallFarm) -> None:
+async def test_task_stream_has_states_pieces_and_the_end(http: httpx.AsyncClient, small: SmallFarm) -> None:
     task = (await http.post("/v1/tasks", json={"agent": "slow", "input": 5})).json()["id"]
     await small.settle()
     async with lines_of(http, f"/v1/tasks/{task}/events") as lines:
@@ -65,9 +65,9 @@ async def test_task_stream_tells_states_pieces_and_the_end(http: httpx.AsyncClie
         small.engine.watchers.piece(task, b'{"a":1}')
         small.engine.watchers.piece(task, b"2")
         small.nodes["node-1"].release()
-        told = await story(lines)
-    assert [(event, number) for event, number, _ in told] == [("", ""), ("output", "1"), ("output", "2"), ("end", "")]
-    assert orjson.loads(told[-1][2])["output"] == 5
+        events = await story(lines)
+    assert [(event, number) for event, number, _ in events] == [("", ""), ("output", "1"), ("output", "2"), ("end", "")]
+    assert orjson.loads(events[-1][2])["output"] == 5
 
 
 async def test_task_stream_resumes_after_the_last_piece_seen(http: httpx.AsyncClient, small: SmallFarm) -> None:
@@ -78,8 +78,8 @@ async def test_task_stream_resumes_after_the_last_piece_seen(http: httpx.AsyncCl
     async with lines_of(http, f"/v1/tasks/{task}/events", **{"Last-Event-ID": "2"}) as lines:
         await until(lambda: bool(small.engine.watchers._watches))
         small.nodes["node-1"].release()
-        told = await story(lines)
-    assert [data for event, _, data in told if event == "output"] == ["3", "4"]
+        events = await story(lines)
+    assert [data for event, _, data in events if event == "output"] == ["3", "4"]
     bad = await http.get(f"/v1/tasks/{task}/events", headers={"Last-Event-ID": "later"})
     assert bad.status_code == 400
 
@@ -87,21 +87,21 @@ async def test_task_stream_resumes_after_the_last_piece_seen(http: httpx.AsyncCl
 async def test_submit_can_answer_with_the_whole_story(http: httpx.AsyncClient) -> None:
     async with http.stream("POST", "/v1/tasks?stream=1", json={"agent": "stream", "input": 5}) as answer:
         assert (answer.status_code, answer.headers["location"]) == (201, "/v1/tasks/1")
-        told = await story(answer.aiter_lines())
-    assert [event for event, _, _ in told] == ["state", "state", "output", "output", "output", "end"]
-    assert orjson.loads(told[0][2])["id"] == 1
-    assert [data for event, _, data in told if event == "output"] == ['"one"', '"two"', '"three"']
+        events = await story(answer.aiter_lines())
+    assert [event for event, _, _ in events] == ["state", "state", "output", "output", "output", "end"]
+    assert orjson.loads(events[0][2])["id"] == 1
+    assert [data for event, _, data in events if event == "output"] == ['"one"', '"two"', '"three"']
 
 
-async def test_stream_tells_a_problem_when_the_farm_goes_away(http: httpx.AsyncClient, small: SmallFarm) -> None:
+async def test_stream_ends_with_a_problem_when_the_farm_goes_away(http: httpx.AsyncClient, small: SmallFarm) -> None:
     task = (await http.post("/v1/tasks", json={"agent": "slow"})).json()["id"]
     async with lines_of(http, f"/v1/tasks/{task}/events") as lines:
         await until(lambda: bool(small.engine.watchers._watches))
         small.engine.live = None
         small.memory.is_away = True
         small.engine.watchers.end_all()
-        told = await story(lines, until="problem")
-    assert orjson.loads(told[-1][2])["code"] == "unavailable"
+        events = await story(lines, until="problem")
+    assert orjson.loads(events[-1][2])["code"] == "unavailable"
 
 
 async def test_long_wait_ends_when_its_caller_goes(
@@ -121,8 +121,8 @@ async def test_long_wait_ends_when_its_caller_goes(
 async def test_stream_of_an_ended_task_is_its_end(http: httpx.AsyncClient) -> None:
     task = (await http.post("/v1/tasks?wait=5", json={"agent": "echo", "input": "x"})).json()["id"]
     async with lines_of(http, f"/v1/tasks/{task}/events") as lines:
-        told = await story(lines)
-    assert [event for event, _, _ in told] == ["end"]
+        events = await story(lines)
+    assert [event for event, _, _ in events] == ["end"]
     assert (await http.get("/v1/tasks/999/events")).status_code == 404
 
 
@@ -147,14 +147,14 @@ async def test_silence_is_filled_with_comments(
 
 
 async def test_events_are_followed_without_loss_or_doubles(http: httpx.AsyncClient, small: SmallFarm) -> None:
-    known = [orjson.loads(line) for line in (await http.get("/v1/events?limit=500")).content.splitlines()]
-    after = known[-1]["id"]
+    earlier = [orjson.loads(line) for line in (await http.get("/v1/events?limit=500")).content.splitlines()]
+    after = earlier[-1]["id"]
     async with lines_of(http, f"/v1/events?follow=1&after={after}") as lines:
         for name in ("node-7", "node-8"):
             await http.post("/v1/nodes/invite", json={"name": name})
-        told = [orjson.loads(await anext(lines)) for _ in range(2)]
-    assert [(event["kind"], event["node"]) for event in told] == [("node.added", "node-7"), ("node.added", "node-8")]
-    assert [event["id"] for event in told] == [after + 1, after + 2]
+        new = [orjson.loads(await anext(lines)) for _ in range(2)]
+    assert [(event["kind"], event["node"]) for event in new] == [("node.added", "node-7"), ("node.added", "node-8")]
+    assert [event["id"] for event in new] == [after + 1, after + 2]
     await until(lambda: not small.engine.events._followers)
 
 
@@ -190,7 +190,7 @@ async def test_streams_are_bounded_and_given_back(http: httpx.AsyncClient, monke
         assert await anext(lines)
 
 
-async def test_taken_port_is_said_by_name(small: SmallFarm) -> None:
+async def test_taken_port_is_named(small: SmallFarm) -> None:
     from agentfarm.errors import Conflict
 
     first = HttpServer(small.app, "127.0.0.1", 0)
