@@ -1,9 +1,9 @@
 """How long to wait before the next attempt: growing, bounded, jittered. One rule for the whole farm.
 
 The longest wait doubles with each failure until it meets its maximum. The wait itself lies between half and all of
-that. Half at least: a wait near zero would let one caller knock without a pause. All at most: a maximum in the settings
-is a promise. Spread over the upper half: those who failed together do not come back together. What lost: "full jitter"
-(from zero) and a spread around the wait (above the maximum).
+that. At least half: a wait near zero would let one caller knock without a pause. At most all: a maximum in the settings
+is a promise. Spread over the upper half: callers that failed together do not come back together. What lost: "full
+jitter" (from zero) and a spread around the wait (above the maximum).
 
 `backoff_s` and `longest_s` are pure: chance is an argument. `Backoff` counts failures and asks for chance itself.
 """
@@ -15,13 +15,13 @@ from collections.abc import Callable
 from typing import Final
 
 DOUBLINGS_MAX: Final = 62
-"""More would only overflow: every maximum is met long before."""
+"""More would only overflow: every maximum is reached long before."""
 
 
 def longest_s(attempt: int, first_s: float, max_s: float, growth: float = 2.0) -> float:
-    """The wait before chance shortens it. Also the whole wait where only one waits, and nobody can collide.
+    """The wait before chance shortens it. It is the whole wait where only one waits, because nothing can collide then.
 
-    attempt: how often it failed so far; 0 waits not at all.
+    attempt: how often it has failed; 0 does not wait.
     """
     return min(max_s, first_s * growth ** min(attempt - 1, DOUBLINGS_MAX)) if attempt > 0 else 0.0
 
@@ -49,5 +49,5 @@ class Backoff:
         return backoff_s(self.failures, self._first_s, self._max_s, self._chance())
 
     def reset(self) -> None:
-        """It works again: the next failure waits the shortest."""
+        """It works again: the next failure has the shortest wait."""
         self.failures = 0

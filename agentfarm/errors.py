@@ -18,7 +18,7 @@ from typing import Final
 
 
 class FarmError(Exception):
-    """The root. `problem` says what was wrong, `remedy` what to do about it; both are whole sentences for people."""
+    """The root. `problem` says what is wrong, `remedy` what to do about it; both are whole sentences for people."""
 
     code = "internal"
 
@@ -57,7 +57,7 @@ class Conflict(FarmError):
 
 
 class StaleToken(Conflict):
-    """The lease behind a fencing token is gone; whoever held it must stop that work."""
+    """The lease behind a fencing token is gone. Its holder must stop that work."""
 
     code = "stale_token"
 

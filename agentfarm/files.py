@@ -1,7 +1,7 @@
 """Files that survive what happens to machines: locks, writes that are whole or not at all, damaged files set aside.
 
-Standard library only and light to import: the node daemon and agents' processes pay for it. Blocking: a caller moves
-to a thread what may take long (`fsync` on a busy disk).
+Standard library only and light to import: the node daemon and agents' processes pay for it. Every call blocks, so a
+caller uses a thread where it may take long (`fsync` on a busy disk).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Locked(Conflict):
 class FileLock:
     """A lock held until `release` or the end of the process, also by a kill. The file names its holder and stays.
 
-    `flock` locks the open file: a process that was forked meanwhile would hold it too, one that was started does not.
+    `flock` locks the open file. So a forked child would hold the lock too; a program that we start does not.
     """
 
     def __init__(self, path: Path, *, is_waiting: bool = False) -> None:
@@ -77,8 +77,8 @@ class FileLock:
 def write_file(path: Path, data: bytes, *, mode: int = PUBLIC, is_durable: bool = True) -> None:
     """Replace a file: a reader meets the old content or the new, whole.
 
-    mode: from the first byte, less the process's umask. is_durable: when this returns the content survives a power cut,
-    file and folder are synced. Raises OSError; then the old file stands, and nothing is left beside it.
+    mode: from the first byte, less the process's umask. is_durable: file and folder are synced, so the content survives
+    a power cut once this returns. Raises OSError; then the old file stays, and nothing is left beside it.
     """
     fresh = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)

@@ -6,8 +6,8 @@
     verify_join_request(secret, request)   ◀──   request: name, csr_pem, proof
     answer = join_answer(secret, …)        ──▶   verify_join_answer(invite, key, answer) -> Identity
 
-Both sides prove by HMAC-SHA256 that they know the invitation's secret, which itself never travels; so joining is safe
-over plain HTTP. Nothing here opens a socket or asks a clock: moments are arguments.
+Both sides prove by HMAC-SHA256 that they know the invitation's secret, which itself never travels. So joining is safe
+over plain HTTP. Nothing here opens a socket or reads a clock: moments are arguments.
 
 The library `cryptography` costs 13 MiB, so it is imported when a key or a certificate is handled, not by the import
 of this module: a daemon that only connects never pays.
@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 TOKEN_VERSION: Final = 1
 SECRET_BYTES: Final = 32
 TOKEN_LENGTH_MAX: Final = 4096
-NODE_DAYS: Final = 30  # how long a node's certificate lives
-RENEW_AT: Final = 0.5  # of its life
+NODE_DAYS: Final = 30
+"""How long a node's certificate lives."""
+RENEW_AT: Final = 0.5
+"""Of its life."""
 DAY_S: Final = 86_400.0
 KEY_FILE, CERTIFICATE_FILE, CA_FILE, ABOUT_FILE = "key.pem", "certificate.pem", "ca.pem", "identity.json"
 
@@ -61,7 +63,7 @@ class Identity:
 
     @classmethod
     def of(cls, key_pem: bytes, certificate_pem: bytes, ca_pem: bytes) -> Identity:
-        """Put one together. Raises InvalidRequest unless the three belong together."""
+        """Make one of its three parts. Raises InvalidRequest unless they belong together."""
         certificate = _certificate(certificate_pem)
         if certificate.public_key() != _key(key_pem).public_key():
             raise InvalidRequest("The certificate is for another key.", remedy="Join again with a new invitation.")
@@ -298,7 +300,7 @@ def join_request(invite: Invite) -> tuple[JoinRequest, bytes]:
 
 
 def verify_join_request(secret: bytes, request: JoinRequest) -> bool:
-    """On the controller: whether whoever asks knows the secret."""
+    """On the controller: whether the caller knows the secret."""
     return hmac.compare_digest(_proof(secret, request.csr_pem.encode()).encode(), request.proof.encode())
 
 

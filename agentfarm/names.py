@@ -1,6 +1,6 @@
 """Names: which are allowed, which one was probably meant, and which one a prefix stands for.
 
-Used by the command line, the gateway and the spec reader alike, so that a typo is answered in one voice everywhere.
+The command line, the gateway and the spec reader use it, so that a typo gets the same answer everywhere.
 Pure; knows nothing of what the names belong to.
 """
 

@@ -8,12 +8,12 @@
             ...
 
 Every service keeps the promises of tests/service_contract.py: `start` and `stop` are safe twice, `stop` also unstarted
-and while another call stops already; after `stop` none of its tasks runs. A task that dies of an exception takes its
-service down, loudly: the loop's exception handler reports it, and `wait` raises what killed it, also that of the
-service's owner, up to the program, which then stops everything in order.
+and while another call stops it. After `stop` none of its tasks runs. A task that dies of an exception takes its service
+down, loudly: the loop's exception handler reports it, and `wait` raises what killed it. So does `wait` of the service's
+owner, up to the program, which then stops everything in order.
 
-No task of the farm is started elsewhere: tests/unit/test_tasks_have_owners.py. What lost: asyncio.TaskGroup, which must
-be entered and left in one task, so each service would need one more, that only waits.
+No task of the farm is started elsewhere: tests/unit/test_tasks_have_owners.py. What lost: asyncio.TaskGroup. One task
+must enter and leave it, so each service would need one more task that only waits.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class Tasks:
         return self._own(work, name, self._ended)
 
     def errand(self, work: Coroutine[Any, Any, T], *, name: str = "") -> asyncio.Task[T]:
-        """Run an answer to one caller, say. Its failure is reported, and costs nobody else."""
+        """Run something for one caller, such as an answer. Its failure is reported, and harms no other caller."""
         return self._own(work, name, self._errand_ended)
 
     def awaited(self, work: Coroutine[Any, Any, T], *, name: str = "") -> asyncio.Task[T]:
-        """Run what the caller awaits, who so hears of its failure."""
+        """Run what the caller awaits. The caller gets its failure."""
         return self._own(work, name, self._running.discard)
 
     def cancel(self) -> None:
@@ -109,11 +109,11 @@ class Service:
 
     @property
     def is_up(self) -> bool:
-        """Whether it was started, and nobody has asked it to stop."""
+        """Whether it was started and no stop has been asked for."""
         return self._phase is _Phase.UP
 
     async def start(self) -> None:
-        """Begin; does nothing once it is up. Where it cannot begin, what had begun is ended, and the error raised."""
+        """Begin; does nothing once it is up. If it cannot begin, it ends what had begun and raises the error."""
         if self._phase in (_Phase.UP, _Phase.ENDING):
             return
         self._phase = _Phase.UP
@@ -126,7 +126,7 @@ class Service:
             raise
 
     async def stop(self) -> None:
-        """End in order. Safe twice, safe unstarted, safe while another call does it: that one is waited for."""
+        """End in order. Safe twice and safe unstarted. While another call ends it, this one waits for that call."""
         if self._phase is _Phase.NEW:
             return
         if self._phase is not _Phase.UP:
@@ -172,7 +172,8 @@ class Service:
 async def first_of(*works: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     """Run together until the first ends; the others are cancelled and awaited. Returns the one that ended first.
 
-    Of several that end together it is the first of those named. Its error is the caller's to look at (`result()`).
+    Of several that end together it returns the first in the order of the arguments. The caller looks at its error
+    (`result()`).
     """
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(work) for work in works]

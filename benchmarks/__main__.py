@@ -1,8 +1,8 @@
 """Every figure of docs/performance.md, one program after the other: `python -m benchmarks [--quick] [NAME …]`.
 
-Each program says on its last line what it measured, as JSON; here the figures are held against their goals. A program
-that fails does not stop the others; then, and only then, this exits with 1. A missed goal is told, and is no failure:
-machines differ.
+Each program prints its figures on its last line, as JSON; this one compares them with their goals. A program that fails
+does not stop the others; then, and only then, this exits with 1. A missed goal is shown, and is no failure: machines
+differ.
 """
 
 from __future__ import annotations

@@ -32,13 +32,17 @@ from benchmarks.peers.queues import QUEUES, Missing
 from benchmarks.scene import Scene, agent_lines
 from benchmarks.verdict import Judgement, Verdict, judge
 
-CALM_S: Final = 3.0  # before and after each fault; throughput is measured there
+CALM_S: Final = 3.0
+"""Before and after each fault; throughput is measured there."""
 RECOVERY_DEADLINE_S: Final = 60.0
-SECONDS: Final = (0.1, 0.9)  # how long a task takes
-WIDTH: Final = 52  # of the table's first column; longer words push the line
+SECONDS: Final = (0.1, 0.9)
+"""How long a task takes."""
+WIDTH: Final = 52
+"""Of the table's first column; longer words move the rest of the line."""
 QUICK: Final = ("replica-killed", "daemon-killed", "controller-in-submit", "postgres-killed", "partition",
                 "leader-killed")  # fmt: skip
-PEER: Final = ("node-killed",)  # what the loss of a worker is to other queues
+PEER: Final = ("node-killed",)
+"""What other queues call the loss of a worker."""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
-"""A wall clock that can be made to jump, for the processes of one farm and nobody else.
+"""A wall clock that can be made to jump, for the processes of one farm only.
 
 A small C library between a process and its libc (LD_PRELOAD) adds to the wall clock what a shared file says; monotonic
-clocks stay as they are, as they do when a real clock is set. Without a C compiler there is none, and that is told.
+clocks stay as they are, as they do when a real clock is set. Without a C compiler there is none: `make` gives None.
 """
 
 from __future__ import annotations

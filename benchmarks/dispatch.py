@@ -15,7 +15,8 @@ from benchmarks.farm import EXAMPLES, Farm, machine, progress
 from benchmarks.peers.no_ops import compare
 from benchmarks.peers.queues import QUEUES
 
-BATCH = 1_000  # lines of one request
+BATCH = 1_000
+"""Lines of one request."""
 
 
 def submit(farm: Farm, agent: str, count: int) -> int:

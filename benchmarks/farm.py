@@ -49,7 +49,8 @@ class Farm:
         self._is_own_folder = folder is None
         self._controller_settings = {"gateway_port": 0, "link_port": 0, "log_level": "info", **(controller or {})}
         self._node_settings = node or {}
-        self._own_settings: dict[str, dict[str, Any]] = {}  # of single controllers and nodes, kept for their restarts
+        self._own_settings: dict[str, dict[str, Any]] = {}
+        """Of single controllers and nodes, for their restarts."""
         self._environment = {**os.environ, **(environment or {})}
         self._environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a farm's programs are not compiled at each start
         self.python = dict(python or {})

@@ -18,8 +18,10 @@ import psutil
 
 from benchmarks.scene import Scene
 
-RESTART_AFTER_S: Final = 1.0  # RestartSec of our units
-PAST_LEASE_S: Final = (9.0, 11.0)  # longer than the 8 s after which work is given to others
+RESTART_AFTER_S: Final = 1.0
+"""RestartSec of our units."""
+PAST_LEASE_S: Final = (9.0, 11.0)
+"""Longer than the 8 s after which other nodes get the work."""
 BURST: Final = 40
 
 
@@ -31,7 +33,8 @@ class Fault:
     words: str
     deed: Callable[[Scene], None]
     missing: Callable[[Scene], str] = lambda scene: ""
-    times: int = 1  # per round
+    times: int = 1
+    """Per round."""
     needs_standby: bool = False
 
 

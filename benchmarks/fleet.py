@@ -31,7 +31,7 @@ CONNECTS_AT_ONCE = 20
 
 
 class StubNode:
-    """A node that says it runs whatever it is told to, and finishes every task at once."""
+    """A node that says it runs all that the controller asks for, and finishes every task at once."""
 
     def __init__(self, name: str, arrivals: dict[int, float]) -> None:
         self.name = name

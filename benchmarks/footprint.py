@@ -1,9 +1,9 @@
 """What a farm costs that does nothing: `python -m benchmarks.footprint [--idle 30] [--replicas 5]`.
 
-Controller and daemon are measured connected and idle; then replicas of examples/question_answering.py, a LangGraph
-agent: what each has that it shares with nobody, when it is ready and after it has answered tasks, and its time from
-fork to ready. The median replica is told. A task costs memory because running code counts references in pages that were
-shared until then.
+Controller and daemon are measured connected and idle. Then replicas of examples/question_answering.py, a LangGraph
+agent: the memory that each shares with no other process, when it is ready and after it has answered tasks, and its time
+from fork to ready. The figures are of the median replica. A task costs memory because running code counts references in
+pages that were shared until then.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """From submit to result on an idle farm, over HTTP: `python -m benchmarks.latency [--tasks 1000]`.
 
 Single tasks, one after the other on one connection, each submitted with `?wait=` and answered with its stored result.
-The client is the standard library's, because what a client library costs is not the farm's time; its own CPU time,
-which is part of what is measured, is told too. `/healthz`, asked in between, says what HTTP alone costs on this machine
-at this moment, and a loop of plain Python how fast the machine is.
+The client is the standard library's, because the cost of a client library is not the farm's time. Its own CPU time is
+part of the figures, and is shown too. `/healthz`, asked in between, shows what HTTP alone costs on this machine at this
+moment, and a loop of plain Python how fast the machine is.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ RETRY_MAX_S: Final = 0.5
 OTHERS_EVERY: Final = 4
 BURST_WAIT_S: Final = 3
 LOOK_EVERY_S: Final = 0.05
-KNOWN: Final = 200  # the status of a submit whose key was known
+KNOWN: Final = 200
+"""The status of a submit whose key was stored before."""
 
 
 @dataclass(slots=True)
@@ -35,11 +36,14 @@ class Piece:
     key: str
     seconds: float
     submitted_at: float
-    ids: set[int] = field(default_factory=set)  # of the tasks that answers named: one, if all is well
+    ids: set[int] = field(default_factory=set)
+    """Of the tasks that answers named: one, if all is well."""
     tries: int = 0
     agent: str = ""
-    wait_s: int = 0  # for the result, in the submit itself
-    was_stored_unanswered: bool = False  # an answer was lost, and the task turned out to be stored
+    wait_s: int = 0
+    """For the result, in the submit itself."""
+    was_stored_unanswered: bool = False
+    """An answer was lost although the task was stored."""
     refused: str = ""
     finished_at: float | None = None
 

@@ -1,12 +1,12 @@
 """Two builds, compared in pairs: `python -m benchmarks.pairs --other CHECKOUT [--pairs 10] NAME … [-- ARGUMENTS]`.
 
-Runs each benchmark in this checkout and in the other one, each with its own `.venv`, one right after the other, and
-swaps who begins from pair to pair. A machine that others use is slow for both halves of a pair: so what counts is the
+Runs each benchmark in this checkout and in the other one, each with its own `.venv`, one right after the other. The
+first half changes from pair to pair. A machine that others use is slow for both halves of a pair, so what counts is the
 median of the pairs' ratios, this checkout's figure by the other's, and how far they lie apart. CPU time depends least
 on others. Both halves get the same arguments: those after `--`, else a size that keeps a pair below 90 s.
 
-With `--keep FILE`, each finished pair is a line of that file, and a run that was interrupted goes on from there. A pair
-of which one half fails is told, and does not stop the others; then, and only then, this exits with 1.
+With `--keep FILE`, each finished pair is a line of that file, and an interrupted run continues from there. When one
+half of a pair fails, the program says so and goes on with the others. Then, and only then, it exits with 1.
 """
 
 from __future__ import annotations

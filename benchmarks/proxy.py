@@ -15,7 +15,8 @@ import struct
 from typing import Final
 
 CHUNK_BYTES: Final = 64 * 1024
-CLOSE_WITH_RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
+CLOSE_WITH_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER: on, 0 s."""
 
 
 class _Side:
@@ -67,7 +68,7 @@ class _Connection:
         self.server.reset()
 
     def lose(self, side: _Side) -> None:
-        """That side goes with RST; the other is not told, and talks to nobody from now on."""
+        """That side goes with RST. The other side does not learn of it, and its bytes reach no one from now on."""
         self.is_half_open = True
         side.reset()
 
@@ -140,7 +141,7 @@ class Proxy:
             await self.down.wait()
             server = _Side(*await asyncio.open_connection(*self.target))
         except OSError:
-            client.reset()  # nobody listens there: the client is told as it would be
+            client.reset()  # nothing listens there: the client gets what it would get without a proxy
             return
         except asyncio.CancelledError:
             client.reset()

@@ -33,7 +33,8 @@ from benchmarks.proxy import Proxy
 
 T = TypeVar("T")
 AGENTS: Final = Path(__file__).parent / "agents"
-DISK_MIB: Final = {"node-1": 48, "controller": 768}  # file systems of their own for what is to run out of disk
+DISK_MIB: Final = {"node-1": 48, "controller": 768}
+"""File systems of their own for processes that run out of disk."""
 CONTROLLERS: Final = ("controller", "standby")
 ROUTE_EVERY_S: Final = 0.25
 
@@ -77,7 +78,8 @@ class Scene:
         self.replicas = replicas
         self.has_standby = standby
         self.leader = "controller"
-        self.agents: dict[str, int] = {}  # name to replicas
+        self.agents: dict[str, int] = {}
+        """Name to replicas."""
         self.proxies: dict[str, Proxy] = {}
         self.full_disks: set[str] = set()
         self.background = Background()
@@ -314,7 +316,7 @@ class Scene:
         return list(view["replicas"])
 
     def tell(self) -> str:
-        """The ends of all logs, for whoever must find out."""
+        """The ends of all logs, for the person who looks for the cause."""
         return self.farm.log_tails()
 
 

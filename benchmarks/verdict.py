@@ -29,8 +29,10 @@ class Verdict:
     """By the pieces' order."""
 
     pieces: list[Judgement]
-    unanswered: int  # submits that nobody had answered at the end; they promise nothing
-    stored_unanswered: int  # submits whose answer was lost although the task was stored: the key found it again
+    unanswered: int
+    """Submits without an answer at the end; they promise nothing."""
+    stored_unanswered: int
+    """Submits whose answer was lost although the task was stored: a second submit of the key found the task."""
 
     @property
     def lost(self) -> list[str]:

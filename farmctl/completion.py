@@ -1,4 +1,4 @@
-"""Names for shell completion, asked from the farm. Silent and quick: a shell must never hang or print for us."""
+"""Names for shell completion, from the farm. Silent and quick: a shell must never hang or print because of us."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def products(incomplete: str) -> list[str]:
 
 
 def things(incomplete: str) -> list[str]:
-    """Whatever can be explained."""
+    """All that can be explained."""
     return ["task", "replica", "deployment", "product", *replicas(incomplete), *tasks(incomplete)]
 
 

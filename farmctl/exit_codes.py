@@ -41,7 +41,7 @@ def exit_of(error: FarmError) -> Exit:
 
 
 def joined(codes: list[Exit]) -> Exit:
-    """One exit code for several things done: all alike, or partly done."""
+    """One exit code for several results: theirs if all are equal, else partly done."""
     if len(set(codes)) == 1:
         return codes[0]
     return Exit.PARTLY if Exit.DONE in codes or Exit.FORCED in codes else Exit.ERROR

@@ -1,5 +1,5 @@
 """How a function becomes a verb: every verb gets --json, the connection options, an example, exit codes, and a border
-at which no traceback passes for anything that was to be expected.
+that turns each expected failure into words instead of a traceback.
 """
 
 from __future__ import annotations

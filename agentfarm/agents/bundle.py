@@ -2,11 +2,11 @@
 
 Owns the archive's form, its limits and its safety. A bundle is a plain tar of regular files, in order of their names,
 with owners, times and modes set to fixed values: equal files give equal bytes on every machine. It is not compressed,
-so its digest is the SHA-256 of the very bytes that travel and are stored: anyone can check them without unpacking,
-no release of a compressor can change a name, and nothing can blow up when opened. (Compressed forms lost for
-that reason; agents are kilobytes of source, and PostgreSQL compresses what it stores.)
+so its digest is the SHA-256 of the very bytes that travel and are stored. Anyone can check them without unpacking, no
+release of a compressor can change a name, and nothing can grow when it is opened. (That is why compressed forms lost;
+agents are kilobytes of source, and PostgreSQL compresses what it stores.)
 
-Standard library alone: node daemons use this too.
+Standard library only: node daemons use this too.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Source(Protocol):
 
     @property
     def extra(self) -> Mapping[str, bytes]:
-        """Files to add, by relative name; one that the folder has itself wins."""
+        """Files to add, by relative name. A file of that name in the folder wins."""
         ...
 
 
@@ -165,7 +165,7 @@ def is_safe_name(name: str) -> bool:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
-    """Every file to take as (relative name, real path). Links to inside are followed, once around a circle."""
+    """Every file to take as (relative name, path). A link to a place inside the folder is followed, a circle once."""
     rules = IgnoreRules.read(root / IGNORE_FILE, DEFAULT_PATTERNS)
     real_root = root.resolve()
     waiting: list[tuple[str, Path, frozenset[Path]]] = [("", root, frozenset({real_root}))]

@@ -1,8 +1,7 @@
-"""The spec as people write it: YAML with units, read with the line of every key at hand.
+"""The spec as people write it: YAML with units. The reader remembers the line of every key.
 
-Owns the names of the YAML keys and the sentence that says what each may hold. Collects every problem before it speaks,
-so that one look at the message is enough. What the values mean and which are in range is the business of
-`agentfarm.agents.spec`.
+Owns the names of the YAML keys and the sentence that says what each may hold. It collects every problem before it
+speaks, so that one look at the message is enough. `agentfarm.agents.spec` owns what the values mean and their range.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def _or_null(read: Callable[[object], object]) -> Callable[[object], object]:
 
 
 def _texts(value: object) -> object:
-    """Variables and labels: numbers are taken as text; YAML's `yes`, `no` and null are too easily meant as text."""
+    """Variables and labels. A number becomes text. `yes`, `no` and null are refused: their author may mean the text."""
     if not isinstance(value, dict):
         raise ValueError("must map names to texts")
     for name, item in value.items():
@@ -148,7 +147,8 @@ class _Reader:
     def __init__(self, source: str) -> None:
         self.source = source
         self.problems: list[str] = []
-        self._places: dict[tuple[str, ...], tuple[str, Key, yaml.Node]] = {}  # canonical path -> how it was written
+        self._places: dict[tuple[str, ...], tuple[str, Key, yaml.Node]] = {}
+        """Canonical path -> how it was written."""
         self._refused: set[tuple[str, ...]] = set()
 
     def document(self, text: str) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class _Reader:
         return self._top(root)
 
     def refused_value(self, path: tuple[str, ...], message: str) -> None:
-        """Say what is allowed at a canonical path. Deeper paths and whole sections are led back to what was written."""
+        """Say what is allowed at a canonical path, under the name of the written key that holds the path."""
         if path[:1] in self._refused or path[:2] in self._refused:
             return
         for place in (path, path[:2], path[:1]):
@@ -213,8 +213,8 @@ class _Reader:
         try:
             value = key.read(_plain(node))
         except ValueError as error:
-            rule_is_said = str(error) in key.rule
-            self.refused_value(path, "" if rule_is_said else str(error))
+            is_in_rule = str(error) in key.rule
+            self.refused_value(path, "" if is_in_rule else str(error))
             return
         data[key.target] = value
 
@@ -269,7 +269,7 @@ def _plain(node: yaml.Node) -> object:
 
 
 def _scalar(node: yaml.Node) -> object:
-    """A scalar as YAML means it, save that dates stay the text they are written as."""
+    """A scalar as YAML means it, except that a date stays text."""
     if not isinstance(node, yaml.ScalarNode):
         raise ValueError
     if node.tag == "tag:yaml.org,2002:timestamp":

@@ -2,7 +2,7 @@
 
 Convention over configuration. `question_answering.py` is an agent `question-answering`; a folder with `agent.py` or
 `agent.yaml` is an agent named like the folder; a project with `langgraph.json` has one agent per graph; any other
-folder is searched one level deep for these. Reads files, runs none of them: importing is the node's work.
+folder is searched one level deep for these. It reads files and runs none: the node imports them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class AgentSource:
     only: tuple[str, ...] = ()
     extra: Mapping[str, bytes] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    """What its author should know: things found and not used."""
+    """What its author should know: settings that the farm does not use."""
 
     @property
     def name(self) -> str:
@@ -65,7 +65,7 @@ def find_agents(path: Path) -> list[AgentSource]:
 
 
 def _agents_at(path: Path) -> list[AgentSource]:
-    """The agents that this very path is; none when it is a folder of several."""
+    """The agents of this path itself; none when it is a folder of several."""
     if path.is_file() and path.suffix == ".py":
         return [_single_file(path)]
     if path.is_file() and path.name == PROJECT_FILE:
@@ -83,7 +83,7 @@ def _agents_at(path: Path) -> list[AgentSource]:
 
 
 def _agents_in(child: Path) -> Iterable[AgentSource]:
-    """The agents that a child of a searched folder is: files that define one, and folders that are one."""
+    """The agents of one child of a searched folder: a file that defines one, or a folder that is one."""
     if _NOT_AGENTS.fullmatch(child.stem):
         return []
     if child.is_dir():

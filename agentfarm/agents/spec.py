@@ -1,4 +1,4 @@
-"""What an agent asks of the farm: `AgentSpec`, validated once where it enters and plain ever after.
+"""What an agent asks of the farm: `AgentSpec`, validated once, where it enters.
 
 Owns meaning, defaults and limits of every setting. People write YAML with units (`agentfarm.agents.notation`); the farm
 stores and sends `canonical_json()`: one text for one meaning, with plain units in the names of its keys. Nodes read
@@ -96,7 +96,7 @@ class Resources(_Part):
 
 
 class Retries(_Part):
-    """How often an attempt that failed is tried again, and how long to wait: growing from backoff to its maximum."""
+    """How often a task is tried, and how long to wait after a failure: growing from backoff to its maximum."""
 
     max_attempts: Annotated[int, Field(ge=1, le=ATTEMPTS_MAX)] = 3
     backoff_s: Duration = 1.0
@@ -125,7 +125,7 @@ class Timeouts(_Part):
     healthy_s: PositiveDuration = 120.0
     """From the start of a replica until it must be ready."""
     shutdown_s: Duration = 10.0
-    """What a replica gets to end its attempts when it must go."""
+    """How long a replica may take to end its attempts when it must go."""
 
 
 class Placement(_Part):

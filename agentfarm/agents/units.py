@@ -1,7 +1,7 @@
 """Amounts as people write them (`100m`, `128Mi`, `1m30s`) and as the farm keeps them (millicores, MiB, seconds).
 
-Pure. Each reader takes what YAML made of the text (a string or a number), returns one plain unit and raises ValueError
-with what is allowed, as the end of a sentence that begins with the key.
+Pure. Each reader takes what YAML made of the text (a string or a number) and returns one plain unit. It raises
+ValueError with what is allowed, as the end of a sentence that begins with the key.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def cpu_millicores(value: object) -> int:
 
 
 def memory_mib(value: object) -> int:
-    """MiB, rounded up. A bare number is refused: nobody can tell whether it means bytes or MiB."""
+    """MiB, rounded up. A number without a unit is refused: it could mean bytes or MiB."""
     match = _AMOUNT.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None or match[2] not in _BYTES:
         raise ValueError(MEMORY_RULE)
@@ -46,7 +46,7 @@ def memory_mib(value: object) -> int:
 
 
 def duration_s(value: object) -> float:
-    """Seconds. A bare zero is allowed, any other bare number refused: nobody can tell its unit."""
+    """Seconds. Zero needs no unit; any other number without one is refused."""
     if value in (0, "0") and not isinstance(value, bool):
         return 0.0
     text = value.strip().replace(" ", "") if isinstance(value, str) else ""

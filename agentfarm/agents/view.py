@@ -1,8 +1,8 @@
 """A node's view of an agent spec: the canonical JSON read with the standard library alone.
 
-The daemon must stay small, so it must not load the validator; it need not either: the controller has validated what it
-sends. Keys it does not know are left alone and missing keys have their defaults, so that nodes and controllers of
-different releases understand each other.
+The daemon must stay small, so it does not load the validator: the controller has validated what it sends. Unknown keys
+are ignored and missing keys have their defaults, so that nodes and controllers of different releases understand each
+other.
 """
 
 from __future__ import annotations

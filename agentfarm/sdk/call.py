@@ -11,7 +11,7 @@ from agentfarm.errors import StaleToken
 
 
 class LeaseLost(StaleToken):
-    """The attempt may no longer write: another one holds the task. The attempt must end and report nothing."""
+    """Another attempt holds the task, so this one may no longer write. It must end and report nothing."""
 
 
 class CheckpointChannel(Protocol):
@@ -24,8 +24,10 @@ class CheckpointChannel(Protocol):
     async def get(
         self, thread_id: str, namespace: str, checkpoint_id: str = "", before_id: str = "", limit: int = 1
     ) -> list[CheckpointRecord]:
-        """Checkpoints of a thread and namespace with their writes, highest id first; only those with an id below
-        `before_id` where given, only the one named where `checkpoint_id` is given. Raises LeaseLost."""
+        """Checkpoints of a thread and namespace with their writes, highest id first. Raises LeaseLost.
+
+        before_id: only those with a lower id. checkpoint_id: only this one.
+        """
         ...
 
 

@@ -43,8 +43,8 @@ T = TypeVar("T")
 class FarmCheckpointer(BaseCheckpointSaver[int]):
     """The checkpointer of one run, over that run's channel.
 
-    The async methods belong to the loop the run is on. The sync ones are for graphs invoked in a thread: they do their
-    work on that loop and wait; on the loop's own thread they refuse, since they would wait for themselves.
+    The async methods belong to the event loop of the run. The sync ones are for graphs invoked in a thread: they do
+    their work on that loop and wait. On the loop's own thread they refuse, because they would wait for themselves.
     Raises LeaseLost when the attempt has lost its task.
     """
 
@@ -118,7 +118,7 @@ class FarmCheckpointer(BaseCheckpointSaver[int]):
         )
 
     async def adelete_thread(self, thread_id: str) -> NoReturn:
-        """Refused: a run may not destroy what other runs of its thread stand on; the farm's retention does."""
+        """Refused: other runs of the thread need its checkpoints. The farm's retention deletes them."""
         raise InvalidRequest(
             f"A run cannot delete the thread {thread_id!r}.", remedy="Checkpoints leave with the farm's retention."
         )
@@ -220,9 +220,9 @@ def _config(thread: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
 def _advance_ids(checkpoint_id: str) -> None:
     """Make every id that this process gives from now on greater than one it has seen.
 
-    The ids order a thread's checkpoints and are made from this machine's clock. A run that moved here from a node whose
-    clock is ahead would else store its new checkpoints behind the old ones, and lose them at its next move. LangGraph
-    keeps the last time it used in a variable of that module; we raise it, as a Lamport clock does (Lamport 1978).
+    The ids order a thread's checkpoints and are made from this machine's clock. Without this, a run that comes from a
+    node whose clock is ahead would store its new checkpoints behind the old ones, and lose them at its next move.
+    LangGraph keeps the last time it used in a variable of that module; we raise it, as a Lamport clock does (1978).
     """
     try:
         seen = checkpoint_ids.UUID(checkpoint_id)

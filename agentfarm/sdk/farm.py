@@ -1,7 +1,7 @@
 """What an attempt asks of the farm, over the one call that the farm carries for it.
 
-A further method needs a class or function here, its form in `agentfarm/calls/`, and a handler in the controller
-(`controller/link/agent_calls.py`). The replica, the daemon and the link carry it unread.
+A new method needs a class or function here, its form in `agentfarm/calls/`, and a handler in the controller
+(`controller/link/agent_calls.py`). The replica, the daemon and the link carry it without reading it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Agents that are plain functions: async or not, returning or yielding.
 
 A function that is not async runs in a thread of the event loop's default executor, so that it never blocks the
-replica. What a generator yields is shown to watchers piece by piece; its answer is what it returns, or else its last
-piece.
+replica. Watchers see what a generator yields, piece by piece. Its answer is what it returns, or else its last piece.
 """
 
 from __future__ import annotations

@@ -6,12 +6,12 @@ killed run repeats at most the steps that were in progress. Where a run begins:
 | the thread's newest checkpoint | attempt | the run |
 | --- | --- | --- |
 | none | any | starts with the input |
-| of this task | any but the first | goes on from there; the input is not given again |
+| of this task | any but the first | continues from there; the input is not given again |
 | of an earlier task (a conversation) | any | takes the input as its next turn, on the state the earlier turns left |
 
-What an earlier task left unfinished on the thread is dropped when a new turn begins, as LangGraph does it. A graph that
-stopped at an `interrupt` ends its task with `__interrupt__` in the output; a later task on the same thread with the
-input `{"command": {"resume": VALUE}}` answers it.
+When a new turn begins, the steps that an earlier task left unfinished on the thread are dropped, as LangGraph does it.
+A graph that stops at an `interrupt` ends its task with `__interrupt__` in the output. A later task on the same thread
+with the input `{"command": {"resume": VALUE}}` answers it.
 
 Imports LangChain: loaded only for agents that use it.
 """
@@ -163,7 +163,7 @@ class RunnableAgent:
 
 
 def _joined(whole: Any, chunk: Any) -> Any:
-    """As LangChain joins the chunks of a stream: added where they can be, else the later one stands."""
+    """As LangChain joins the chunks of a stream: their sum where they can be added, else the later one."""
     try:
         return whole + chunk
     except TypeError:

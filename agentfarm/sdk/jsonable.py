@@ -1,6 +1,6 @@
-"""Whatever an agent returns, as plain JSON values, or a clear word on what has no JSON form.
+"""What an agent returns, as plain JSON values, or an error that names the part without a JSON form.
 
-Pydantic, LangChain and numpy values are known by their shape, so that nothing is imported for them.
+The shape of pydantic, LangChain and numpy values identifies them, so that nothing is imported for them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From a folder of files to an agent that runs: import the module, find the object, wrap it by its kind.
 
-What is found decides what is imported: LangGraph is touched only when the agent's own code has loaded it.
+The object decides what is imported: LangGraph is touched only when the agent's own code has loaded it.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _find(module: ModuleType, file: str, attribute: str) -> tuple[str, Any]:
 
 
 def _guarded(folder: Path, deed: Callable[[], T]) -> T:
-    """Do what runs the agent's code at import. Whatever it raises becomes an AgentImportError."""
+    """Do what runs the agent's code at import. Any error becomes an AgentImportError."""
     try:
         return deed()
     except (AgentImportError, UnusableSignature):
@@ -144,7 +144,7 @@ def _import_remedy(error: Exception) -> str:
 
 
 def _import(folder: Path, path: Path) -> ModuleType:
-    """Import one file under the name its place gives it, so that relative imports and siblings work."""
+    """Import one file under the name that follows from its place, so that relative imports and siblings work."""
     importlib.invalidate_caches()
     dotted = ".".join(path.relative_to(folder).with_suffix("").parts)
     if "." in dotted and all(part.isidentifier() for part in dotted.split(".")):
@@ -170,9 +170,9 @@ _loaded: Final[dict[str, Path]] = {}
 
 
 def _forget_earlier() -> None:
-    """Make room for modules of the same names: those of agents loaded before, and an older state of this one.
+    """Remove modules that could have the same names: of agents loaded before, and of an older state of this one.
 
-    A replica loads one agent and never meets this; tests and notebooks load many.
+    A replica loads one agent and never needs this; tests and notebooks load many.
     """
     for name in _loaded:
         sys.modules.pop(name, None)
@@ -189,7 +189,7 @@ def _remember(folder: Path, before: set[str]) -> None:
 
 
 def _import_ahead(before: set[str]) -> None:
-    """Import now what the agent will use at its first task: replicas are forked from here and then share it."""
+    """Import now what the agent will use at its first task. Replicas are forked from this process and share it."""
     from agentfarm import sdk  # noqa: PLC0415 - it imports this module
 
     used = {id(value) for name in sys.modules.keys() - before for value in vars(sys.modules[name]).values()}

@@ -92,8 +92,8 @@ class MarketData:
     ) -> list[Trade]:
         """Trades of a product, by time and trade id; `since` is included, `until` is not, both trade ids are.
 
-        minutes: the last so many minutes of what is stored, counted back from the newest trade, which may be old:
-        a capture that is played keeps its own times.
+        minutes: so many minutes, counted back from the newest stored trade. That may be old: a replayed capture keeps
+        its own times.
         """
         if minutes is not None:
             newest = self.newest(product)
@@ -129,10 +129,10 @@ class MarketData:
         return rows[0] if rows else None
 
     def quality(self, product: str, *, max_age_s: float = MAX_AGE_S) -> Quality:
-        """Whether the product's data is good now, and why not; right from a product's first seconds on.
+        """Whether the product's data is good now, and why not. It is right from a product's first seconds on.
 
-        max_age_s: how old the feed's words on it may be. An answer, never an error: a node without market data, or
-        whose database is away, has none that is good.
+        max_age_s: how old the feed's report may be. Always an answer, never an error: a node without market data, or
+        whose database is away, has no good data.
         """
         try:
             return judge(product, self.query(QUALITY_SQL, [product]), max_age_s)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 MAX_AGE_S: Final = 10.0
-"""The feed says every two seconds how each product is. Older words than this are no news: it is behind, or dead."""
+"""The feed reports on each product every two seconds. If its report is older than this, it is behind or dead."""
 QUALITY_SQL: Final = (
     "SELECT ts, state, reason, missing_trades, lag_ms, now() asked_at FROM feed_now"
     " WHERE product = %s AND ts > dateadd('d', -1, now()) LATEST ON ts PARTITION BY source, product"
@@ -17,7 +17,7 @@ QUALITY_SQL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How a product's data is. True in a condition when it is good."""
+    """How good a product's data is. As a condition it is true when the data is good."""
 
     product: str
     is_good: bool
@@ -25,7 +25,7 @@ class Quality:
     reasons: tuple[str, ...] = ()
     """Why not, for people; empty while good."""
     as_of: datetime | None = None
-    """When that was so; None where nothing is known."""
+    """The moment of this judgement; None where nothing is known."""
     lag_ms: float = 0.0
     """Mean age of the newest events when they were received."""
     missing_trades: int = 0

@@ -1,6 +1,6 @@
-"""The run in progress, as its agent sees it: who am I, tell those who watch, refuse for good.
+"""The run in progress, as its agent sees it: which run this is, how to send output, how to refuse a task.
 
-Held in a context variable, so that concurrent attempts in one replica, and the threads they start through asyncio or
+A context variable holds it. So concurrent attempts in one replica, and the threads that they start through asyncio or
 LangGraph, each see their own.
 """
 
@@ -44,7 +44,7 @@ class Run:
     thread: int = field(default_factory=threading.get_ident)
 
     def emit(self, piece: object, *, lenient: bool = False) -> None:
-        """Hand over a piece, from whichever thread the agent is in; pieces of one thread stay in order."""
+        """Send a piece, from any thread of the agent. Pieces of one thread stay in order."""
         plain = to_json(piece, where="piece", lenient=lenient)
         if threading.get_ident() == self.thread:
             self.call.emit(plain)
@@ -89,8 +89,8 @@ def context() -> Context:
 def emit(piece: object) -> None:
     """Show a JSON-able piece of output to those who watch the task now. It is not stored.
 
-    Outside a run nobody watches, and nothing happens: so an agent's parts can be tested alone. Raises TypeError when
-    the piece has no JSON form.
+    Outside a run it does nothing, so an agent's parts can be tested alone. Raises TypeError when the piece has no JSON
+    form.
     """
     run = _current.get()
     if run is None:

@@ -1,9 +1,9 @@
 """How a task's input becomes the arguments of a plain function, and what schema that makes.
 
-The rule is read from the signature alone, never from the input: a parameter named `ctx` gets the Context; a function
-with one other parameter that is named `input`, or whose type is a mapping, a model or Any, gets the whole input; in
-every other case the input is an object whose keys are the parameters. Values of annotated parameters are checked:
-plain types here, all others by pydantic where it is installed. A wrong input is a Reject: trying again cannot help.
+The signature alone gives the rule, never the input. A parameter named `ctx` gets the Context. A function with one other
+parameter that is named `input`, or whose type is a mapping, a model or Any, gets the whole input. In every other case
+the input is an object whose keys are the parameters. Values of annotated parameters are checked: plain types here, all
+others by pydantic where it is installed. A wrong input is a Reject, because another attempt cannot help.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYW
 
 
 class UnusableSignature(TypeError):
-    """No task's input could ever be bound to this function."""
+    """No input could ever become the arguments of this function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def signature_of(function: Callable[..., Any]) -> Signature:
 
 
 def checker(annotation: Any) -> Callable[[Any], Any]:
-    """What turns a JSON value into one of this type, or raises ValueError saying why not."""
+    """A function that turns a JSON value into one of this type, or raises ValueError with the reason."""
     if annotation is inspect.Parameter.empty or annotation is Any or annotation is object:
         return _as_is
     if annotation in _JSON_TYPES:

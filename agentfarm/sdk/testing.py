@@ -3,8 +3,8 @@
     from agentfarm.sdk.testing import farm_run
     assert farm_run("agents/question_answering.py", {"question": "…"}).output["answer"]
 
-The run is what a replica does: the same loading, the same checkpoints (in memory), the same pieces. `llm()` is the
-scripted model unless an endpoint is configured; `tsdb()` has market data where `AGENTFARM_TSDB` names a QuestDB.
+The run does what a replica does: the same loading, the same checkpoints (in memory), the same pieces. `llm()` is the
+scripted model unless an endpoint is configured. `tsdb()` has market data where `AGENTFARM_TSDB` names a QuestDB.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from agentfarm.sdk.loader import LoadedAgent, load_agent
 
 @dataclass(slots=True)
 class MemoryCheckpoints:
-    """The farm's checkpoint store by its contract, in memory. Share one between runs to go on, or to converse."""
+    """The farm's checkpoint store by its contract, in memory. Runs that share one can continue, or converse."""
 
     records: dict[tuple[str, str, str], CheckpointRecord] = field(default_factory=dict)
 

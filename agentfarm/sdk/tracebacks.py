@@ -8,14 +8,14 @@ from typing import Final
 
 TRACEBACK_CHARACTERS_MAX: Final = 20_000
 FOREIGN_FRAMES_MAX: Final = 3
-"""Shown of an error that no line of the agent took part in."""
+"""Shown of an error that has no line of the agent in its traceback."""
 _OURS: Final = tuple(f"{Path(__file__).resolve().parents[2]}/{name}/" for name in ("agentfarm", "nodeagent"))
 
 
 def agent_traceback(error: BaseException, folder: Path) -> str:
     """The traceback with the agent's own frames only, files named relative to its folder; causes are kept.
 
-    The last frame is shown too where it is in a library: it says what the agent's line ran into. Long texts lose
+    The last frame is shown too where it is in a library: it says what failed below the agent's line. Long texts lose
     their middle.
     """
     summary = traceback.TracebackException.from_exception(error, compact=True)

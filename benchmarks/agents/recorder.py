@@ -2,7 +2,7 @@
 
 Input: {"record": path of a file to append to, "seconds": how long to take, "note": anything}. Each line is one JSON
 object; one write of under 4 KiB to a file opened for appending is whole, so lines of many processes never mix. `run`
-names one execution: no two have the same, whoever repeats what.
+names one execution: no two have the same, also when a task or an attempt is repeated.
 """
 
 import asyncio

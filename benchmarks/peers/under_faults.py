@@ -20,11 +20,13 @@ from benchmarks.peers.queues import QUEUES, Queue
 from benchmarks.scene import agent_lines
 from benchmarks.verdict import Judgement
 
-WORKERS, CONCURRENCY = 3, 8  # little more than the work needs, so that all have some
+WORKERS, CONCURRENCY = 3, 8
+"""Little more than the work needs, so that all have some."""
 RESTART_AFTER_S: Final = 1.0
 CALM_S: Final = 5.0
 BETWEEN_S: Final = 10.0
-ENDS_WITHIN_S: Final = 150.0  # of the last fault; twice a minute's retry task, and some
+ENDS_WITHIN_S: Final = 150.0
+"""After the last fault: twice a minute's retry task, and some."""
 LOOK_EVERY_S: Final = 0.05
 
 

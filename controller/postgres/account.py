@@ -1,7 +1,7 @@
 """The system account the embedded server runs under.
 
 PostgreSQL refuses to run as root. Started by root, it runs as an unprivileged account that exists already, and that
-account must be able to walk to its data. Where a folder above bars the way (`/root` is 0700), it gets permission to
+account must be able to reach its data. Where a folder above bars the way (`/root` is 0700), it gets permission to
 *pass* that folder and nothing more: an access-control entry for this one account where the file system has them,
 else the search bit. No account is made and nothing becomes readable.
 """
@@ -21,21 +21,22 @@ from typing import Any, Final
 
 from agentfarm.errors import Unavailable
 
-ACCOUNT_NAMES: Final = ("agentfarm", "postgres", "nobody")  # the first that exists
+ACCOUNT_NAMES: Final = ("agentfarm", "postgres", "nobody")
+"""The first that exists."""
 PROBE_TIMEOUT_S: Final = 10.0
 ACL_NAME: Final = "system.posix_acl_access"
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whom the server runs as. `uid` None: as ourselves."""
+    """The account of the server. `uid` None: our own."""
 
     name: str
     uid: int | None = None
     gid: int | None = None
 
     def popen_options(self) -> dict[str, Any]:
-        """What subprocess needs to start a program under this account, away from our terminal and our rights."""
+        """What subprocess needs to start a program under this account, without our terminal and our rights."""
         options: dict[str, Any] = {"start_new_session": True, "umask": 0o077, "stdin": subprocess.DEVNULL}
         if self.uid is not None:
             options |= {"user": self.uid, "group": self.gid, "extra_groups": []}
@@ -47,9 +48,9 @@ class Account:
             os.chown(path, self.uid, self.gid)
 
     def refused(self, test: str, paths: Sequence[Path]) -> list[Path]:
-        """Ask the kernel, as this account: of which paths `test`, one of test(1)'s letters such as x or r, is not true.
+        """The paths for which `test`, one of test(1)'s letters such as x or r, is not true for this account.
 
-        One child asks for all: each costs a start of the controller some milliseconds, on a busy machine many.
+        One child asks the kernel for all, because each child delays the start of the controller.
         """
         if self.uid is None:
             return []
@@ -62,7 +63,7 @@ class Account:
 
 
 def choose_account(folder: Path) -> Account:
-    """Ourselves, or for root the owner of an earlier data folder, or the first of ACCOUNT_NAMES.
+    """Our own account; for root the owner of an earlier data folder, or the first of ACCOUNT_NAMES.
 
     Raises Unavailable where root has no such account to give.
     """

@@ -31,11 +31,14 @@ from agentfarm.files import sync_folder
 from controller.postgres.account import Account, choose_account, open_way, reachable_programs
 
 VERSION: Final = 18
-PORT: Final = 5432  # only part of the socket's name: nothing listens on TCP
+PORT: Final = 5432
+"""Only part of the socket's name: nothing listens on TCP."""
 ROLE: Final = "agentfarm"
 DATABASE: Final = "agentfarm"
-SOCKET_PATH_MAX: Final = 107  # bytes of sun_path on Linux, less the end mark; macOS has 103
-LOG_BYTES_MAX: Final = 8 * 1024 * 1024  # at start, a longer log becomes server.log.1
+SOCKET_PATH_MAX: Final = 107
+"""Bytes of sun_path on Linux, less the end mark; macOS has 103."""
+LOG_BYTES_MAX: Final = 8 * 1024 * 1024
+"""At start, a longer log becomes server.log.1."""
 INIT_TIMEOUT_S: Final = 120.0
 KILL_TIMEOUT_S: Final = 3.0
 
@@ -51,7 +54,7 @@ SETTINGS: Final[Mapping[str, str]] = {
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    "wal_level": "minimal",  # nobody replicates the embedded server
+    "wal_level": "minimal",  # the embedded server has no replicas
     "max_wal_senders": "0",
     "wal_buffers": "4MB",
     "max_wal_size": "1GB",
@@ -244,7 +247,8 @@ class Postmaster:
 
     pid: int
     socket_folder: Path
-    status: str  # "starting", "ready", "stopping", "standby"
+    status: str
+    """`starting`, `ready`, `stopping` or `standby`."""
 
 
 def read_postmaster(cluster: Cluster) -> Postmaster | None:

@@ -1,6 +1,6 @@
-"""The PostgreSQL that comes with the farm, supervised by us: started, healed when it dies, stopped with us.
+"""The PostgreSQL that comes with the farm. The controller starts it, restarts it when it dies, and stops it.
 
-It is our child process, not a daemon of its own: when the controller is killed the server lives on, and the next
+It is our child process, not a daemon of its own. When the controller is killed, the server lives on and the next
 controller adopts it. One controller at a time supervises a folder; a lock file says which.
 """
 
@@ -29,17 +29,20 @@ log = structlog.get_logger(__name__)
 
 RESTART_FIRST_S: Final = 0.05
 RESTART_MAX_S: Final = 5.0
-HEALTHY_AFTER_S: Final = 30.0  # a server that lived this long restarts without waiting
+HEALTHY_AFTER_S: Final = 30.0
+"""A server that lived this long restarts without a wait."""
 READY_POLL_S: Final = 0.02
 LAST_WORDS_LINES: Final = 3
-STOP_FAST_S: Final = 5.0  # a slow disk can hold a fast stop up; an immediate one loses nothing, the next start replays
-START_DEADLINE_S: Final = 120.0  # replaying a long log after a power cut takes its time
+STOP_FAST_S: Final = 5.0
+"""A slow disk can delay a fast stop. An immediate one loses nothing: the next start replays the log."""
+START_DEADLINE_S: Final = 120.0
+"""After a power cut the replay of a long log takes time."""
 
 
 class EmbeddedPostgres(Service):
     """A private server in `folder`, on a Unix socket only.
 
-    settings: laid over cluster.SETTINGS (tests turn fsync off). progress: told, in words, what takes long.
+    settings: laid over cluster.SETTINGS (tests turn fsync off). progress: gets, in words, what takes long.
     """
 
     def __init__(
@@ -58,8 +61,10 @@ class EmbeddedPostgres(Service):
         self._is_ready = asyncio.Event()
         self._lock: FileLock | None = None
         self._stop_s = STOP_FAST_S
-        self.restarts = 0  # how often it died and was started again
-        self.died = asyncio.Event()  # set at each death; whoever waits for the next one clears it
+        self.restarts = 0
+        """How often it died and was started again."""
+        self.died = asyncio.Event()
+        """Set at each death. A waiter for the next death clears it."""
 
     @property
     def dsn(self) -> str:
@@ -189,7 +194,7 @@ class EmbeddedPostgres(Service):
     # -------------------------------------------------------------- healing
 
     async def _supervise(self) -> None:
-        """Wait for the server's death; start it again, more slowly each time it dies young."""
+        """Wait for the server's death and start it again. After each early death it waits longer."""
         loop = asyncio.get_running_loop()
         backoff = Backoff(RESTART_FIRST_S, RESTART_MAX_S)
         while True:

@@ -1,4 +1,4 @@
-"""What happened in a market: the node's own trades, measured exactly, then told in a few sentences.
+"""What happened in a market: the node's own trades, measured exactly, then described in a few sentences.
 
     farmctl task submit market-brief '{"product": "BTC-USD", "minutes": 5}'
 
@@ -117,7 +117,7 @@ def moment(text: object) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def told_or_explained(state: State) -> str:
+def text_or_explanation(state: State) -> str:
     """Which step follows the measuring."""
     return "write" if state["trades"] else "explain"
 
@@ -127,7 +127,7 @@ builder.add_node("measure", measure)
 builder.add_node("write", write)
 builder.add_node("explain", explain)
 builder.add_edge(START, "measure")
-builder.add_conditional_edges("measure", told_or_explained, ["write", "explain"])
+builder.add_conditional_edges("measure", text_or_explanation, ["write", "explain"])
 builder.add_edge("write", END)
 builder.add_edge("explain", END)
 graph = builder.compile()

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S: Final = 3.0
 READ_TIMEOUT_S: Final = 30.0
-STREAM_SILENCE_S: Final = 45.0  # the gateway sends a comment at least every 15 s
-AWAY_MAX_S: Final = 15.0  # how long what is safe to repeat is tried while the farm says that it is away
+STREAM_SILENCE_S: Final = 45.0
+"""The gateway sends a comment at least every 15 s."""
+AWAY_MAX_S: Final = 15.0
+"""How long a request that is safe to repeat is repeated while the farm is away."""
 TRY_PAUSE_S: Final = 0.5
 
 _BY_CODE: Final[dict[str, type[FarmError]]] = {
@@ -65,7 +67,7 @@ class FarmClient:
         self._request("DELETE", path)
 
     def has(self, path: str) -> bool:
-        """Whether a HEAD finds it."""
+        """Whether a HEAD of it succeeds."""
         return bool(self._again(lambda: self._send("HEAD", path).status_code == 200))
 
     def put(self, path: str, content: Iterator[bytes], length: int) -> None:
@@ -191,11 +193,11 @@ class FarmClient:
 
 
 class NoFarm(Unavailable):
-    """No farm is there: repeating at once is of no use."""
+    """No farm is there: a repetition at once does not help."""
 
 
 def problem_of(status: int, body: Any) -> FarmError:
-    """The error behind problem details, or behind whatever else answered."""
+    """The error in problem details, or in any other answer."""
     if not isinstance(body, dict) or "detail" not in body:
         return NoFarm(
             f"What answered is not a farm's gateway: it said {status}.", remedy="Look at --server.", status=status

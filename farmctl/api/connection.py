@@ -22,7 +22,8 @@ class Connection:
 
     server: str
     token: str
-    source: str  # how it was found, for messages
+    source: str
+    """Where it comes from, for messages."""
 
 
 def find_connection(

@@ -1,4 +1,4 @@
-"""One run of one verb: how to speak, which farm is meant, and until when to wait."""
+"""One run of one verb: its output, its farm and its clock."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from farmctl.display.console import Output
 
 @dataclass
 class Session:
-    """What every verb is given. The farm is looked for when it is first needed."""
+    """What every verb gets. It looks for the farm at the first use."""
 
     out: Output
     server: str | None = None
     token_file: Path | None = None
-    again: str = ""  # the command that looks again, said when Ctrl-C detaches
+    again: str = ""
+    """The command that looks again. Ctrl-C detaches and shows it."""
 
     @cached_property
     def farm(self) -> FarmClient:

@@ -1,4 +1,4 @@
-"""Deploying the example agents, through the gateway as every deploy goes, without undoing what a person changed."""
+"""The example agents: deployed through the gateway, as every agent is. What a person changed stays."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class Examples:
 def should_deploy(new: str, current: str | None, ours: str | None, *, is_once: bool) -> bool:
     """Whether to deploy an example. new, current, ours: digests of the file, of what runs, of what we deployed last.
 
-    What a person deployed under the same name stays; what a person removed stays away, unless everything is to be
-    checked.
+    What a person deployed under the same name stays. What a person removed stays away, except for a check of
+    everything.
     """
     if current is None:
         return ours is None or is_once

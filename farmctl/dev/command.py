@@ -1,4 +1,4 @@
-"""The verb `farmctl dev`: options in, exit code out. What is dear to import is imported when it runs."""
+"""The verb `farmctl dev`: options in, exit code out. Slow imports happen when it runs."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class DevFarm:
         self.settings = settings
         self.folder = folder
         self.notes: list[str] = []
-        """What a person should know at the end of the start too."""
+        """What a person should read again at the end of the start."""
         self.feeding = Feeding(settings, folder, wish, say, self.notes)
         self.ports = Ports(0, 0)
         self._wish = wish
@@ -61,7 +61,7 @@ class DevFarm:
 
     @property
     def market(self) -> Market:
-        """What was chosen, or what was left when it could not be had."""
+        """The chosen market, or the one that took its place when it was not available."""
         return self.feeding.market
 
     @property
@@ -116,7 +116,7 @@ class DevFarm:
             self._keeper.launch(node_program(self.folder, name, f"{LOOPBACK}:{self.ports.link}", own_market))
 
     def _wait_for_controller(self) -> None:
-        """Until it serves; when somebody took its port in the meantime, on another one."""
+        """Wait until it serves. If another program took its port meanwhile, start it on another one."""
         for _ in range(PORT_TRIES):
             process = next(process for process in self._keeper.processes if process.name == CONTROLLER)
             try:
@@ -189,7 +189,7 @@ class DevFarm:
     # -------------------------------------------------------------- stopping
 
     def stop(self) -> list[str]:
-        """Stop in order: nodes, exchange, controller. Returns the commands of what was left even so, and ended."""
+        """Stop in order: nodes, exchange, controller. Ends what is still left, and returns its commands."""
         self.feeding.stop()
         if self._client is not None:
             self._client.close()

@@ -78,7 +78,7 @@ class FarmFolder:
 
 
 def open_folder(root: Path) -> tuple[FarmFolder, FileLock]:
-    """Take the folder for this process, made and marked when it is new.
+    """Lock the folder for this process. Makes and marks a new one.
 
     Raises Conflict when it holds something else, or, naming the pid, when a farm runs there.
     """

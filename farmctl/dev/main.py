@@ -97,7 +97,7 @@ def _stay(farm: DevFarm, agents: list[str], out: Output, wish: StopWish, progres
 def _wait_for_rollouts(farm: DevFarm, examples: Sequence[Example]) -> None:
     """Until the examples run; those that need market data, unless it has failed.
 
-    Agents of the person's own are not waited for: they may be meant to fail.
+    It does not wait for agents that a person deployed: they may be meant to fail.
     """
 
     def missing(seen: Glimpse) -> list[str]:

@@ -1,4 +1,4 @@
-"""A farm that stays up: shown, given a gentle load, healed, until somebody wants it to stop."""
+"""A farm that stays up, until a person stops it: it is shown, gets a gentle load, and what dies is started again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees while the farm runs: a live screen on a terminal, a calm line now and then elsewhere."""
+"""What a person sees while the farm runs: a live screen on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""When to stop: the signals a person or a service manager sends, as something that every wait looks at.
+"""When to stop: the signals of a person or a service manager, as a flag that every wait looks at.
 
-A flag and not an exception, so that no process is started and then forgotten in between.
+It is a flag and not an exception, because an exception could come between the start of a process and its record.
 """
 
 from __future__ import annotations

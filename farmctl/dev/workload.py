@@ -1,4 +1,4 @@
-"""A gentle load on the example agents, so that a farm that was just started has something to show."""
+"""A gentle load on the example agents, so that a new farm has something to show."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Rhythm:
         self._next_brief_s = 0.0
 
     def due(self, now_s: float, has_trades: bool) -> list[Due]:
-        """The tasks to submit at this moment; missed ones are not made up for."""
+        """The tasks to submit now. Tasks that were missed are not submitted later."""
         tasks = []
         if QUESTION_AGENT in self._agents and now_s >= self._next_question_s:
             tasks.append(Due(QUESTION_AGENT, {"question": QUESTIONS[self._questions % len(QUESTIONS)]}))
@@ -64,7 +64,7 @@ class Rhythm:
 
 
 class Workload:
-    """Submits what is due and keeps the last brief. A gateway that is away costs a beat, nothing else."""
+    """Submits what is due and keeps the last brief. While the gateway is away, it skips a beat."""
 
     def __init__(self, farm: FarmClient, rhythm: Rhythm) -> None:
         self._farm = farm

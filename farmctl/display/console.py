@@ -14,13 +14,14 @@ from agentfarm.errors import FarmError
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-PIPED_WIDTH: Final = 160  # columns where nobody looks: wide enough that nothing is cut
+PIPED_WIDTH: Final = 160
+"""Columns where no person looks: wide enough that nothing is cut."""
 
 
 class Output:
     """One run's way of speaking.
 
-    is_json: one JSON value on stdout, nothing else. is_events: NDJSON progress on stdout. Else words on stdout, and
+    is_json: one JSON value on stdout, nothing else. is_events: NDJSON progress on stdout. Neither: words on stdout,
     progress on stderr.
     """
 
@@ -48,7 +49,7 @@ class Output:
         if self.is_events:
             self._write({"event": kind} | data | ({"message": text} if text else {}))
         elif not self.is_json and text and text != self._last_said:
-            self._last_said = text  # said once, however often it is found to be so
+            self._last_said = text  # printed once, however often it is reported
             self.errors.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
     def say(self, text: RenderableType = "", style: str | None = None) -> None:
@@ -57,7 +58,7 @@ class Output:
             self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=isinstance(text, str))
 
     def line(self, text: str) -> None:
-        """A line of somebody else's text, as it is."""
+        """A line of another program's text, as it is."""
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 

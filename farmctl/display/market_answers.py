@@ -18,7 +18,8 @@ from farmctl.api.session import Session
 from farmctl.exit_codes import Exit
 from farmctl.verb import duration
 
-PROGRAM: Final = "nodeagent.market.audit"  # a program: farmctl knows no node code
+PROGRAM: Final = "nodeagent.market.audit"
+"""A program, started by its name: farmctl imports no code of the node."""
 FINDINGS: Final = frozenset({"gap", "product", "agreement"})
 SAY_EVERY_S: Final = 2.0
 STOP_S: Final = 5.0
@@ -26,16 +27,16 @@ STOP_S: Final = 5.0
 
 @dataclass
 class Answers:
-    """What was said to the end. Keys are nodes; an empty one is this machine."""
+    """What the nodes answered. Keys are nodes; an empty one is this machine."""
 
     findings: list[dict[str, Any]] = field(default_factory=list)
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
     problems: dict[str, dict[str, Any]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
-    """Nodes that were asked and never came to an end."""
+    """Nodes that were asked and did not answer to the end."""
 
     def exit(self, *, is_good: bool) -> Exit:
-        """0 good, 1 not good or nobody answered, 4 good as far as it was answered."""
+        """0 good, 1 not good or no answer, 4 good so far, but some nodes did not answer."""
         if not is_good or not self.done:
             return Exit.ERROR
         return Exit.PARTLY if self.missing else Exit.DONE
@@ -46,7 +47,7 @@ class Answers:
 
 
 def read_answers(session: Session, lines: Iterable[bytes]) -> Answers:
-    """Read to the end; progress is said meanwhile, and problems at once. Raises what the only one asked has refused."""
+    """Read to the end; show progress meanwhile, problems at once. Raises the refusal of a node that is asked alone."""
     answers = Answers()
     said_s = session.mono()
     for text in lines:
@@ -74,7 +75,7 @@ def read_answers(session: Session, lines: Iterable[bytes]) -> Answers:
 
 
 def say_problems(session: Session, answers: Answers) -> None:
-    """Who did not answer, and why."""
+    """Which nodes did not answer, and why."""
     for node in sorted({*answers.problems, *answers.missing}):
         problem = answers.problems.get(node, {})
         words = problem.get("detail", "It did not answer to the end.")

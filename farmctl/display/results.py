@@ -12,12 +12,14 @@ from farmctl.api.session import Session
 from farmctl.api.sse import ServerEvent
 from farmctl.exit_codes import Exit, joined
 
-REFUSAL: Final = "Reject"  # the agent's plain no: where in its code it said so helps nobody
-BREAKS_MAX: Final = 30  # in a row, each followed by a longer wait
+REFUSAL: Final = "Reject"
+"""The agent refuses the task. The place in its code does not help."""
+BREAKS_MAX: Final = 30
+"""In a row, each followed by a longer wait."""
 
 
 def submit_and_stream(session: Session, body: Mapping[str, Any], key: str) -> Exit:
-    """Submit a task and print what it says until it has ended. A broken stream is taken up where it broke."""
+    """Submit a task and print its output until it has ended. A broken stream continues where it broke."""
     task_id, last_id, breaks = None, "", 0
     while True:
         try:

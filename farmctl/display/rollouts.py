@@ -26,7 +26,7 @@ class Watched:
 
 
 def watch_rollouts(session: Session, versions: Sequence[tuple[str, int]], timeout_s: float) -> Exit:
-    """Follow (name, version) until each is complete or taken back, telling what changes, and why one failed."""
+    """Follow (name, version) until each is complete or taken back. Prints what changes, and why one failed."""
     watched = [Watched(name, version) for name, version in versions]
     session.again = "farmctl status"
     until = session.mono() + timeout_s
@@ -95,7 +95,7 @@ def _say_failed(session: Session, item: Watched, rollout: Mapping[str, Any]) -> 
 
 
 def _say_late(session: Session, item: Watched, timeout_s: float) -> None:
-    """Time is up. A seat without a node is a matter of room, anything else of patience."""
+    """Time is up. A seat without a node needs room on a node; anything else needs more time."""
     pending = [r for r in item.view.get("replicas") or () if r["state"] == "pending"]
     item.code = Exit.CANNOT_PLACE if pending else Exit.ERROR
     words = f"{len(pending)} replicas find no node" if pending else "not every replica runs yet"

@@ -1,4 +1,4 @@
-"""`farmctl drain`: empty nodes, and say so only when their daemons have said so."""
+"""`farmctl drain`: empty nodes. A node is empty only when its daemon has confirmed it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from farmctl.verb import duration, verb
 
 LOOK_EVERY_S: Final = 0.25
 AGENTS_EXPLAINED_MAX: Final = 3
-GRACE_S: Final = 60.0  # after the deadline: for daemons to stop what was forced off, and to say so
+GRACE_S: Final = 60.0
+"""After the deadline, for daemons to stop what was forced off and to confirm it."""
 
 Names = Annotated[list[str], typer.Argument(metavar="NODE…", help="Nodes.", autocompletion=completion.nodes)]
 Deadline = Annotated[str, typer.Option("--deadline", metavar="TIME", help="What running work gets to end by itself.")]

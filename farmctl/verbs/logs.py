@@ -16,10 +16,12 @@ from farmctl.api.session import Session
 from farmctl.exit_codes import Exit, joined
 from farmctl.verb import verb
 
-FOLLOWED_MAX: Final = 32  # replicas read at once
+FOLLOWED_MAX: Final = 32
+"""Replicas read at once."""
 LOOK_EVERY_S: Final = 0.2
 
-Line = tuple[str, str | FarmError | None]  # (replica, a line; why there are no more; or the plain end)
+Line = tuple[str, str | FarmError | None]
+"""(replica, a line; or why there are no more; or None at the end)"""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -56,7 +58,7 @@ def _replicas(session: Session, what: str) -> list[Mapping[str, Any]]:
 
 
 def _read(client: FarmClient, replica: Mapping[str, Any], params: Mapping[str, Any], lines: Any) -> None:
-    """On a thread of its own: put every line of one replica into the queue, at last its end."""
+    """On a thread of its own: put every line of one replica into the queue, and then its end."""
     name = replica["name"]
     try:
         for event in client.events(f"/v1/replicas/{replica['id']}/log", params):

@@ -30,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
 
 def status(
     session: Session,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay, and show it anew every second.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay, and show it again every second.")] = False,
 ) -> Exit:
     """The farm in one look: nodes, agents, replicas, tasks, market data."""
     if watch:

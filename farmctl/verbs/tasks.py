@@ -20,7 +20,8 @@ from farmctl.verb import duration, verb
 
 app = typer.Typer(help="Submit tasks and look after them.", no_args_is_help=True)
 
-WAIT_STEP_S: Final = 30.0  # one request's wait
+WAIT_STEP_S: Final = 30.0
+"""One request's wait."""
 LONGEST_S: Final = 365 * 86_400.0
 
 Agent = Annotated[str, typer.Argument(help="The agent, or a unique prefix.", autocompletion=completion.agents)]
@@ -155,7 +156,7 @@ def retry(
 
 
 def _wait_one(session: Session, task: Mapping[str, Any], limit_s: float) -> Mapping[str, Any]:
-    """The task once it has ended, or as it stands when the time is over; a farm away for a while is waited for."""
+    """The task once it has ended, or as it is when the time is over. It also waits for a farm that is away a while."""
     until = session.mono() + limit_s
     while not task["is_final"] and (left := until - session.mono()) > 0:
         step = min(WAIT_STEP_S, left)

@@ -21,7 +21,7 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallPiece:
-    """A (part of a) wish to call a tool; parts with one index belong together and their arguments are joined."""
+    """A tool call, or a part of one. Parts with one index belong together, and their arguments are joined."""
 
     index: int
     id: str | None = None

@@ -1,8 +1,8 @@
 """A client of any OpenAI-compatible endpoint: chat completions, streamed or whole, with tools.
 
 Owns deadlines and retries. A request that failed before its first piece is tried again when the failure may pass (no
-connection, 408, 429, 5xx), waiting as `Retry-After` says or with a growing, jittered backoff; once a piece was given, a
-failure is the caller's to see.
+connection, 408, 429, 5xx). It waits as `Retry-After` says, or with a growing, jittered backoff. After the first piece
+the caller gets the failure.
 """
 
 from __future__ import annotations

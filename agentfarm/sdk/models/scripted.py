@@ -1,9 +1,9 @@
 """A chat model without a model: deterministic answers, made from the prompt alone.
 
-So that agents run, and their tests mean something, with no key and no GPU. Equal prompts give equal answers. It says
-back what the prompt holds: the facts listed in it (`name: value` lines), or the sentences that share most words with
-the question. It calls a bound tool once, when told to or when the prompt names the tool, and then reports what the
-tool answered. It knows nothing, and says so when it has nothing to go on.
+With it agents run, and their tests mean something, with no key and no GPU. Equal prompts give equal answers. An answer
+repeats what the prompt holds: the facts listed in it (`name: value` lines), or the sentences that share most words with
+the question. The model calls a bound tool once, when the request requires it or the prompt names the tool, and then
+reports the tool's answer. It knows nothing else, and says so when the prompt holds no answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `farmctl dev --once` holds to be a farm that works. Pure: questions in, claims with verdicts out."""
+"""What `farmctl dev --once` checks before it says that a farm works. Pure: answers in, claims with verdicts out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FIGURES: Final = ("vwap", "low", "high", "volume", "trades")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One claim. `is_skipped`: it could not be asked, for the reason in `detail`."""
+    """One claim. `is_skipped`: it could not be checked, for the reason in `detail`."""
 
     name: str
     is_ok: bool
@@ -40,9 +40,9 @@ def answers_given(tasks: Sequence[Mapping[str, Any]]) -> Check:
 
 
 def brief_is_consistent(task: Mapping[str, Any]) -> Check:
-    """The figures of one brief fit one another: low ≤ VWAP ≤ high, something traded, all finite.
+    """The figures of one brief agree: low ≤ VWAP ≤ high, something traded, all finite.
 
-    A product without a trade, as captures have them, has no figures, and must say so.
+    The brief of a product without trades (captures have such products) has no figures, and must say so.
     """
     name = f"figures of task {task['id']} fit one another"
     output = task.get("output")

@@ -1,4 +1,4 @@
-"""`farmctl dev --once`: give the farm its work, see that it was done, and say so."""
+"""`farmctl dev --once`: give the farm work, check that it is done, and report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POLL_S: Final = 0.2
 
 @dataclass(slots=True)
 class Report:
-    """What a run found; `to_dict` is what --json prints."""
+    """The findings of a run; `to_dict` is what --json prints."""
 
     checks: list[Check] = field(default_factory=list)
     tasks: list[dict[str, Any]] = field(default_factory=list)

@@ -18,7 +18,7 @@ from farmctl.dev.stop import StopWish
 RESTART_FIRST_S: Final = 0.5
 RESTART_MAX_S: Final = 15.0
 HEALTHY_AFTER_S: Final = 20.0
-"""Who lived this long is started again at once."""
+"""A program that lived this long is started again at once."""
 URGENT_STOP_S: Final = 2.0
 """What is left of a deadline after a second Ctrl-C."""
 
@@ -38,8 +38,8 @@ class Entry:
 def next_start(died_at_s: float, lived_s: float, quick_deaths: int) -> tuple[float, int]:
     """When to start again something that died, and how many quick deaths in a row that makes.
 
-    Who lived for HEALTHY_AFTER_S is missed, and does not wait. A death before that waits RESTART_FIRST_S; each further
-    one doubles it, to RESTART_MAX_S.
+    A program that lived for HEALTHY_AFTER_S does not wait. A death before that waits RESTART_FIRST_S; each further one
+    doubles the wait, up to RESTART_MAX_S.
     """
     if lived_s >= HEALTHY_AFTER_S:
         return died_at_s, 0
@@ -84,7 +84,7 @@ class Keeper:
         return sum(entry.restarts for entry in self._entries.values())
 
     def look(self) -> None:
-        """Notice deaths, telling each with its last words, and start again what is due."""
+        """Notice deaths, report each with its last words, and start again what is due."""
         now = time.monotonic()
         for entry in self._entries.values():
             if entry.start_at_s is None and not entry.process.is_running:

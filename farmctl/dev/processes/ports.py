@@ -29,7 +29,7 @@ def choose_port(asked: int | None) -> int:
 
 
 def remembered_port(before: int | None) -> int:
-    """A port that nobody types: the one used before while it is free, so that addresses stay, else any."""
+    """A port that no person types: the one used before if it is free, so that addresses stay, else any."""
     if before is not None and is_free(before):
         return before
     with socket.create_server((LOOPBACK, 0)) as probe:

@@ -1,6 +1,6 @@
-"""One program as a process of ours: started in a session of its own, written to a log, waited for, ended for sure.
+"""One program as a process of ours: it runs in a session of its own, writes to a log, and ends for sure.
 
-Policy (when to start again) is `keeping`'s.
+`keeper` decides when to start it again.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Process:
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What our programs get: ours, unbuffered, and no proxy between what runs on this machine."""
+    """The environment of our programs: our own, unbuffered output, and no proxy on this machine."""
     beside = {name: os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy")}
     direct = {name: ",".join(filter(None, (hosts, LOOPBACK_NAMES))) for name, hosts in beside.items()}
     return {**os.environ, "PYTHONUNBUFFERED": "1", **direct, **(more or {})}

@@ -1,4 +1,4 @@
-"""The programs of a farm, as words: commands, settings files, and how each shows that it serves. Starts nothing."""
+"""The programs of a farm, as words: commands, settings files, and the sign that each one serves. Starts nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What we started, written down, so that the start after a `kill -9` can end what was left; and nothing else.
+"""A file of what we started, so that the start after a `kill -9` can end what was left, and nothing else.
 
 A process is ours only if its id, its start time and its command are those written down: ids are used again.
 """
@@ -27,17 +27,17 @@ _SAME_START_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One process, so that it can be told from a later one with the same id."""
+    """One process, and what distinguishes it from a later one with the same id."""
 
     pid: int
     started_at: float
     command: tuple[str, ...]
     is_root: bool
-    """Started by us directly: asked to stop first, because it ends its own children in order."""
+    """We started it directly. It is asked to stop first, because it ends its own children in order."""
 
 
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose parent dies (Linux), so that none can get out of sight."""
+    """Become the parent of descendants whose parent dies (Linux), so that we can always see them."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -79,10 +79,10 @@ def end_leftovers(path: Path, say: Callable[[str], None]) -> int:
 
 
 def end_descendants(pids: Iterable[int]) -> list[str]:
-    """End everything below this process that is left. Returns their commands, for the one who reports it."""
+    """End every descendant of this process that is left. Returns their commands, for a report."""
     reap(pids)
     left = [process for process in psutil.Process().children(recursive=True) if is_alive(process)]
-    _, left = psutil.wait_procs(left, GRACE_S)  # who was just told to end may need a moment to do so
+    _, left = psutil.wait_procs(left, GRACE_S)  # one that was just asked to end may need a moment
     commands = [_command(process) for process in left]
     end(left, TERMINATE_WITHIN_S / 4)
     reap(pids)
@@ -103,7 +103,7 @@ def find(record: Record) -> psutil.Process | None:
 
 
 def end(processes: list[psutil.Process], deadline_s: float) -> None:
-    """SIGTERM, then SIGKILL for who is left at the deadline."""
+    """SIGTERM, then SIGKILL for those that are left at the deadline."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
