@@ -8,80 +8,34 @@ accepted in a turn is leased in the same turn and both are one commit.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-from controller.core.agents import deployments, rollouts
+from controller.core.agents import rollouts
+from controller.core.agents.part import AGENTS
 from controller.core.agents.room import make_room
 from controller.core.agents.seats import place_pending, send_desired
-from controller.core.commands import (
-    AddNode,
-    AddProducts,
-    AttemptsEnded,
-    AttemptsStarted,
-    CancelTask,
-    Command,
-    Cordon,
-    Deploy,
-    ForgetNode,
-    MarketReported,
-    NodeBeat,
-    NodeJoined,
-    NodeStreamEnded,
-    Remove,
-    RemoveProducts,
-    ReplicasReported,
-    Rollback,
-    Scale,
-    StartDrain,
-    StoreCheckpoint,
-    SubmitTasks,
-    Tick,
-    Uncordon,
-)
+from controller.core.commands import Command, Tick
 from controller.core.market import feeders as feeding
+from controller.core.market.part import MARKET
 from controller.core.model import FarmState, Instant
 from controller.core.nodes import life as nodes
+from controller.core.nodes.part import NODES
+from controller.core.parts import handlers
 from controller.core.tasks import life as tasks
 from controller.core.tasks.dispatch import dispatch
+from controller.core.tasks.part import TASKS
 from controller.core.tasks.recall import recall_parked
 from controller.core.transition import Transition
 from controller.core.turn import TIME_PASSES, Turn
 
 TICK_S: Final = 0.25  # the longest the core goes without a turn while nodes are known
 
-HANDLERS: Final[dict[type[Any], Callable[[Turn, Any], object]]] = {
-    SubmitTasks: tasks.submit,
-    CancelTask: tasks.cancel,
-    StoreCheckpoint: tasks.store_checkpoint,
-    AttemptsStarted: tasks.attempts_started,
-    AttemptsEnded: tasks.attempts_ended,
-    Deploy: deployments.deploy,
-    Scale: deployments.scale,
-    Rollback: deployments.rollback,
-    Remove: deployments.remove,
-    AddNode: nodes.add,
-    Cordon: nodes.cordon,
-    Uncordon: nodes.uncordon,
-    StartDrain: nodes.start_drain,
-    ForgetNode: nodes.forget,
-    AddProducts: feeding.add,
-    RemoveProducts: feeding.remove,
-    NodeJoined: nodes.joined,
-    NodeBeat: nodes.beat,
-    NodeStreamEnded: nodes.stream_ended,
-    ReplicasReported: nodes.replicas_reported,
-    MarketReported: nodes.market_reported,
-    Tick: lambda turn, command: None,
-}
-
-TIMERS: Final[dict[str, Callable[..., None]]] = {
-    "retry": tasks.retry_due,
-    "queue_timeout": tasks.queue_timed_out,
-    "drain_deadline": nodes.drain_deadline,
-    "rollout_deadline": rollouts.rollout_deadline,
-    "place": lambda turn: setattr(turn, "is_placing", True),
-}
+PARTS: Final = (TASKS, AGENTS, NODES, MARKET)
+HANDLERS: Final = handlers([*(part.commands for part in PARTS), {Tick: lambda turn, command: None}])
+"""What answers each kind of command."""
+TIMERS: Final = handlers(part.timers for part in PARTS)
+"""What each kind of timer does when it is due."""
 
 
 def decide(state: FarmState, commands: Sequence[Command], now: Instant) -> Transition:
@@ -118,7 +72,7 @@ def _fire_timers(turn: Turn) -> None:
     timers = turn.state.timers
     while timers and timers[0][0] <= turn.now.mono:
         _, _, timer = heapq.heappop(timers)
-        TIMERS[timer[0]](turn, *timer[1:])
+        TIMERS[type(timer)](turn, timer)
 
 
 def _next_due(turn: Turn) -> float:

@@ -22,6 +22,7 @@ from controller.core.model import DeploymentName, FarmState, Instant, Limits, Po
 from controller.core.records import Clock, Table
 from controller.core.tables import TABLES
 from controller.core.tasks.life import queue_timeout_s
+from controller.core.timers import DrainDeadline, PlaceAgain, QueueTimedOut, RetryDue, RolloutDeadline, Timer
 from controller.core.transition import LeaseBatch
 
 TOKEN_EPOCH_SHIFT: Final = 40
@@ -75,7 +76,7 @@ def restore(rows: Rows, limits: Limits, now: Instant, epoch: int) -> FarmState:
         rows.drop_leases(empty)
     _keep_inputs(state, rows)
     _bound_waits(state, now)
-    timers = [(now.mono, ("place",)), *_line_up(state, now, clock), *_other_timers(state)]
+    timers = [(now.mono, PlaceAgain()), *_line_up(state, now, clock), *_other_timers(state)]
     state.timers = [(at, number, timer) for number, (at, timer) in enumerate(timers, 1)]
     state.timer_sequence = len(timers)
     heapq.heapify(state.timers)
@@ -156,12 +157,12 @@ def _keep_inputs(state: FarmState, rows: Rows) -> None:
             state.queued_input_bytes += len(data)
 
 
-def _line_up(state: FarmState, now: Instant, clock: Clock) -> list[tuple[float, tuple[Any, ...]]]:
+def _line_up(state: FarmState, now: Instant, clock: Clock) -> list[tuple[float, Timer]]:
     """Put queued tasks into their lines, in the order of their ids. Returns their timers. The hot loop of a restart."""
     policies: dict[DeploymentName, Policy] = {
         it.name: it.versions[it.version].policy for it in state.deployments.values()
     }
-    timers: list[tuple[float, tuple[Any, ...]]] = []
+    timers: list[tuple[float, Timer]] = []
     for task in state.tasks.values():
         deployment = state.deployments[task.deployment]
         if task.state is not TaskState.QUEUED:
@@ -171,7 +172,7 @@ def _line_up(state: FarmState, now: Instant, clock: Clock) -> list[tuple[float, 
         policy = policies[task.deployment]
         if task.not_before:
             task.not_before = min(task.not_before, now.mono + policy.backoff_max_s)
-            timers.append((task.not_before, ("retry", task.id)))
+            timers.append((task.not_before, RetryDue(task.id)))
         else:
             queue = deployment.queues.get(task.priority)
             if queue is None:
@@ -180,7 +181,7 @@ def _line_up(state: FarmState, now: Instant, clock: Clock) -> list[tuple[float, 
         if not task.attempt:
             wait_s = queue_timeout_s(policy, task.options)
             if wait_s is not None:
-                timers.append((clock.mono(task.submitted_at + wait_s), ("queue_timeout", task.id)))
+                timers.append((clock.mono(task.submitted_at + wait_s), QueueTimedOut(task.id)))
     return timers
 
 
@@ -199,14 +200,14 @@ def _bound_waits(state: FarmState, now: Instant) -> None:
             node.drain.deadline = min(node.drain.deadline, now.mono + node.drain.deadline_s)
 
 
-def _other_timers(state: FarmState) -> list[tuple[float, tuple[Any, ...]]]:
+def _other_timers(state: FarmState) -> list[tuple[float, Timer]]:
     """Of drains, rollouts and seats, as they were when each was set."""
     return [
-        *((it.drain.deadline, ("drain_deadline", it.name)) for it in state.nodes.values() if it.drain is not None),
+        *((it.drain.deadline, DrainDeadline(it.name)) for it in state.nodes.values() if it.drain is not None),
         *(
-            (it.rollout.deadline, ("rollout_deadline", it.name))
+            (it.rollout.deadline, RolloutDeadline(it.name))
             for it in state.deployments.values()
             if it.rollout is not None and it.rollout.state == "progressing"
         ),
-        *((it.not_before, ("place",)) for it in state.replicas.values() if it.not_before),
+        *((it.not_before, PlaceAgain()) for it in state.replicas.values() if it.not_before),
     ]

@@ -27,6 +27,7 @@ from controller.core.model import (
     TaskId,
     Token,
 )
+from controller.core.timers import RetryDue, Timer
 from controller.core.transition import (
     AckResults,
     CancelAttempts,
@@ -108,8 +109,8 @@ class Turn:
 
     # -------------------------------------------------------------- time and chance
 
-    def at(self, mono: float, timer: tuple[Any, ...]) -> None:
-        """Wake the core at a moment with a timer."""
+    def at(self, mono: float, timer: Timer) -> None:
+        """Set a timer for a moment."""
         self.state.timer_sequence += 1
         heapq.heappush(self.state.timers, (mono, self.state.timer_sequence, timer))
 
@@ -200,7 +201,7 @@ class Turn:
         task.not_before = self.now.mono + wait_s if wait_s else 0.0
         self.out.changes.requeued_tasks.append(task)
         if wait_s:
-            self.at(task.not_before, ("retry", task.id))
+            self.at(task.not_before, RetryDue(task.id))
         else:
             self.enqueue(task, deployment, is_first=True)
 

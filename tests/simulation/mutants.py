@@ -20,6 +20,7 @@ from controller.core.model import DeploymentName, FarmState, Instant, Node, Repl
 from controller.core.nodes import life as nodes
 from controller.core.tasks import dispatch
 from controller.core.tasks import life as tasks
+from controller.core.timers import RetryDue
 from controller.core.transition import AckResults, Changes, Transition
 from controller.journal.memory import Commit, MemoryJournal
 from nodeagent.runner.replica.frames import Run
@@ -267,7 +268,7 @@ simply("failures_are_not_counted", tasks, "max_attempts", lambda policy, options
 
 @mutant
 def backoff_never_ends() -> Iterator[None]:
-    with patch.dict(decide.TIMERS, {"retry": lambda now, task_id: None}):
+    with patch.dict(decide.TIMERS, {RetryDue: lambda now, timer: None}):
         yield
 
 

@@ -6,6 +6,7 @@ from agentfarm.errors import Conflict, FarmError, InvalidRequest, NotFound
 from controller.core.commands import Deploy, DeployAnswer, Remove, Rollback, Scale
 from controller.core.lives import TaskState
 from controller.core.model import Deployment, DeploymentName, Rollout, Version
+from controller.core.timers import RolloutDeadline
 from controller.core.turn import Turn
 
 REPLICAS_MAX = 10_000  # of one deployment
@@ -124,7 +125,7 @@ def _begin_rollout(turn: Turn, deployment: Deployment, to: int, good: int | None
     deployment.seat_failures.clear()
     deadline = turn.now.mono + deployment.versions[to].policy.healthy_deadline_s
     deployment.rollout = Rollout(good if good != to else None, to, turn.now.wall, deadline)
-    turn.at(deadline, ("rollout_deadline", deployment.name))
+    turn.at(deadline, RolloutDeadline(deployment.name))
     turn.tell("deployment.rollout", f"{deployment.name}: version {to} is rolled out", deployment=deployment.name,
               from_version=deployment.rollout.from_version, to_version=to)  # fmt: skip
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 from agentfarm.backoff import longest_s
 from controller.core.lives import LIVE_REPLICA_STATES, ReplicaState
-from controller.core.model import Deployment, DeploymentName, Replica, ReplicaId
+from controller.core.model import Deployment, Replica, ReplicaId
+from controller.core.timers import PlaceAgain, RolloutDeadline
 from controller.core.turn import Turn
 
 FATAL_REASONS = frozenset({"import_failed", "environment_failed", "bundle_failed", "crash_loop"})
@@ -51,21 +52,21 @@ def replica_failed(turn: Turn, replica: Replica, reason: str, detail: str) -> No
         _take_back(turn, deployment, reason, detail)
 
 
-def rollout_deadline(turn: Turn, name: DeploymentName) -> None:
+def rollout_deadline(turn: Turn, timer: RolloutDeadline) -> None:
     """A step of the rollout took too long: take it back, unless it only waits for room or for a silent node."""
-    deployment = turn.state.deployments.get(name)
+    deployment = turn.state.deployments.get(timer.deployment)
     if deployment is None or deployment.rollout is None or deployment.rollout.state != "progressing":
         return
     rollout = deployment.rollout
     if turn.now.mono < rollout.deadline:
-        turn.at(rollout.deadline, ("rollout_deadline", name))
+        turn.at(rollout.deadline, timer)
         return
     newcomers = [r for r in occupants_of(turn, deployment) if r.version == rollout.to_version and not r.is_retiring]
     if any(r.state in (ReplicaState.STARTING, ReplicaState.UNHEALTHY) and _is_heard(turn, r) for r in newcomers):
         _take_back(turn, deployment, "not_healthy_in_time", "A new replica did not run before its deadline.")
         return
     _extend(turn, deployment)
-    turn.at(rollout.deadline, ("rollout_deadline", name))
+    turn.at(rollout.deadline, timer)
 
 
 def replica_placed(turn: Turn, replica: Replica) -> None:
@@ -163,7 +164,7 @@ def _seat(turn: Turn, deployment: Deployment, seat: int) -> None:
     turn.changed(replica)
     turn.is_placing = True
     if wait_s:
-        turn.at(replica.not_before, ("place",))
+        turn.at(replica.not_before, PlaceAgain())
 
 
 def retire(turn: Turn, replicas: Iterable[Replica]) -> None:

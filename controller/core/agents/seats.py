@@ -6,11 +6,18 @@ from controller.core.agents.placement import Offer, Reason, Refusal, Wish, place
 from controller.core.agents.rollouts import replica_placed
 from controller.core.lives import NodeState, ReplicaState
 from controller.core.model import FarmState, Node, Replica, ReplicaId
+from controller.core.timers import PlaceAgain
 from controller.core.transition import DesiredReplica, SetDesired
 from controller.core.turn import Turn
 
 GENERATION_EPOCH_SHIFT = 32  # a node's list has the generation epoch << 32 | counter
 PLACE_AGAIN_S = 1.0  # measured memory changes silently: look again this often while something waits for a node
+
+
+def place_again(turn: Turn, timer: PlaceAgain) -> None:
+    """A seat has waited long enough: placement looks at it in this turn."""
+    del timer
+    turn.is_placing = True
 
 
 def place_pending(turn: Turn) -> list[ReplicaId]:

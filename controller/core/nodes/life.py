@@ -19,6 +19,7 @@ from controller.core.commands import (
 )
 from controller.core.lives import ENDED_REPLICA_STATES, LIVE_REPLICA_STATES, NodeState, Outcome, ReplicaState, move_node
 from controller.core.model import Drain, Node, NodeName, Replica
+from controller.core.timers import DrainDeadline
 from controller.core.transition import AckBeat
 from controller.core.turn import Turn
 
@@ -72,7 +73,7 @@ def start_drain(turn: Turn, command: StartDrain) -> FarmError | None:
     node.is_cordoned = True
     node.cordon_reason = command.reason or "drain"
     node.drain = Drain(turn.now.wall, turn.now.mono + command.deadline_s, command.reason, deadline_s=command.deadline_s)
-    turn.at(node.drain.deadline, ("drain_deadline", node.name))
+    turn.at(node.drain.deadline, DrainDeadline(node.name))
     turn.changed(node)
     turn.is_feeding = True
     _touch_seats(turn, node)
@@ -95,8 +96,9 @@ def forget(turn: Turn, command: ForgetNode) -> FarmError | None:
     return None
 
 
-def drain_deadline(turn: Turn, name: NodeName) -> None:
+def drain_deadline(turn: Turn, timer: DrainDeadline) -> None:
     """Time is up: interrupt what still runs there, stop every replica, and give its products up."""
+    name = timer.node
     node = turn.state.nodes.get(name)
     if node is None or node.drain is None or turn.now.mono < node.drain.deadline:
         return

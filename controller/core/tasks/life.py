@@ -29,6 +29,7 @@ from controller.core.model import (
     TaskOptions,
     Token,
 )
+from controller.core.timers import QueueTimedOut, RetryDue
 from controller.core.transition import CheckpointRow
 from controller.core.turn import TASK_THREAD_PREFIX, Turn
 
@@ -79,7 +80,7 @@ def _submit_one(turn: Turn, new: NewTask, known_keys: dict[str, TaskId]) -> Task
     turn.enqueue(task, deployment)
     wait_s = queue_timeout_s(policy, task.options)
     if wait_s is not None:
-        turn.at(turn.now.mono + wait_s, ("queue_timeout", task.id))
+        turn.at(turn.now.mono + wait_s, QueueTimedOut(task.id))
     if key is not None:
         turn.keys[key] = task.id
     return task.id
@@ -129,17 +130,17 @@ def thread_id(task: Task) -> str:
 # ------------------------------------------------------------------ timers
 
 
-def queue_timed_out(turn: Turn, task_id: TaskId) -> None:
+def queue_timed_out(turn: Turn, timer: QueueTimedOut) -> None:
     """The task waited too long for its first attempt."""
-    task = turn.state.tasks.get(task_id)
+    task = turn.state.tasks.get(timer.task)
     if task is None or task.state is not TaskState.QUEUED or task.attempt:
         return
     turn.finish(task, "queue_timeout", error=("QueueTimeout", "No replica was free before the queue-wait limit.", ""))
 
 
-def retry_due(turn: Turn, task_id: TaskId) -> None:
+def retry_due(turn: Turn, timer: RetryDue) -> None:
     """The backoff of a task is over."""
-    task = turn.state.tasks.get(task_id)
+    task = turn.state.tasks.get(timer.task)
     if task is not None and task.state is TaskState.QUEUED and task.not_before:
         task.not_before = 0.0
         turn.enqueue(task, turn.state.deployments[task.deployment])

@@ -33,6 +33,7 @@ from controller.core.model import (
     Token,
     Version,
 )
+from controller.core.timers import QueueTimedOut, RetryDue
 from controller.core.transition import Changes, FinishedTask, LeaseBatch
 from controller.journal.errors import JournalCorrupt, LostLead
 from tests.integration.journal.histories import ECHO, ROUNDS, WALL_OFFSET_S, Clock, History, OpenJournal, Port
@@ -167,7 +168,7 @@ class JournalContract:
         assert (back.state, back.attempt, back.failures, back.crashes) == (TaskState.QUEUED, 1, 1, 1)
         assert back.not_before == pytest.approx(first.not_before, abs=1e-3)
         assert not state.deployments[ECHO].queues
-        assert (back.not_before, ("retry", 1)) in [(at, timer) for at, _, timer in state.timers]
+        assert (back.not_before, RetryDue(TaskId(1))) in [(at, timer) for at, _, timer in state.timers]
         assert state.tasks[TaskId(2)].state is TaskState.LEASED
         assert state.lease_batches == {1: 1}
 
@@ -223,7 +224,7 @@ class JournalContract:
         journal.commit(Changes(inserted_tasks=[new_task(1, queue_timeout_s=30.0)]), epoch)
         clock.mono += 10
         timers = {timer: at for at, _, timer in journal.load(Limits(), clock()).timers}
-        assert timers["queue_timeout", 1] == pytest.approx(1_030.0, abs=1e-3)
+        assert timers[QueueTimedOut(TaskId(1))] == pytest.approx(1_030.0, abs=1e-3)
 
     # -------------------------------------------------------------- what is registered
 
