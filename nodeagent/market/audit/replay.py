@@ -11,13 +11,13 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
 from agentfarm.errors import FarmError, Unavailable
-from nodeagent.market.audit.recordings import EVER_NS, Span, open_captured, products_asked
+from nodeagent.market.audit.recordings import EVER_NS, Captured, Span, open_captured, products_asked
 from nodeagent.market.audit.tables import Tables
 from nodeagent.market.capture.reader import Damage
 from nodeagent.market.feed.progress import State
@@ -72,27 +72,19 @@ async def replay(
 
     products: only rows of these; None: of all. known: products of a feed at work beside those that its capture says it
     asked for; others are damaged names. speed: 1 is as fast as it happened, 0 as fast as it goes.
-    The folder of a feed at work is replayed up to this moment. Of a part, what only the whole can tell is left out:
-    minutes cut in two, and gaps that were not seen to their end.
+    The folder of a feed at work is replayed up to this moment. A part of a recording cannot tell all: it leaves out
+    minutes cut in two, and gaps without their end.
     Raises InvalidRequest for an unknown format, Unavailable without a server.
     """
     began_s = time.monotonic()
     await restore_tables(endpoint)
     damages: list[Damage] = []
-    captured = open_captured(path, span or Span(), damages.append, is_stored=False)
-    end_ns = time.time_ns() if captured.state is not None else EVER_NS
+    choice = _Choice(span or Span(), products, known)
+    captured = open_captured(path, choice.span, damages.append, is_stored=False)
     result = Replayed(captured.format, captured.source)
     pipeline = Pipeline(load_source(captured.source), None if captured.state or span else products, settings=settings)
-    choice = _Choice(span or Span(), products, known)
-    writer = RowWriter(
-        lambda: endpoint, WriterSettings(), source=captured.source, on_ack=_acknowledged, on_refused=_refused
-    )
-    writer.start()
-    pace = _Pace(speed)
-    for record in captured.records:
-        if record.received_at_ns >= min(choice.span.until_ns, end_ns):
-            break
-        await pace.keep(record.received_at_ns, choice.span.since_ns)
+    writer = _started_writer(endpoint, captured.source)
+    async for record in _until_the_end(captured, choice.span, _Pace(speed)):
         if captured.state is not None:
             choice.learn(products_asked(record))
         out = pipeline.feed(record)
@@ -101,20 +93,31 @@ async def replay(
         writer.put(choice.of(out.rows, record.received_at_ns))
         if on_record is not None:
             on_record(result.records, record, captured.state)
-        if not writer.has_room:
-            await _room(writer)
-        elif result.records % YIELD_EVERY == 0:
-            await asyncio.sleep(0)
+        await _take_turns(writer, result.records)
     is_whole = captured.state is None and choice.span.is_open_ended
     if is_whole:
         writer.put(choice.of(pipeline.finish().rows, choice.span.until_ns - 1))
     writer.put(await asyncio.to_thread(choice.gaps, None if is_whole else Tables(endpoint)))
     result.is_stored = await writer.stop(STORE_WITHIN_S)
-    result.rows = dict(writer.counts.stored)
-    result.refused = writer.counts.refused
-    result.damages = len(damages)
-    result.seconds = round(time.monotonic() - began_s, 3)
+    result.rows, result.refused = dict(writer.counts.stored), writer.counts.refused
+    result.damages, result.seconds = len(damages), round(time.monotonic() - began_s, 3)
     return result
+
+
+def _started_writer(endpoint: Endpoint, source: str) -> RowWriter:
+    writer = RowWriter(lambda: endpoint, WriterSettings(), source=source, on_ack=_acknowledged, on_refused=_refused)
+    writer.start()
+    return writer
+
+
+async def _until_the_end(captured: Captured, span: Span, pace: _Pace) -> AsyncIterator[Record]:
+    """The records of the span at their pace; of a feed at work those up to this moment."""
+    end_ns = min(span.until_ns, time.time_ns() if captured.state is not None else EVER_NS)
+    for record in captured.records:
+        if record.received_at_ns >= end_ns:
+            return
+        await pace.keep(record.received_at_ns, span.since_ns)
+        yield record
 
 
 class _Choice:
@@ -186,8 +189,15 @@ class _Pace:
             await asyncio.sleep(min(wait_s, WAIT_MAX_S))
 
 
-async def _room(writer: RowWriter) -> None:
-    """Wait until QuestDB has taken something. Raises Unavailable when it takes nothing for too long."""
+async def _take_turns(writer: RowWriter, records: int) -> None:
+    """Let others have their turn now and then; where the writer is full, wait until QuestDB has taken something.
+
+    Raises Unavailable when it takes nothing for too long.
+    """
+    if writer.has_room:
+        if records % YIELD_EVERY == 0:
+            await asyncio.sleep(0)
+        return
     try:
         async with asyncio.timeout(STORE_WITHIN_S):
             await writer.room()

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from agentfarm.backoff import longest_s
 from nodeagent.market.books.levels import Applied, Book
 from nodeagent.market.books.orders import OrdersBook
 from nodeagent.market.model.events import BookDelta, BookSnapshot, GapKind
@@ -178,7 +179,5 @@ class BookState:
         return None
 
     def _backoff_ns(self) -> int:
-        """Nothing for the first question, then doubling."""
-        if not self._attempts:
-            return 0
-        return min(RESYNC_BACKOFF_NS << min(self._attempts - 1, 16), RESYNC_BACKOFF_MAX_NS)
+        """No wait before the first question, then a doubling one."""
+        return int(longest_s(self._attempts, RESYNC_BACKOFF_NS, RESYNC_BACKOFF_MAX_NS))

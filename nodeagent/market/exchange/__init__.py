@@ -17,6 +17,6 @@ from nodeagent.market.exchange.faults import Fault, FaultKind
 from nodeagent.market.exchange.generated import GeneratedContent
 from nodeagent.market.exchange.recorded import RecordedContent
 from nodeagent.market.exchange.registry import Protocol
-from nodeagent.market.exchange.server import ExchangeServer
+from nodeagent.market.exchange.server import ExchangeServer, HouseRules
 
-__all__ = ["ExchangeServer", "Fault", "FaultKind", "GeneratedContent", "Protocol", "RecordedContent"]
+__all__ = ["ExchangeServer", "Fault", "FaultKind", "GeneratedContent", "HouseRules", "Protocol", "RecordedContent"]

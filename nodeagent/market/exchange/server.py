@@ -1,8 +1,8 @@
 """The exchange as a server: one loopback port for the WebSocket and for REST.
 
 Owns time, sockets and the books of record. A pump tells the content at its pace; each session has its own protocol, its
-own queue and its own sender. What is said, allowed and answered is the protocol's (`protocol.VenueProtocol`); here it
-is kept.
+own queue and its own sender. What the venue says, allows and answers is the protocol's (`protocol.VenueProtocol`); the
+server keeps to it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -24,7 +24,7 @@ from nodeagent.market.exchange.clock import VenueClock
 from nodeagent.market.exchange.events import NS, Content, VenueTrade
 from nodeagent.market.exchange.faults import Fault, FaultKind, FaultPlan, Frame
 from nodeagent.market.exchange.generated import GeneratedContent
-from nodeagent.market.exchange.protocol import RestAnswer
+from nodeagent.market.exchange.protocol import RestAnswer, Rules
 from nodeagent.market.exchange.registry import PROTOCOLS, Protocol
 from nodeagent.market.exchange.session import Session, VenueConnection
 from nodeagent.market.exchange.venue import Venue
@@ -37,8 +37,34 @@ FIRST_SUBSCRIBER_GRACE_S: Final = 0.3
 """A recording starts this long after the first subscription, so that the subscriptions that follow it miss nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class HouseRules:
+    """What takes the place of the venue's own rules, so that a test need not wait. None: as the venue."""
+
+    rest_per_s: float | None = None
+    subscribe_within_s: float | None = None
+    idle_close_s: float | None = None
+    ping_every_s: float | None = None
+    lives_s: float | None = None
+    wait_for_subscriber: bool | None = None
+    """Whether the content waits for the first subscription; None: where it is finite."""
+    session_queue_max: int = SESSION_QUEUE_MAX
+
+    def over(self, rules: Rules) -> Rules:
+        """The venue's rules of connections, with these times where they are given."""
+        times: dict[str, Any] = {
+            "subscribe_within_s": self.subscribe_within_s,
+            "idle_close_s": self.idle_close_s,
+            "ping_every_s": self.ping_every_s,
+            "lives_s": self.lives_s,
+        }
+        return replace(rules, **{name: time_s for name, time_s in times.items() if time_s})
+
+
 class ExchangeServer(Service):
     """Use as an async context manager: it serves inside, on the port it chose."""
+
+    _server: Server | None = None
 
     def __init__(
         self,
@@ -50,33 +76,17 @@ class ExchangeServer(Service):
         speed: float = 1.0,
         faults: Sequence[Fault] = (),
         port: int = 0,
-        rest_per_s: float | None = None,
-        subscribe_within_s: float | None = None,
-        idle_close_s: float | None = None,
-        ping_every_s: float | None = None,
-        lives_s: float | None = None,
-        wait_for_subscriber: bool | None = None,
-        session_queue_max: int = SESSION_QUEUE_MAX,
+        house: HouseRules = HouseRules(),
     ) -> None:
-        """`speed` 0 tells the content as fast as clients take it; `wait_for_subscriber` defaults to finite content.
-
-        A recording waits for slow clients; the live venue that a generated market is cuts them off. Without
-        `products` those of the protocol. `rest_per_s` and the times take the place of the venue's rules.
-        """
+        """`speed` 0 tells the content as fast as clients take it. Without `products` those of the protocol. A recording
+        waits for slow clients; a generated market is a live venue and cuts them off."""
         super().__init__("exchange")
         self.protocol = Protocol(protocol)
         self._speech = PROTOCOLS[self.protocol]
-        times: dict[str, Any] = {
-            "subscribe_within_s": subscribe_within_s,
-            "idle_close_s": idle_close_s,
-            "ping_every_s": ping_every_s,
-            "lives_s": lives_s,
-        }
-        self._rules = replace(self._speech.rules, **{name: time_s for name, time_s in times.items() if time_s})
+        self._rules = house.over(self._speech.rules)
         self.content = content or GeneratedContent(products or self._speech.products, seed, time.time_ns())
         self.venue = Venue(self.content.openings())
         self.plan = FaultPlan(seed, list(faults))
-        self._is_patient = self.content.is_finite or speed == 0
         self.told = Counter[str]()
         """Frames meant for clients, by channel, before faults."""
         self.refused = Counter[int]()
@@ -86,19 +96,14 @@ class ExchangeServer(Service):
         """Set when a connection has ended, whoever ended it."""
         self.is_over = asyncio.Event()
         """Set when finite content has been told to its end."""
-        self._port = port
-        self._session_queue_max = session_queue_max
-        self._connects = self._rules.connects()
-        self._allowance = self._speech.allowance(rest_per_s)
+        self._port, self._session_queue_max = port, house.session_queue_max
+        self._connects, self._allowance = self._rules.connects(), self._speech.allowance(house.rest_per_s)
         self._sessions: set[Session] = set()
         self._first_told: dict[str, int] = {}
-        self._go = asyncio.Event()
-        self._subscribed = asyncio.Event()
-        must_wait = self.content.is_finite if wait_for_subscriber is None else wait_for_subscriber
-        if not must_wait:
+        self._go, self._subscribed = asyncio.Event(), asyncio.Event()
+        if not (self.content.is_finite if house.wait_for_subscriber is None else house.wait_for_subscriber):
             self._subscribed.set()
         self._clock = VenueClock(self.content.start_ns, speed)
-        self._server: Server | None = None
         self._go.set()
 
     async def __aenter__(self) -> Self:
@@ -233,7 +238,7 @@ class ExchangeServer(Service):
             self.venue.apply(batch)
             self._clock.told(batch.sent_at_ns)
             for session in list(self._sessions):
-                await session.tell(batch, is_patient=self._is_patient)
+                await session.tell(batch, is_patient=self.content.is_finite or self.speed == 0)
         self.is_over.set()
 
     async def _until(self, sent_at_ns: int) -> None:

@@ -7,11 +7,12 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import msgspec
 import structlog
 
+from agentfarm.files import FileLock
 from agentfarm.service import Tasks
 from nodeagent.market.capture.reader import Damage, segments
 from nodeagent.market.capture.writer import CaptureWriter
@@ -58,7 +59,7 @@ class Feed:
         self._started_at_ns = time.time_ns()
         self._is_stopping = False
         self._rate = Rate()
-        self._lock: IO[str] | None = None
+        self._lock: FileLock | None = None
         self._metrics_port = 0
         self._disk, self._left_out, self._disk_problem = Disk.OK, frozenset[str](), ""
         self._loop = asyncio.get_running_loop()
@@ -66,12 +67,29 @@ class Feed:
         """Done when a part of the feed has died: the process should end, loudly."""
 
     async def start(self) -> None:
-        """Open the capture, go on from the acknowledged position, connect. Raises Conflict, OSError."""
+        """Open the capture, continue from the acknowledged position, connect. Raises Conflict, OSError."""
         settings, folder = self.settings, self.settings.capture_dir
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(folder)
         self._progress, state = progress_file.load(folder, int(time.time())).resumed(progress_file.boot_id())
         self._saved: Progress | None = None
+        self._open_path(state)
+        self._intake.take(RecordKind.TICK, 0, b"")
+        self._end_old_connections(state.first_open_connection)
+        self._take_products()
+        self._rest = RestClient(self._source, self._intake, self._is_open_question)
+        self._sessions = [
+            open_session(self._source, settings, self._intake, self._next_connection_id, self._signer)
+            for _ in range(settings.connections)
+        ]
+        self._metrics_port = serve_metrics(self.status, settings.metrics_port)
+        self._writer.start()
+        log.info("feed.started", source=self._source.name, products=len(settings.products), after=state.position)
+        await self._run_parts()
+
+    def _open_path(self, state: State) -> None:
+        """Put together what a record passes: capture, pipeline, writer, and the intake that joins them."""
+        settings, folder = self.settings, self.settings.capture_dir
         self._capture = CaptureWriter(folder, on_damage=self._damaged)
         self._quarantine = Quarantine(folder)
         self._past = Past(folder)
@@ -96,17 +114,10 @@ class Feed:
             on_damage=self._damaged,
             on_venue_error=self._venue_error,
         )
-        self._intake.take(RecordKind.TICK, 0, b"")
-        self._end_old_connections(state.first_open_connection)
-        self._take_products()
-        self._rest = RestClient(self._source, self._intake, self._is_open_question)
-        self._sessions = [
-            open_session(self._source, settings, self._intake, self._next_connection_id, self._signer)
-            for _ in range(settings.connections)
-        ]
-        self._metrics_port = serve_metrics(self.status, settings.metrics_port)
-        self._writer.start()
-        log.info("feed.started", source=self._source.name, products=len(settings.products), after=state.position)
+
+    async def _run_parts(self) -> None:
+        """Start what runs until the feed stops."""
+        settings = self.settings
         self._run(self._intake.keep_up)
         for session in self._sessions:
             self._run(session.run)
@@ -132,7 +143,7 @@ class Feed:
             log.error("feed.not_saved", problem=str(error))
         await self._second()
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
         log.info("feed.stopped", is_stored=is_stored, position=self._progress.state.position)
 
     def status(self) -> FeedStatus:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable
-from typing import IO, cast
+from pathlib import Path
+from typing import cast
 
 from agentfarm.errors import Conflict
+from agentfarm.files import FileLock, Locked
 from nodeagent.market.feed.settings import FeedSettings
 from nodeagent.market.model.source import Channel, Signer, Source, load_source
 from nodeagent.market.session.recording import RecordedSession
@@ -48,12 +48,9 @@ def open_signer(settings: FeedSettings) -> Signer | None:
     return read_signer(settings.source, settings.credentials_file)
 
 
-def lock_folder(folder: os.PathLike[str]) -> IO[str]:
+def lock_folder(folder: Path) -> FileLock:
     """One feed a folder. Raises Conflict."""
-    file = open(os.path.join(folder, "feed.lock"), "w")  # noqa: SIM115 - held for the process's life
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
+        return FileLock(folder / "feed.lock")
+    except Locked as error:
         raise Conflict(f"Another feed process writes to {folder}.", remedy="Stop it first.") from error
-    return file

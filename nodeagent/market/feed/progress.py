@@ -20,10 +20,10 @@ from typing import Final
 
 import msgspec
 
+from agentfarm.files import write_private
 from nodeagent.market.model.records import START, Position
 from nodeagent.market.model.times import NS
 from nodeagent.market.pipeline.state import Memory
-from nodeagent.market.store.endpoint import write_private
 from nodeagent.market.store.migrate import Database
 from nodeagent.market.writer.drops import Drops
 
@@ -113,7 +113,7 @@ class Past:
         self._noted_ns = last.at_ns if last is not None else 0
         if len(lines) > LINES_MAX:
             with suppress(OSError):  # it is too long then, which harms nobody
-                write_private(self._path, b"\n".join([*lines[-LINES_MAX // 2 :], b""]).decode())
+                write_private(self._path, b"\n".join([*lines[-LINES_MAX // 2 :], b""]))
 
     def note(self, state: State) -> None:
         """Remember an acknowledged state, if the last one is long ago."""
@@ -157,7 +157,7 @@ def load(folder: Path, now_s: int) -> Progress:
 
 def save(folder: Path, progress: Progress) -> None:
     """Replace the file, durably. Raises OSError when the disk does."""
-    write_private(folder / FILE_NAME, msgspec.json.encode(progress).decode())
+    write_private(folder / FILE_NAME, msgspec.json.encode(progress))
 
 
 def boot_id() -> str:

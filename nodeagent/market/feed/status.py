@@ -6,11 +6,11 @@ import errno
 import json
 import os
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from agentfarm.files import write_file
 from nodeagent.market.model.times import MS_NS
 from nodeagent.market.pipeline.quality import Quality, QualityState, followed, quality
 from nodeagent.market.pipeline.state import FeedState
@@ -89,13 +89,9 @@ class FeedStatus:
         """
         text = json.dumps(self.to_dict()).encode()
         text = text.ljust(-(-(len(text) + SPARE_BYTES) // BLOCK_BYTES) * BLOCK_BYTES)
-        staged = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            staged.write_bytes(text)
-            staged.replace(path)
+            write_file(path, text, is_durable=False)
         except OSError:
-            with suppress(OSError):
-                staged.unlink()
             _overwrite(path, text)
 
 

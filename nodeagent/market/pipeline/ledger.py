@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from agentfarm.backoff import longest_s
 from nodeagent.market.model.intervals import Intervals
 from nodeagent.market.model.source import TradeHole
 from nodeagent.market.model.times import NS
@@ -198,8 +199,8 @@ class TradeLedger:
             is_due = wait_left_ns <= 0 or wait_left_ns > REPAIR_BACKOFF_MAX_NS  # the latter: the clock went back
             if is_due and repair.attempts < REPAIR_ATTEMPTS_MAX:
                 holes.append(repair.hole)
-                wait_ns = min(REPAIR_BACKOFF_NS << min(repair.attempts, 16), REPAIR_BACKOFF_MAX_NS)
                 repair.attempts += 1
+                wait_ns = int(longest_s(repair.attempts, REPAIR_BACKOFF_NS, REPAIR_BACKOFF_MAX_NS))
                 repair.next_ask_ns = now_ns + wait_ns
         return holes
 

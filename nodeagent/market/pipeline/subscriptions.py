@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from agentfarm.backoff import longest_s
 from nodeagent.market.model.events import Event
 from nodeagent.market.model.times import NS
 
@@ -100,7 +101,7 @@ class Subscriptions:
     def _refuse(self, product: str, text: str, now_ns: int) -> None:
         wait = self.waiting[product]
         wait.refusal = text[:REASON_CHARS_MAX] or "refused"
-        wait.next_ask_ns = now_ns + min(RETRY_NS << min(wait.attempts, 10), RETRY_MAX_NS)
+        wait.next_ask_ns = now_ns + int(longest_s(wait.attempts + 1, RETRY_NS, RETRY_MAX_NS))
         if self._alone == product:
             self._alone = ""
 

@@ -1,16 +1,13 @@
-"""A WebSocket to a venue, kept open for ever.
+"""A WebSocket to a venue, opened again whenever it ends.
 
 Owns sockets and nothing else: every frame, and every fact about the connection, goes to the `Sink` as it comes, in
-order.
-Polite: one attempt at a time, waits that grow, are jittered and have a cap; never more than the venue allows. A
-connection
-that is silent for longer than the source promises is a stall, and is cut.
+order. It is polite: one attempt at a time, with backoff, and never more messages than the venue allows. A connection
+that is silent for longer than the source promises is a stall; the session cuts it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -21,6 +18,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
+from agentfarm.backoff import Backoff
 from agentfarm.service import Tasks
 from nodeagent.market.model.records import Connected, RecordKind
 from nodeagent.market.model.slices import SLICE_BYTES, Portion
@@ -98,7 +96,7 @@ class FeedSession:
 
     async def run(self) -> None:
         """Connect, subscribe, receive, and again, until cancelled. Without products there is no connection."""
-        attempt = 0
+        backoff = Backoff(self._settings.reconnect_min_s, self._settings.reconnect_max_s)
         while True:
             if not self._products:
                 self.problem = ""
@@ -108,8 +106,9 @@ class FeedSession:
                 await self._one_connection()
             except (OSError, TimeoutError, InvalidHandshake, InvalidURI, ConnectionClosed) as error:
                 self.problem = f"{type(error).__name__}: {error}"
-            attempt = 1 if time.monotonic() - began_s > STEADY_AFTER_S else attempt + 1
-            await asyncio.sleep(backoff_s(attempt, self._settings.reconnect_min_s, self._settings.reconnect_max_s))
+            if time.monotonic() - began_s > STEADY_AFTER_S:
+                backoff.reset()
+            await asyncio.sleep(backoff.next_s())
 
     def follow(self, products: Iterable[str]) -> None:
         """From now on these are wanted; `change` then tells the venue, a new connection does by itself."""
@@ -243,9 +242,3 @@ class FeedSession:
         await self._pace.turn()
         await socket.send(message.decode())
         self._sink.take(RecordKind.SENT, self.connection_id, shown)
-
-
-def backoff_s(attempt: int, min_s: float, max_s: float) -> float:
-    """The wait before the next attempt (counted from 1): doubling, capped, and between half and all of that."""
-    ceiling = min(max_s, min_s * 2.0 ** min(attempt - 1, 16))
-    return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - spreads reconnects, guards nothing

@@ -7,7 +7,6 @@ Owns the file other processes of the node read (`endpoint.json`, mode 0600). Two
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Self
 from urllib.parse import quote, unquote, urlsplit
 
 from agentfarm.errors import InvalidRequest
+from agentfarm.files import write_private
 
 ADMIN_USER = "admin"
 READER_USER = "reader"
@@ -65,7 +65,8 @@ class Endpoint:
 
     def save(self, path: Path) -> None:
         """Write atomically, readable by the owner alone."""
-        write_private(path, json.dumps(asdict(self), indent=1))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_private(path, json.dumps(asdict(self), indent=1).encode())
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -115,18 +116,6 @@ class Passwords:
             except (ValueError, KeyError, TypeError):
                 path.replace(path.with_suffix(".damaged"))
         fresh = cls(secrets.token_urlsafe(PASSWORD_BYTES), secrets.token_urlsafe(PASSWORD_BYTES))
-        write_private(path, json.dumps({"admin": fresh.admin, "reader": fresh.reader}))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_private(path, json.dumps({"admin": fresh.admin, "reader": fresh.reader}).encode())
         return fresh
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file atomically and durably; mode 0600 from its first byte."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(path)

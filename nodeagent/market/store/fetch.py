@@ -1,15 +1,13 @@
 """Download the QuestDB jar by its Maven coordinates: `python -m nodeagent.market.store.fetch TARGET`.
 
 A process of its own, because resolving pulls an HTTP stack into memory that the daemon must not keep. Says how far it
-is
-in NDJSON lines on stdout (`{"done_bytes", "total_bytes"}`, at most ten a second, and `{"failure"}` at a bad end).
+is in NDJSON lines on stdout (`{"done_bytes", "total_bytes"}`, at most ten a second, and `{"failure"}` at a bad end).
 Exit: 0 the verified jar stands at TARGET, 1 it cannot be had, 4 its sha256 is not the pinned one.
 Several may run at once for one target: one downloads, the others wait and find it done.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import sys
 import tempfile
@@ -18,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agentfarm.files import FileLock
 from nodeagent.market.store.runtime import COORDINATES, EXIT_WRONG_JAR, is_pinned
 
 EXIT_DONE, EXIT_FAILED = 0, 1
@@ -28,8 +27,7 @@ def main(arguments: list[str]) -> int:
     """Fetch to the path in `arguments[0]`."""
     target = Path(arguments[0]).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / f".{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(target.parent / f".{target.name}.lock", is_waiting=True):
         if target.exists() and is_pinned(target):
             return EXIT_DONE
         try:

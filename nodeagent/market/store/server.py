@@ -11,11 +11,9 @@ settings, and replaces it otherwise. `ExternalQuestDB` has the same face for a s
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import json
 import os
-import random
 import signal
 import socket
 import time
@@ -23,11 +21,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Final, Protocol
+from typing import Final, Protocol
 
+from agentfarm.backoff import Backoff
 from agentfarm.errors import Conflict, FarmError, Unavailable
+from agentfarm.files import FileLock, Locked, write_private
 from agentfarm.service import Tasks
-from nodeagent.market.store.endpoint import ADMIN_USER, READER_USER, Endpoint, Passwords, write_private
+from nodeagent.market.store.endpoint import ADMIN_USER, READER_USER, Endpoint, Passwords
 from nodeagent.market.store.health import DiskState, HealthReport, TableHealth, disk_room, disk_state, probe, repair
 from nodeagent.market.store.migrate import migrate
 from nodeagent.market.store.process import ServerProcess, find_servers, log_tail, rotate_log
@@ -79,7 +79,7 @@ class QuestDBServer:
         self._runtime = runtime
         self._settings = settings
         self._tell: Notice = on_event or (lambda _name, _facts: None)
-        self._lock: IO[str] | None = None
+        self._lock: FileLock | None = None
         self._process: ServerProcess | None = None
         self._tasks = Tasks("questdb", self._supervision_failed)
         self._answered_at_s = 0.0
@@ -184,7 +184,7 @@ class QuestDBServer:
             environment = server_environment(settings, ports, passwords)
             command = server_command(self._runtime, settings)
             known = {"ports": [ports.http, ports.pg, ports.health], "fingerprint": _fingerprint(command, environment)}
-            write_private(memory, json.dumps(known))
+            write_private(memory, json.dumps(known).encode())
             self.endpoint = _endpoint(ports, passwords)
             self._process = ServerProcess.start(command, self.log, {**os.environ, **environment})
         await self._until_ready()
@@ -229,23 +229,24 @@ class QuestDBServer:
             ) from None
 
     async def _keep_running(self) -> None:
-        failures = 0
+        settings = self._settings
+        backoff = Backoff(settings.restart_backoff_s, settings.restart_backoff_max_s)
         while True:
             assert self._process is not None
             up_since_s = time.monotonic()
             await self._process.gone()
             self.state = ServerState.DOWN
             self.restarts += 1
-            failures = 0 if time.monotonic() - up_since_s > self._settings.restart_backoff_max_s else failures + 1
+            if time.monotonic() - up_since_s > settings.restart_backoff_max_s:
+                backoff.reset()
             facts = {"exit_code": self._process.exit_code, "restarts": self.restarts, "log": log_tail(self.log, 400)}
             self._tell("questdb.crashed", facts)
             while True:
-                await asyncio.sleep(_backoff_s(self._settings, failures))
+                await asyncio.sleep(backoff.next_s())
                 try:
                     await self._bring_up()
                     break
                 except (FarmError, OSError) as failure:  # OSError: a full disk does not end the supervision
-                    failures += 1
                     self.state = ServerState.DOWN
                     self._tell("questdb.start_failed", {"problem": str(failure)})
                     await self._end_process()
@@ -283,7 +284,7 @@ class QuestDBServer:
 
     def _unlock(self) -> None:
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
             self._lock = None
 
 
@@ -317,16 +318,13 @@ class ExternalQuestDB:
         return HealthReport(is_up=True, tables=tables, invalid_views=views, problems=problems)
 
 
-def _lock_folder(folder: Path) -> IO[str]:
-    lock = (folder / "supervisor.lock").open("w")
+def _lock_folder(folder: Path) -> FileLock:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as failure:
-        lock.close()
+        return FileLock(folder / "supervisor.lock")
+    except Locked as error:
         raise Conflict(
             f"Another process supervises the QuestDB in {folder}.", remedy="Stop it, or use another folder."
-        ) from failure
-    return lock
+        ) from error
 
 
 def _endpoint(ports: Ports, passwords: Passwords) -> Endpoint:
@@ -388,8 +386,3 @@ def _is_free(port: int) -> bool:
 
 def _fingerprint(command: list[str], environment: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps([command, sorted(environment.items())]).encode()).hexdigest()
-
-
-def _backoff_s(settings: QuestDBSettings, failures: int) -> float:
-    ceiling = min(settings.restart_backoff_max_s, settings.restart_backoff_s * 2.0 ** min(max(failures - 1, 0), 16))
-    return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - spreads restarts, guards nothing

@@ -14,7 +14,6 @@ false and the feed stops making rows; they are in the capture, from which it mak
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 import threading
 import time
@@ -25,6 +24,7 @@ from typing import Any, Final, TypeAlias
 
 from questdb import QuestDBError, QuestDBErrorCode, Sender
 
+from agentfarm.backoff import Backoff
 from agentfarm.errors import FarmError
 from nodeagent.market.model.rows import ROW_TYPES, BookRow, Row
 from nodeagent.market.store.endpoint import Endpoint
@@ -259,7 +259,7 @@ class RowWriter:
 
     def _store(self, rows: list[AnyRow]) -> bool:
         """Send a batch until it is taken. False when the time to give up came first."""
-        wait_s = RETRY_MIN_S
+        backoff = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         is_migrated = False
         while rows:
             try:
@@ -281,9 +281,8 @@ class RowWriter:
                 self.counts.problem = ""
                 self.counts.stored.update(TABLES[type(row)] for row in rows)
                 return True
-            if not self._pause(wait_s):
+            if not self._pause(backoff.next_s()):
                 return False
-            wait_s = min(RETRY_MAX_S, wait_s * 2)
         return True
 
     def _store_singly(self, rows: list[AnyRow]) -> bool:
@@ -351,7 +350,6 @@ class RowWriter:
 
     def _pause(self, wait_s: float) -> bool:
         """Wait before the next try; False when it is time to give up."""
-        wait_s *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
         with self._changed:
             if self._give_up_at_s is None:
                 self._changed.wait(wait_s)

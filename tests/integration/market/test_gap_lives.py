@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.market.exchange import ExchangeServer, Fault, FaultKind, GeneratedContent
+from nodeagent.market.exchange import ExchangeServer, Fault, FaultKind, GeneratedContent, HouseRules
 from nodeagent.market.model.times import NS
 from nodeagent.market.model.times import parse_time_ns as time_ns
 from nodeagent.market.store.server import QuestDBServer
@@ -74,7 +74,7 @@ async def test_gaps_open_at_a_kill_are_closed_under_their_own_rows(
     protocol: str, server: QuestDBServer, feeds: list[FeedProcess], tmp_path: Path
 ) -> None:
     content = GeneratedContent(("BTC-USD", "ETH-USD"), 71, time.time_ns(), trades_per_s=20)
-    async with ExchangeServer(protocol, content=content, rest_per_s=50) as exchange:
+    async with ExchangeServer(protocol, content=content, house=HouseRules(rest_per_s=50)) as exchange:
         feed = feed_for(tmp_path, exchange, server, keep_books_interval_s=0.2)
         feeds.append(feed)
         await feed.start()
@@ -95,7 +95,7 @@ async def test_gaps_of_a_product_that_left_are_closed_under_their_own_rows_when_
     server: QuestDBServer, feeds: list[FeedProcess], tmp_path: Path
 ) -> None:
     content = GeneratedContent(("BTC-USD", "ETH-USD"), 72, time.time_ns(), trades_per_s=20)
-    async with ExchangeServer("exchange", content=content, rest_per_s=50) as exchange:
+    async with ExchangeServer("exchange", content=content, house=HouseRules(rest_per_s=50)) as exchange:
         feed = feed_for(tmp_path, exchange, server, keep_books_interval_s=0.2)
         feeds.append(feed)
         await feed.start()

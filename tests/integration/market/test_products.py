@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from nodeagent.market.capture.reader import read_capture
-from nodeagent.market.exchange import ExchangeServer, GeneratedContent
+from nodeagent.market.exchange import ExchangeServer, GeneratedContent, HouseRules
 from nodeagent.market.model.records import RecordKind
 from nodeagent.market.store.server import QuestDBServer
 from nodeagent.market.store.sql import query
@@ -105,7 +105,7 @@ async def _newest_state(server: QuestDBServer, product: str, wanted: str) -> boo
 async def test_a_product_that_comes_back_is_asked_for_what_it_missed(
     protocol: str, server: QuestDBServer, feeds: list[FeedProcess], tmp_path: Path
 ) -> None:
-    async with ExchangeServer(protocol, content=content(32), rest_per_s=50) as exchange:
+    async with ExchangeServer(protocol, content=content(32), house=HouseRules(rest_per_s=50)) as exchange:
         feed = feed_for(tmp_path, exchange, server, products=("BTC-USD", "ETH-USD"))
         feeds.append(feed)
         await feed.start()
@@ -166,7 +166,7 @@ async def test_without_products_there_is_no_connection(
 async def test_a_feed_killed_while_products_change_loses_nothing(
     protocol: str, server: QuestDBServer, feeds: list[FeedProcess], tmp_path: Path
 ) -> None:
-    async with ExchangeServer(protocol, content=content(35), rest_per_s=50) as exchange:
+    async with ExchangeServer(protocol, content=content(35), house=HouseRules(rest_per_s=50)) as exchange:
         feed = feed_for(tmp_path, exchange, server, products=("BTC-USD", "ETH-USD"))
         feeds.append(feed)
         await feed.start()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from nodeagent.market.exchange import ExchangeServer, FaultKind, GeneratedContent
+from nodeagent.market.exchange import ExchangeServer, FaultKind, GeneratedContent, HouseRules
 from nodeagent.market.exchange.binance.rest import WeightAllowance
 from nodeagent.market.exchange.binance.stream import STREAMS_MAX, BinanceSession
 from nodeagent.market.exchange.events import BookBatch, Opening, Product, TradeBatch, VenueTrade
@@ -182,14 +182,14 @@ def test_whoever_is_refused_for_so_long_is_told_just_that(now_s: float, seconds:
 
 
 async def test_connection_is_closed_after_its_day_and_there_is_no_stream_elsewhere() -> None:
-    async with ExchangeServer("binance", lives_s=0.3) as exchange, client_of(exchange) as client:
+    async with ExchangeServer("binance", house=HouseRules(lives_s=0.3)) as exchange, client_of(exchange) as client:
         assert (await client.end())[0] == 1001
         with pytest.raises(InvalidStatus):
             await connect(exchange.ws_url.replace("/stream", "/feed"), proxy=None)
 
 
 async def test_the_server_pings() -> None:
-    async with ExchangeServer("binance", ping_every_s=0.1) as exchange, client_of(exchange) as client:
+    async with ExchangeServer("binance", house=HouseRules(ping_every_s=0.1)) as exchange, client_of(exchange) as client:
         pinged = asyncio.Event()
         process = client.socket.process_event
 

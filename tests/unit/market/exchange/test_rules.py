@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from agentfarm.errors import InvalidRequest
-from nodeagent.market.exchange import ExchangeServer, Fault, FaultKind
+from nodeagent.market.exchange import ExchangeServer, Fault, FaultKind, HouseRules
 from nodeagent.market.exchange.events import BookBatch, Opening, Product
 from nodeagent.market.exchange.faults import FaultPlan, Frame, parse_faults
 from nodeagent.market.exchange.limits import TokenBucket
@@ -21,13 +21,13 @@ from tests.unit.market.exchange.clients import client_of
 
 
 async def test_connection_without_subscription_is_closed() -> None:
-    async with ExchangeServer(subscribe_within_s=0.2) as exchange, client_of(exchange) as client:
+    async with ExchangeServer(house=HouseRules(subscribe_within_s=0.2)) as exchange, client_of(exchange) as client:
         code, reason = await client.end()
         assert (code, reason) == (1008, "no subscription in time")
 
 
 async def test_quiet_subscription_is_closed_unless_heartbeats_keep_it() -> None:
-    async with ExchangeServer(idle_close_s=1.5) as exchange:
+    async with ExchangeServer(house=HouseRules(idle_close_s=1.5)) as exchange:
         exchange.pause()
         async with client_of(exchange) as quiet, client_of(exchange) as kept:
             await quiet.say(type="subscribe", product_ids=["BTC-USD"], channel="ticker")
@@ -57,7 +57,7 @@ async def test_client_that_talks_too_much_is_closed() -> None:
 
 async def test_client_that_does_not_read_is_cut() -> None:
     async with (
-        ExchangeServer(content=_Flood(), wait_for_subscriber=True, session_queue_max=100) as exchange,
+        ExchangeServer(content=_Flood(), house=HouseRules(wait_for_subscriber=True, session_queue_max=100)) as exchange,
         connect(exchange.ws_url, max_queue=1, close_timeout=0.1, compression=None, proxy=None) as socket,
     ):
         assert exchange.sessions == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from questdb import QuestDBError, QuestDBErrorCode
 
+from agentfarm.backoff import Backoff
 from agentfarm.errors import InvalidRequest
 from nodeagent.market.capture.reader import Segment
 from nodeagent.market.feed.progress import POWER_CUT_REWIND_S, REWIND_MAX_S, Progress, State, load, save
@@ -15,7 +16,7 @@ from nodeagent.market.feed.retention import Disk, Room, disk_state, disk_words, 
 from nodeagent.market.feed.settings import FeedSettings
 from nodeagent.market.model.records import START, Position, position_of
 from nodeagent.market.pipeline.state import Memory
-from nodeagent.market.session.websocket import backoff_s
+from nodeagent.market.session.websocket import SessionSettings
 from nodeagent.market.writer.writer import _is_about_rows
 from tests.unit.market.line import exchange
 
@@ -138,7 +139,9 @@ def test_low_disk_gives_up_no_more_than_it_needs() -> None:
 
 
 def test_waits_grow_are_jittered_and_have_a_cap() -> None:
-    waits = [[backoff_s(attempt, 0.25, 5.0) for _ in range(200)] for attempt in range(1, 12)]
+    settings = SessionSettings(())
+    backoffs = [Backoff(settings.reconnect_min_s, settings.reconnect_max_s) for _ in range(200)]
+    waits = [[backoff.next_s() for backoff in backoffs] for _ in range(1, 12)]
     for attempt, drawn in enumerate(waits):
         ceiling = min(5.0, 0.25 * 2**attempt)
         assert ceiling / 2 <= min(drawn) < max(drawn) <= ceiling
