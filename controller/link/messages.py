@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from google.protobuf.message import Message
+
 from agentfarm.errors import InvalidRequest
 from controller.core.commands import Command, NodeJoined
 from controller.core.model import Measured, NodeName
@@ -19,6 +21,10 @@ TEXT_MAX: Final = 64 * 1024
 
 class ServiceMessages:
     """A service of which the core knows nothing, until it is extended."""
+
+    def __init__(self, question: type[Message] | None = None) -> None:
+        """question: the message in which the service is asked; its fields are those of the question."""
+        self._question = question
 
     def joined(self, joined: NodeJoined, payload: bytes) -> NodeJoined:
         """What a node says of itself, with what its Hello says of the service."""
@@ -42,8 +48,9 @@ class ServiceMessages:
 
     def question(self, question: Mapping[str, Any]) -> bytes:
         """A question as the service understands it."""
-        del question
-        raise InvalidRequest("This service answers no questions.")
+        if self._question is None:
+            raise InvalidRequest("This service answers no questions.")
+        return self._question(**question).SerializeToString()
 
 
 def bounded(text: str) -> str:
