@@ -117,7 +117,7 @@ class Daemon(Service):
         self._stopping.set()
 
     async def _finish(self) -> None:
-        """Attempts end first, while their results can still be told; the stream, which proves us alive, ends last."""
+        """Attempts end first, while their results can still be sent; the stream, which proves us alive, ends last."""
         log.info("node.stopping", stop_replicas=self._settings.stop_replicas_on_exit)
         await self.supervisor.stop(with_replicas=self._settings.stop_replicas_on_exit)
         await self.services.stop()
@@ -260,7 +260,7 @@ def _lock(folder: Path) -> FileLock:
 
 
 def _joined_link(folder: Path) -> str:
-    """The link's address, as the invitation told it."""
+    """The link's address, as the invitation says it."""
     try:
         return str(json.loads((folder / JOINED_FILE).read_text())["link"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -30,14 +29,14 @@ from controller.engine import Engine
 from controller.link import release_0_1, translate
 from controller.link.agent_calls import AgentCalls, Caller, ReadCheckpoints, handlers
 from controller.link.answers import Answers
+from controller.link.session import Session
 
 log = structlog.get_logger("controller.link")
 
-OUTBOX_MESSAGES_MAX: Final = 20_000  # unsent messages after which a session is given up as stuck
 HELLO_DEADLINE_S: Final = 10.0
-LEAD_WAIT_S: Final = 1.0  # a node that comes while the state is being read waits this long instead of going away
+LEAD_WAIT_S: Final = 1.0
+"""A node that comes while the state is being read waits this long instead of going away."""
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
-ACK_GATHER_S: Final = 0.02  # a node writes results that are not acknowledged within 50 ms
 
 GRPC_STATUS: Final[dict[type[FarmError], grpc.StatusCode]] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -55,7 +54,8 @@ class LinkSettings:
     """Where nodes connect, and the times both sides go by, in seconds."""
 
     host: str = "127.0.0.1"
-    port: int = 8601  # 0: any free port
+    port: int = 8601
+    """0: any free port."""
     beat_interval_s: float = 1.0
     stop_exclusive_after_s: float = 6.0
 
@@ -73,61 +73,14 @@ class LinkTls:
 class LinkPorts:
     """What the link needs of the rest of the controller, as plain functions. The blocking ones run on threads."""
 
-    read_bundle: Callable[
-        [str, int], tuple[int, list[bytes]]
-    ]  # digest, offset -> total size, next chunks; [] at the end
+    read_bundle: Callable[[str, int], tuple[int, list[bytes]]]
+    """From digest and offset to the total size and the next chunks; no chunks at the end."""
     read_checkpoints: ReadCheckpoints
     sign_csr: Callable[[bytes, str], bytes]
 
 
 Leased = wire.AgentCallRequest | wire.PutCheckpointRequest | wire.GetCheckpointsRequest
 """A request of an attempt."""
-
-
-class Session:
-    """One node's stream."""
-
-    def __init__(self, number: int, node: NodeName, *, has_services: bool) -> None:
-        self.number = number
-        self.node = node
-        self.has_services = has_services
-        self._outbox: deque[wire.ControllerMessage] = deque()
-        self._wake = asyncio.Event()
-        self._acknowledged: list[int] = []
-        self.closed = ""
-
-    def acknowledge(self, tokens: Sequence[int]) -> None:
-        """Tell the node that these results are stored, or never wanted: soon, many at once. It only has to hear it
-        before it would write them to its disk."""
-        if not self._acknowledged:
-            asyncio.get_running_loop().call_later(ACK_GATHER_S, self._put_acknowledged)
-        self._acknowledged.extend(tokens)
-
-    def _put_acknowledged(self) -> None:
-        tokens, self._acknowledged = self._acknowledged, []
-        self.put(translate.results_ack(tokens))
-
-    def put(self, message: wire.ControllerMessage) -> None:
-        """Queue a message for the node."""
-        if len(self._outbox) >= OUTBOX_MESSAGES_MAX:
-            self.close("the node does not read")
-            return
-        self._outbox.append(message)
-        self._wake.set()
-
-    def close(self, reason: str) -> None:
-        """End the stream once what is being written is written."""
-        self.closed = self.closed or reason
-        self._wake.set()
-
-    async def pump(self, context: Any) -> None:
-        """Write what is queued until the session is closed."""
-        while not self.closed:
-            while self._outbox and not self.closed:
-                await context.write(self._outbox.popleft())
-            if not self._outbox and not self.closed:
-                self._wake.clear()
-                await self._wake.wait()
 
 
 class LinkServer(Service, link_pb2_grpc.LinkServicer):
@@ -211,8 +164,8 @@ class LinkServer(Service, link_pb2_grpc.LinkServicer):
             session.close("the controller reads its state again")
 
     def _session_of(self, node: NodeName) -> Session | None:
-        known = self._engine.state.nodes.get(node)
-        return self._sessions.get(known.session) if known is not None else None
+        row = self._engine.state.nodes.get(node)
+        return self._sessions.get(row.session) if row is not None else None
 
     # -------------------------------------------------------------- the stream
 
@@ -258,28 +211,28 @@ class LinkServer(Service, link_pb2_grpc.LinkServicer):
     async def _read(self, session: Session, context: Any) -> None:
         node, number, engine = session.node, session.number, self._engine
         while True:
-            said = await context.read()
-            if said is grpc.aio.EOF:
+            message = await context.read()
+            if message is grpc.aio.EOF:
                 return
-            kind = said.WhichOneof("body")
+            kind = message.WhichOneof("body")
             if kind == "attempt_results":
-                engine.tell(AttemptsEnded(node, number, translate.results(said.attempt_results)))
+                engine.tell(AttemptsEnded(node, number, translate.results(message.attempt_results)))
             elif kind == "beat":
-                beat = said.beat if session.has_services else release_0_1.beat(said.beat)
+                beat = message.beat if session.has_services else release_0_1.beat(message.beat)
                 for command in translate.beat(node, number, beat):
                     engine.tell(command)
             elif kind == "attempts_started":
-                tokens = tuple(Token(token) for token in said.attempts_started.tokens)
+                tokens = tuple(Token(token) for token in message.attempts_started.tokens)
                 engine.tell(AttemptsStarted(node, number, tokens))
             elif kind == "attempt_output":
-                piece = said.attempt_output
+                piece = message.attempt_output
                 engine.output(TaskId(piece.task_id), Token(piece.fencing_token), piece.data)
             elif kind == "replica_report":
-                engine.tell(ReplicasReported(node, number, translate.replica_news(said.replica_report.replicas)))
+                engine.tell(ReplicasReported(node, number, translate.replica_news(message.replica_report.replicas)))
             elif kind == "market_report":
-                engine.tell(release_0_1.market_reported(node, number, said.market_report))
+                engine.tell(release_0_1.market_reported(node, number, message.market_report))
             elif kind == "log_end":
-                self.answers.ended(node, said.log_end.request_id, said.log_end.problem)
+                self.answers.ended(node, message.log_end.request_id, message.log_end.problem)
 
     # -------------------------------------------------------------- calls beside the stream
 
@@ -338,8 +291,8 @@ class LinkServer(Service, link_pb2_grpc.LinkServicer):
     ) -> wire.PushLogResponse:
         """An answer that somebody asked for. Slow readers slow the node's reading of its file, nothing else."""
         node = await self._authenticated(context)
-        async for said in request_iterator:
-            if not await self.answers.lines(node, said.request_id, said.lines):
+        async for piece in request_iterator:
+            if not await self.answers.lines(node, piece.request_id, piece.lines):
                 break
         return wire.PushLogResponse()
 

@@ -76,12 +76,12 @@ def joined(node: NodeName, session: int, hello: wire.Hello) -> NodeJoined:
 
 def beat(node: NodeName, session: int, message: wire.Beat) -> Iterator[Command]:
     """A heartbeat as the core hears it, and what the node's services report with it."""
-    known = measured(message.measured) if message.HasField("measured") else None
+    node_measured = measured(message.measured) if message.HasField("measured") else None
     reports = [(SERVICES[item.name], item.payload) for item in message.services if item.name in SERVICES]
-    if known is not None:
+    if node_measured is not None:
         for service, payload in reports:
-            known = service.measured(known, payload)
-    yield NodeBeat(node, session, message.seq, known)
+            node_measured = service.measured(node_measured, payload)
+    yield NodeBeat(node, session, message.seq, node_measured)
     for service, payload in reports:
         if (command := service.reported(node, session, payload)) is not None:
             yield command
@@ -96,21 +96,21 @@ def replica_news(statuses: Iterable[wire.ReplicaStatus]) -> tuple[ReplicaNews, .
     """Replica statuses as the core hears them; a state of a newer daemon that we do not know is left out."""
     return tuple(
         ReplicaNews(
-            ReplicaId(said.replica_id),
-            REPLICA_STATES[said.state],
-            said.reason,
-            bounded(said.detail),
-            said.pid,
-            said.restarts,
-            said.private_mib,
-            said.ready_ms,
+            ReplicaId(status.replica_id),
+            REPLICA_STATES[status.state],
+            status.reason,
+            bounded(status.detail),
+            status.pid,
+            status.restarts,
+            status.private_mib,
+            status.ready_ms,
         )
-        for said in statuses
-        if said.state in REPLICA_STATES
+        for status in statuses
+        if status.state in REPLICA_STATES
     )
 
 
-def results(said: wire.AttemptResults) -> tuple[AttemptResult, ...]:
+def results(message: wire.AttemptResults) -> tuple[AttemptResult, ...]:
     """Results as the core hears them. An outcome of a newer daemon that we do not know counts as failed."""
     return tuple(
         AttemptResult(
@@ -123,7 +123,7 @@ def results(said: wire.AttemptResults) -> tuple[AttemptResult, ...]:
             item.error_traceback and bounded(item.error_traceback),
             item.duration_us / 1e6,
         )
-        for item in said.results
+        for item in message.results
     )
 
 
@@ -167,7 +167,7 @@ def message(effect: Effect) -> wire.ControllerMessage | None:
 
 
 def results_ack(tokens: Iterable[int]) -> wire.ControllerMessage:
-    """These results are stored, or refused for ever."""
+    """These results are stored, or refused for good."""
     return wire.ControllerMessage(results_ack=wire.ResultsAck(tokens=tokens))
 
 

@@ -1,4 +1,4 @@
-"""The node's stream to the controller: Hello, heartbeats, work in, results out; made anew whenever it breaks.
+"""The node's stream to the controller: Hello, heartbeats, work in, results out; made again whenever it breaks.
 
 Everything that proves the node alive and useful goes over this one stream. What the other side does not know it
 ignores, and so do we. Only the monotonic clock decides.
@@ -82,7 +82,7 @@ class Node(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Where the controller is, and how to be sure of it. credentials: made anew for each stream."""
+    """Where the controller is, and how to be sure of it. credentials: made for each stream."""
 
     address: str
     credentials: Callable[[], grpc.ChannelCredentials]
@@ -149,7 +149,7 @@ class Link:
             self._lease.stop()
 
     def reintroduce(self) -> None:
-        """The node is not what it said in its Hello any more: say it anew, on a new stream."""
+        """The node is not what its Hello said any more: say Hello again, on a new stream."""
         self._again.set()
 
     # -------------------------------------------------------------- one stream
@@ -229,7 +229,7 @@ class Link:
             raise OSError(f"{code.name}: {await call.details()}")
 
     async def _write(self, call: Any) -> None:
-        """The first fact leaves at once; under load, what gathers in a millisecond is told together."""
+        """The first fact leaves at once; under load, what gathers in a millisecond goes together."""
         loop = asyncio.get_running_loop()
         written_at = 0.0
         while True:

@@ -1,4 +1,4 @@
-"""The services of this node: which there are, and what is said to and of all of them."""
+"""The services of this node: which there are, and all of them as one."""
 
 from __future__ import annotations
 

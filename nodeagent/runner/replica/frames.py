@@ -111,7 +111,7 @@ class Pong(NamedTuple):
     waiting: int
     outputs_dropped: int
     running: tuple[int, ...]
-    """Tokens being worked on. One that blocks the loop from its first instruction is told of here alone."""
+    """Tokens being worked on. One that blocks the loop from its first instruction appears here alone."""
 
 
 class ProtocolError(Exception):

@@ -21,19 +21,19 @@ class AssignedProducts:
 
     def take(self, products: Iterable[str]) -> bool:
         """These are assigned now. Returns whether that is a change."""
-        wanted = tuple(dict.fromkeys(product for product in products if product))
-        if wanted == self.products:
+        assigned = tuple(dict.fromkeys(product for product in products if product))
+        if assigned == self.products:
             return False
-        self.products = wanted
+        self.products = assigned
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_private(self._path, json.dumps({"products": wanted}).encode())
+            write_private(self._path, json.dumps({"products": assigned}).encode())
         except OSError as problem:
             log.warning("market.assigned_not_written", path=str(self._path), problem=str(problem))
         return True
 
     def _read(self) -> tuple[str, ...]:
-        """As it was left; nothing when there is no file. A damaged one is set aside: the controller says it anew."""
+        """As it was left; nothing when there is no file. A damaged one is set aside: the controller says it again."""
         try:
             return read_or_set_aside(self._path, _names, on_damage=_complain) or ()
         except OSError as problem:

@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from agentfarm.wire import market_pb2 as wire
 from nodeagent.metrics import counter, gauge
-from nodeagent.services.market.programs import MarketStatus
+from nodeagent.services.market.status import MarketStatus
 
 _STATES: Final = {
     "starting": wire.PRODUCT_STATE_STARTING,

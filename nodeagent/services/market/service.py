@@ -20,7 +20,7 @@ ADDRESS: Final = "AGENTFARM_TSDB"
 
 
 class MarketService(NodeService):
-    """QuestDB, the feed, and what is told and asked of them."""
+    """QuestDB, the feed, and what the controller hears of them."""
 
     name = "market"
     promises = (CAPABILITY,)

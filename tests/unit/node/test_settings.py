@@ -10,8 +10,8 @@ import pytest
 
 from agentfarm.errors import InvalidRequest
 from nodeagent.replicas.environments import GRAPH_MODULES, environment_name, modules_to_share
-from nodeagent.services.market.programs import feed_settings, market_kind
-from nodeagent.services.market.settings import MarketSettings
+from nodeagent.services.market.programs import feed_settings
+from nodeagent.services.market.settings import MarketSettings, market_kind
 from nodeagent.settings import NodeSettings
 from nodeagent.start import load_settings
 
