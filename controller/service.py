@@ -29,6 +29,7 @@ from controller.journal.journal import Journal
 from controller.journal.migrations.migrate import migrate
 from controller.lazy import Late
 from controller.link.server import LinkPorts, LinkServer, LinkSettings, LinkTls
+from controller.link.sessions import Sessions
 from controller.postgres import EmbeddedPostgres, ExternalPostgres
 from controller.settings import ControllerSettings
 from controller.start_times import StartTimes
@@ -68,8 +69,8 @@ class Controller(Service):
         reader, store = Late(lambda: _reader(dsn)), Late(lambda: _store(dsn))
         stack.callback(_close, reader)
         stack.callback(_close, store)
-        journal = Journal(dsn)
-        engine = Engine(journal, settings.limits, seed=secrets.randbits(32))
+        journal, sessions = Journal(dsn), Sessions()
+        engine = Engine(journal, sessions, settings.limits, seed=secrets.randbits(32))
         stack.callback(journal.close)
         self.own(engine)
         await engine.start()  # which takes the lead and reads the state, while we go on
@@ -80,6 +81,7 @@ class Controller(Service):
             server = await asyncio.to_thread(authority.server_identity, _names(settings))
         link = LinkServer(
             engine,
+            sessions,
             settings.limits,
             LinkSettings(
                 settings.link_host, settings.link_port, settings.beat_interval_s, settings.stop_exclusive_after_s

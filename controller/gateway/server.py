@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp
 
 from controller.authority import Authority
-from controller.core.commands import Tick
 from controller.gateway.front import Front
 from controller.gateway.history import JournalHistory
 from controller.gateway.http.server import HttpServer
@@ -39,7 +38,7 @@ class GatewayServer(HttpServer):
         logs: LogSource | None = None,
         services: ServiceSource | None = None,
     ) -> None:
-        history = JournalHistory(reader, store, lambda: engine.state, lambda: engine.ask(Tick()))
+        history = JournalHistory(reader, store, lambda: engine.state, engine.flushed)
         joining = AuthorityJoining(authority, store, self._addresses)
         self._farm = Farm(engine, history, joining, logs, settings, services)
         self._front = Front(self._farm)

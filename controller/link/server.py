@@ -1,15 +1,12 @@
-"""The gRPC server that nodes connect to: one session per stream, and the calls beside it.
+"""The gRPC server that nodes connect to: one stream per node, and the calls beside it.
 
-A session turns what a node says into commands and the engine's effects into messages. It knows the node by its
-certificate; a Hello cannot claim another name. Sessions hold no state that matters: when one breaks, the next Hello
-settles everything.
+It turns the messages of a node into commands. It knows the node by its certificate; a Hello cannot claim another name.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -24,12 +21,11 @@ from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire import link_pb2_grpc
 from controller.core.commands import AttemptsEnded, AttemptsStarted, NodeStreamEnded, ReplicasReported
 from controller.core.model import Limits, NodeName, ReplicaId, TaskId, Token
-from controller.core.transition import AckResults, CloseSession, Effect, SetDesired
 from controller.engine import Engine
 from controller.link import release_0_1, translate
 from controller.link.agent_calls import AgentCalls, Caller, ReadCheckpoints, handlers
 from controller.link.answers import Answers
-from controller.link.session import Session
+from controller.link.sessions import Session, Sessions
 
 log = structlog.get_logger("controller.link")
 
@@ -84,23 +80,28 @@ Leased = wire.AgentCallRequest | wire.PutCheckpointRequest | wire.GetCheckpoints
 
 
 class LinkServer(Service, link_pb2_grpc.LinkServicer):
-    """The node side of the controller: listens from `start` on, and sends what the engine's turns ask for."""
+    """The node side of the controller. It listens from `start` on, and reads what the nodes say."""
 
-    def __init__(self, engine: Engine, limits: Limits, settings: LinkSettings, ports: LinkPorts, tls: LinkTls) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        sessions: Sessions,
+        limits: Limits,
+        settings: LinkSettings,
+        ports: LinkPorts,
+        tls: LinkTls,
+    ) -> None:
         super().__init__("link")
         self._engine = engine
+        self._sessions = sessions
         self._limits = limits
         self._settings = settings
         self._ports = ports
         self._tls = tls
-        self._sessions: dict[int, Session] = {}
-        self._numbers = itertools.count(1)
         self._server: grpc.aio.Server | None = None
         self.answers = Answers(self._session_of)
         self._calls = AgentCalls(engine, handlers(engine, ports.read_checkpoints))
         self.port = 0
-        engine.send = self.deliver
-        engine.on_reset = self.close_all
 
     async def _begin(self) -> None:
         """Listen. Raises Unavailable if the port cannot be had."""
@@ -134,34 +135,10 @@ class LinkServer(Service, link_pb2_grpc.LinkServicer):
 
     async def _finish(self) -> None:
         """Close every stream and the port."""
-        self.close_all()
+        self._sessions.close_all("the controller stops")
         if self._server is not None:
             await self._server.stop(1.0)
             self._server = None
-
-    # -------------------------------------------------------------- effects
-
-    def deliver(self, effect: Effect) -> None:
-        """Carry out one effect of a committed turn. For a session that is gone: nothing, its node will say Hello."""
-        session = self._sessions.get(effect.session)
-        if session is None:
-            return
-        if isinstance(effect, AckResults):
-            session.acknowledge(effect.tokens)
-            return
-        message = translate.message(effect)
-        if message is None:
-            assert isinstance(effect, CloseSession)
-            session.close(effect.reason)
-        else:
-            if isinstance(effect, SetDesired) and not session.has_services:
-                release_0_1.desired(message.desired)
-            session.put(message)
-
-    def close_all(self) -> None:
-        """End every stream: the engine reads its state again, or we stop."""
-        for session in list(self._sessions.values()):
-            session.close("the controller reads its state again")
 
     def _session_of(self, node: NodeName) -> Session | None:
         row = self._engine.state.nodes.get(node)
@@ -186,14 +163,13 @@ class LinkServer(Service, link_pb2_grpc.LinkServicer):
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION, f"Protocol {first.hello.protocol} is too old; upgrade the daemon."
             )
-        session = Session(next(self._numbers), node, has_services=first.hello.has_services)
-        self._sessions[session.number] = session
+        session = self._sessions.open(node, has_services=first.hello.has_services)
         try:
             await self._serve(session, release_0_1.hello(first.hello), context)
         except FarmError as problem:
             await self._abort(context, problem)
         finally:
-            del self._sessions[session.number]
+            self._sessions.drop(session)
             self._engine.tell(NodeStreamEnded(node, session.number))
             log.info("link.closed", node=node, session=session.number, reason=session.closed or "the node went")
 

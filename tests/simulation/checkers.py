@@ -72,8 +72,8 @@ class Checkers:
             if session.is_joined and open_to is not None and not open_to.session:
                 raise Broken("a stream that is open is heard", f"session {session.number} of {session.node}")
         sessions = {node.name: node.session for node in state.nodes.values()}
-        self.feeds.heard(state.epoch, sessions, [command for command, _ in controller.batch])
-        for command, _ in controller.batch:
+        self.feeds.heard(state.epoch, sessions, [command for command, _ in controller.turns.waiting])
+        for command, _ in controller.turns.waiting:
             if isinstance(command, NodeJoined):
                 self._heard[controller.name, controller.life, command.node] = self._world.now
             elif isinstance(command, NodeBeat | ReplicasReported):

@@ -1,33 +1,30 @@
-"""Simulated controllers: the order of things of controller/engine.py and controller/link/server.py, without asyncio.
+"""Simulated controllers: the shipped turns (controller/turns.py) on simulated time, and streams without gRPC.
 
-The decisions and the words on the wire are the real ones (`decide`, `translate`); what is simulated is the shell around
-them: turns, commits in flight, standing by, losing the lead without knowing, being killed anywhere and being stopped.
+The order of a turn, the decisions and the words on the wire are the real ones. Simulated is what stands around them:
+how long a commit takes, standing by, losing the lead without knowing, being killed anywhere, and being stopped.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from agentfarm.errors import FarmError, NotFound, Unavailable
 from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire import market_pb2
-from controller.core import decide as core
+from controller import turns
 from controller.core.commands import (
     AttemptsEnded,
     AttemptsStarted,
     Command,
     NodeStreamEnded,
     ReplicasReported,
-    SubmitTasks,
-    Tick,
 )
 from controller.core.model import FarmState, Instant, Limits, NodeName, Token
-from controller.core.transition import Assign, CloseSession, Effect, Transition
-from controller.engine import LEAD_CHECK_S
+from controller.core.transition import CloseSession, Effect, Transition
 from controller.journal.memory import MemoryJournal
 from controller.link import release_0_1, translate
+from controller.metrics import EngineMetrics
 from tests.simulation.checkers import Checkers
 from tests.simulation.database import Database
 from tests.simulation.network import Stream
@@ -37,6 +34,8 @@ BEAT_INTERVAL_S = 1.0
 STOP_EXCLUSIVE_AFTER_S = 6.0
 ASK_DEADLINE_S = 10.0
 LEAD_POLL_S = 0.25
+TURN_S = 0.0002
+"""From the first waiting command to the turn that takes it."""
 
 Answered = Callable[[Any], None]
 
@@ -53,224 +52,206 @@ class Session:
         self.early: list[Any] = []
 
 
+class _Outside:
+    """Everybody who hears of a controller's turns; the checkers hear all of it."""
+
+    def __init__(self, controller: Controller, checks: Checkers) -> None:
+        self._controller, self._checks = controller, checks
+
+    def send(self, effects: Sequence[Effect]) -> None:
+        """Send effects to nodes."""
+        for effect in effects:
+            self._controller.deliver(effect)
+
+    def answer(self, answers: Sequence[tuple[Answered, object]]) -> None:
+        """Answer callers."""
+        for answered, answer in answers:
+            answered(answer)
+
+    def tell(self, transition: Transition, state: FarmState) -> None:
+        """A turn is durable, as the controller believes."""
+        self._checks.published(self._controller, transition)
+
+    def lead(self, state: FarmState) -> None:
+        """The state was read."""
+        self._controller.loaded_at = self._controller.now
+
+    def reset(self, problem: Exception, commands: Sequence[Command]) -> None:
+        """The state is dropped. A mistake of the writer is a finding."""
+        if not isinstance(problem, FarmError):
+            raise problem
+        self._controller.close_all()
+
+
 class Controller(Process):
     """One controller process. It leads, stands by, or is dead."""
 
     def __init__(self, world: World, name: str, database: Database, limits: Limits, checks: Checkers) -> None:
         super().__init__(world)
         self.name = name
-        self.state: FarmState | None = None
         self.mono_offset_s = world.chance(name).uniform(10.0, 100_000.0)
         self.wall_offset_s = 1_700_000_000.0
-        self.seed = world.seed
-        self._random = world.chance(f"{name}.choices")
-        self._database = database
         self.limits = limits
+        self._database = database
         self._checks = checks
-        self._journal = MemoryJournal(database.tables)
-        self._waiting: list[tuple[Command, Answered | None]] = []
-        self.batch: list[tuple[Command, Answered | None]] = []
-        self._is_busy = False
-        self._is_turn_due = False
-        self._checked_at = 0.0
-        self._tick_life = 0
-        self.sessions: dict[int, Session] = {}
-        self._next_session = 1
         self.loaded_at = Instant(0.0, 0.0)
+        self._alarm = 0
+        self._work: dict[type[turns.Request], Callable[[Any], None]] = {
+            turns.Rest: self._rest,
+            turns.TakeLead: self._take_lead,
+            turns.Load: self._load,
+            turns.FindKeys: self._find_keys,
+            turns.ReadInputs: self._read_inputs,
+            turns.Commit: self._commit,
+            turns.Pause: lambda request: self._later(request.seconds),
+        }
+        self._reset()
 
     @property
     def now(self) -> Instant:
         """The moment on this controller's clocks. Its wall clock may jump; its monotonic one never."""
         return Instant(self.world.now + self.mono_offset_s, self.world.now + self.wall_offset_s)
 
+    @property
+    def state(self) -> FarmState | None:
+        """The live state; None while it does not lead."""
+        return self.turns.state
+
     # -------------------------------------------------------------- life
 
     def boot(self) -> None:
         """Start the process."""
         self.begin()
-        self._journal = MemoryJournal(self._database.tables)
         self._reset()
-        self._next_session = 1
-        self._lead(0.1)
+        self._go()
 
     def kill(self) -> None:
         """SIGKILL: a commit on its way may still be applied; the kernel closes every stream."""
         self.end()
-        self.state = None
         for session in list(self.sessions.values()):
             session.stream.close("up")
         self._reset()
         self.world.at(0.01, self._database.unlock, self)
 
     def _reset(self) -> None:
-        self.state = None
-        self._waiting, self.batch = [], []
-        self._is_busy = self._is_turn_due = False
-        self.sessions = {}
-
-    # -------------------------------------------------------------- leading
-
-    def _lead(self, wait_s: float) -> None:
-        try:
-            if self._database.try_lock(self):
-                epoch = self._journal.take_lead()
-                self.after(self._database.read_s(), self._load, epoch, wait_s)
-                return
-            self.after(LEAD_POLL_S, self._lead, wait_s)
-        except FarmError:
-            self.after(wait_s, self._lead, min(2 * wait_s, 2.0))
-
-    def _load(self, epoch: int, wait_s: float) -> None:
-        try:
-            self._database.check()
-            state = self._journal.load(self.limits, self.now)
-        except FarmError as problem:
-            self._checks.commit_failed(problem)
-            self._database.unlock(self)
-            self.after(wait_s, self._lead, min(2 * wait_s, 2.0))
-            return
-        state.seed = self.seed ^ epoch
-        self.loaded_at = self.now
-        self.state = state
-        self._is_busy = self._is_turn_due = False
-        self._wake(0.0)
-
-    def _recover(self) -> None:
-        """Throw the state away and read it again; streams are closed, so nodes come back and say what they hold."""
-        self.state = None
-        for session in list(self.sessions.values()):
-            self._close(session)
-        waiting, self._waiting = self._waiting, []
-        self._refuse(waiting)
-        self._lead(0.1)
-
-    def _refuse(self, batch: Sequence[tuple[Command, Answered | None]]) -> None:
-        for _, answered in batch:
-            if answered is not None:
-                answered(Unavailable("Not known whether this was stored."))
+        """A process that was just started has nothing in memory."""
+        self._journal = MemoryJournal(self._database.tables)
+        self.turns = turns.Turns(
+            _Outside(self, self._checks),
+            self.limits,
+            EngineMetrics(),
+            mono=lambda: self.now.mono,
+            wall=lambda: self.now.wall,
+            seed=self.world.seed,
+        )
+        self._writer = self.turns.life()
+        self._is_resting = self._is_turn_due = False
+        self.sessions: dict[int, Session] = {}
+        self._next_session = 1
 
     # -------------------------------------------------------------- commands
 
     def ask(self, command: Command, answered: Answered) -> None:
         """A command that wants an answer."""
-        if self.state is None:
-            answered(Unavailable("This controller does not lead."))
-            return
-        self._waiting.append((command, answered))
-        self._wake(0.0)
+        try:
+            self.turns.ask(command, answered)
+        except FarmError as problem:
+            answered(problem)
+        self._wake()
 
     def tell(self, command: Command) -> None:
         """A fact."""
-        if self.state is not None:
-            self._waiting.append((command, None))
-            self._wake(0.0)
+        self.turns.tell(command)
+        self._wake()
 
-    def _wake(self, delay_s: float) -> None:
-        if not self._is_busy and not self._is_turn_due and self.state is not None:
-            self._is_turn_due = True
-            self._tick_life += 1
-            self.after(delay_s + 0.0002, self._turn)
+    # -------------------------------------------------------------- what the writer asks for
+
+    def _go(self, result: Any = None, problem: FarmError | None = None) -> None:
+        """The writer goes on with a result, or with the problem that came instead, up to its next request."""
+        request = self._writer.send(result) if problem is None else self._writer.throw(problem)
+        self._work[type(request)](request)
+
+    def _go_with(self, read: Callable[[], Any]) -> None:
+        """The writer goes on with what is read from the database, if that is not away."""
+        try:
+            self._database.check()
+            result = read()
+        except FarmError as problem:
+            self._go(problem=problem)
+        else:
+            self._go(result)
+
+    def _later(self, delay_s: float, result: Any = None) -> None:
+        self.after(delay_s, self._go, result)
+
+    def _rest(self, request: turns.Rest) -> None:
+        self._is_resting = True
+        self._alarm += 1
+        due_s = request.until - self.now.mono
+        if self.turns.waiting or due_s <= 0.0:
+            self._wake()
+        else:
+            self.after(due_s, self._tick, self._alarm)
 
     def _tick(self, number: int) -> None:
-        if number == self._tick_life:
-            self._wake(0.0)
+        if number == self._alarm:
+            self._wake()
 
-    # -------------------------------------------------------------- turns
+    def _wake(self) -> None:
+        if self._is_resting and not self._is_turn_due:
+            self._is_turn_due = True
+            self._alarm += 1
+            self.after(TURN_S, self._turn)
 
     def _turn(self) -> None:
-        self._is_turn_due = False
-        if self._is_busy or self.state is None:
-            return
-        batch, self._waiting = self._waiting, []
-        self.batch = batch or [(Tick(), None)]
-        try:
-            commands = self._with_known_keys([command for command, _ in self.batch])
-        except FarmError:
-            self._failed()
-            return
+        self._is_resting = self._is_turn_due = False
         self._checks.before_turn(self)
-        transition = core.decide(self.state, commands, self.now)
-        self._checks.decided(self, transition)
-        self._is_busy = True
-        now = self.world.now
-        if not transition.changes.is_empty() or now - self._checked_at > LEAD_CHECK_S:
-            self._checked_at = now
-            self._commit(transition)
-        else:
-            self._publish(transition)
+        self._go()
 
-    def _commit(self, transition: Transition) -> None:
-        assert self.state is not None
+    def _commit(self, request: turns.Commit) -> None:
+        self._checks.decided(self, self.turns.transition)
         life = self.life
 
         def answered(problem: FarmError | None) -> None:
             if life == self.life:
-                self.after(0.0, self._committed, transition, problem)
+                self.after(0.0, self._committed, problem)
 
-        self._database.commit(self._journal, transition.changes, self.state.epoch, answered)
+        self._database.commit(self._journal, request.changes, request.epoch, answered)
 
-    def _committed(self, transition: Transition, problem: FarmError | None) -> None:
+    def _committed(self, problem: FarmError | None) -> None:
         if problem is not None:
             self._checks.commit_failed(problem)
-            self._failed()
-        else:
-            self._publish(transition)
+        self._go(problem=problem)
 
-    def _failed(self) -> None:
-        batch, self.batch = self.batch, []
-        self._refuse(batch)
-        self._is_busy = False
-        self._recover()
+    def _find_keys(self, request: turns.FindKeys) -> None:
+        self._go_with(lambda: self._journal.find_keys(request.keys))
 
-    def _publish(self, transition: Transition) -> None:
-        """The commit is durable: let the world know."""
-        batch, self.batch = self.batch, []
-        for task in transition.forget_inputs:
-            task.input = None
-        self._checks.published(self, transition)
-        for index, (_, answered) in enumerate(batch):
-            if answered is not None:
-                answered(transition.answers[index])
+    def _read_inputs(self, request: turns.ReadInputs) -> None:
+        self._go_with(lambda: self._journal.read_inputs(request.tasks))
+
+    # -------------------------------------------------------------- leading
+
+    def _take_lead(self, request: turns.TakeLead) -> None:
         try:
-            for effect in transition.effects:
-                self.deliver(self._with_inputs(effect) if isinstance(effect, Assign) else effect)
-        except FarmError:
-            self._is_busy = False
-            self._recover()
+            if not self._database.try_lock(self):
+                self.after(LEAD_POLL_S, self._take_lead, request)
+                return
+            epoch = self._journal.take_lead()
+        except FarmError as problem:
+            self._go(problem=problem)
             return
-        self._is_busy = False
-        self._tick_life += 1
-        due_s = max(0.0, (transition.next_due or 0.0) - self.now.mono)
-        if self._waiting or due_s <= 0.0:
-            self._wake(0.0)
+        self._later(self._database.read_s(), epoch)
+
+    def _load(self, request: turns.Load) -> None:
+        try:
+            self._database.check()
+            state = self._journal.load(request.limits, request.now)
+        except FarmError as problem:
+            self._checks.commit_failed(problem)
+            self._database.unlock(self)
+            self._go(problem=problem)
         else:
-            self.after(due_s, self._tick, self._tick_life)
-
-    def _with_known_keys(self, commands: list[Command]) -> list[Command]:
-        keys = [
-            task.options.idempotency_key
-            for command in commands
-            if isinstance(command, SubmitTasks)
-            for task in command.tasks
-            if task.options is not None and task.options.idempotency_key is not None
-        ]
-        if not keys:
-            return commands
-        self._database.check()
-        known = self._journal.find_keys(keys)
-        return [dataclasses.replace(c, known_keys=known) if isinstance(c, SubmitTasks) else c for c in commands]
-
-    def _with_inputs(self, effect: Assign) -> Assign:
-        missing = [lease.task for lease in effect.leases if lease.input is None]
-        if not missing:
-            return effect
-        self._database.check()
-        inputs = self._journal.read_inputs(missing)
-        leases = [
-            lease if lease.input is not None else dataclasses.replace(lease, input=inputs[lease.task])
-            for lease in effect.leases
-        ]
-        return dataclasses.replace(effect, leases=leases)
+            self._go(state)
 
     # -------------------------------------------------------------- the link
 
@@ -318,6 +299,11 @@ class Controller(Process):
         for message in session.early:
             self._read(session, message)
         session.early.clear()
+
+    def close_all(self) -> None:
+        """End every stream."""
+        for session in list(self.sessions.values()):
+            self._close(session)
 
     def _close(self, session: Session) -> None:
         session.stream.close("up")

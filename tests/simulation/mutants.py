@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from controller import turns
 from controller.core import decide, restore, turn
 from controller.core.agents import placement
 from controller.core.agents import seats as seating
@@ -23,10 +24,10 @@ from controller.core.tasks import life as tasks
 from controller.core.timers import RetryDue
 from controller.core.transition import AckResults, Changes, Transition
 from controller.journal.memory import Commit, MemoryJournal
+from controller.link import translate
+from controller.turns import Pause, Steps, Turns
 from nodeagent.runner.replica.frames import Run
-from tests.simulation import controllers
 from tests.simulation.agents import ReplicaProcess
-from tests.simulation.controllers import Controller
 from tests.simulation.daemons import Daemon
 from tests.simulation.feed_mutants import FEED_MUTANTS
 from tests.simulation.network import Stream
@@ -87,50 +88,70 @@ simply("every_session_is_heard", nodes, "_current", lambda now, name, session: n
 # ------------------------------------------------------------------ order of things
 
 
+def before_the_commit(early: Callable[[Turns, Transition], None]) -> AbstractContextManager[Any]:
+    """A turn that does something too early."""
+    real = Turns._commit
+
+    def commit(self: Turns, transition: Transition) -> Steps:
+        early(self, transition)
+        yield from real(self, transition)
+
+    return patch.object(Turns, "_commit", commit)
+
+
 @mutant
 def results_are_acknowledged_before_the_commit() -> Iterator[None]:
-    real = Controller._commit
+    def acknowledge(writer: Turns, transition: Transition) -> None:
+        writer._world.send([effect for effect in transition.effects if isinstance(effect, AckResults)])
 
-    def commit(self: Controller, transition: Transition) -> None:
-        for effect in transition.effects:
-            if isinstance(effect, AckResults):
-                self.deliver(effect)
-        real(self, transition)
-
-    with patch.object(Controller, "_commit", commit):
+    with before_the_commit(acknowledge):
         yield
 
 
 @mutant
 def callers_are_answered_before_the_commit() -> Iterator[None]:
-    real = Controller._commit
+    def answer(writer: Turns, transition: Transition) -> None:
+        batch, writer.batch = writer.batch, [(command, None) for command, _ in writer.batch]
+        writer._world.answer([(it, transition.answers[at]) for at, (_, it) in enumerate(batch) if it is not None])
 
-    def commit(self: Controller, transition: Transition) -> None:
-        for index, (command, answered) in enumerate(self.batch):
-            if answered is not None:
-                answered(transition.answers[index])
-                self.batch[index] = (command, None)
-        real(self, transition)
-
-    with patch.object(Controller, "_commit", commit):
+    with before_the_commit(answer):
         yield
 
 
 @mutant
 def leases_are_sent_before_the_commit() -> Iterator[None]:
-    real = Controller._commit
+    def send(writer: Turns, transition: Transition) -> None:
+        effects, transition.effects = transition.effects, []
+        writer._world.send(effects)
 
-    def commit(self: Controller, transition: Transition) -> None:
-        for effect in transition.effects:
-            self.deliver(effect)
-        transition.effects = []
-        real(self, transition)
-
-    with patch.object(Controller, "_commit", commit):
+    with before_the_commit(send):
         yield
 
 
-simply("idempotency_keys_are_not_looked_up", Controller, "_with_known_keys", lambda self, commands: commands)
+@mutant
+def watchers_hear_before_the_commit() -> Iterator[None]:
+    def tell(writer: Turns, transition: Transition) -> None:
+        assert writer.state is not None
+        writer._world.tell(transition, writer.state)
+
+    with before_the_commit(tell):
+        yield
+
+
+@mutant
+def state_outlives_a_failed_commit() -> Iterator[None]:
+    """The turn failed, and the writer goes on with what it had decided."""
+
+    def recover(self: Turns, problem: Exception) -> Steps:
+        self._world.answer(self.give_up(problem))
+        yield Pause(0.0)
+
+    with patch.object(Turns, "_recover", recover):
+        yield
+
+
+simply("idempotency_keys_are_not_looked_up", turns, "_idempotency_keys", lambda commands: [])
+simply("lead_is_not_proven_again", turns, "LEAD_CHECK_S", float("inf"))
 
 # ------------------------------------------------------------------ leases and time
 
@@ -177,7 +198,16 @@ def leases_found_at_start_are_void() -> Iterator[None]:
         yield
 
 
-simply("nodes_trust_their_leases_too_long", controllers, "STOP_EXCLUSIVE_AFTER_S", 30.0)
+@mutant
+def nodes_trust_their_leases_too_long() -> Iterator[None]:
+    """Welcome says so: T1 is beyond T2."""
+    real = translate.welcome
+
+    def welcome(*arguments: Any) -> Any:
+        return real(*arguments[:-1], 30.0)
+
+    with patch.object(translate, "welcome", welcome):
+        yield
 
 
 @mutant

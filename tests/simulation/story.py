@@ -11,6 +11,7 @@ from controller.core.transition import Transition
 if TYPE_CHECKING:
     from tests.simulation.controllers import Controller
     from tests.simulation.history import History
+    from tests.simulation.world import World
 
 LINE = 180
 
@@ -18,17 +19,20 @@ LINE = 180
 def tell(history: History) -> None:
     """Write the story of a history to standard output while it runs."""
     checks, world = history.checks, history.world
-    decided, happen = checks.decided, history.happen
+    before_turn, decided, happen = checks.before_turn, checks.decided, history.happen
 
-    def telling_decided(controller: Controller, transition: Transition) -> None:
-        commands = [it for it, _ in controller.batch if not isinstance(it, NodeBeat | Tick)]
-        events = transition.changes.events
-        if commands or events:
-            assert controller.state is not None
-            _line(f"{world.now:8.3f} s  {controller.name}, epoch {controller.state.epoch}")
+    def telling_before_turn(controller: Controller) -> None:
+        commands = [it for it, _ in controller.turns.waiting if not isinstance(it, NodeBeat | Tick)]
+        if commands:
+            _turn(world, controller)
             for command in commands:
                 _line(f"              heard {command}")
-            for event in events:
+        before_turn(controller)
+
+    def telling_decided(controller: Controller, transition: Transition) -> None:
+        if transition.changes.events:
+            _turn(world, controller)
+            for event in transition.changes.events:
                 _line(f"              {event.kind}: {event.message}")
         decided(controller, transition)
 
@@ -36,8 +40,14 @@ def tell(history: History) -> None:
         _line(f"{happening}   <<<")
         happen(happening)
 
+    checks.before_turn = telling_before_turn  # type: ignore[method-assign]
     checks.decided = telling_decided  # type: ignore[method-assign]
     history.happen = telling_happen  # type: ignore[method-assign]
+
+
+def _turn(world: World, controller: Controller) -> None:
+    assert controller.state is not None
+    _line(f"{world.now:8.3f} s  {controller.name}, epoch {controller.state.epoch}")
 
 
 def _line(text: str) -> None:

@@ -34,7 +34,8 @@ from controller.core.model import (
     TaskOptions,
 )
 from controller.core.transition import Assign, Changes, Effect, FinishedTask
-from controller.engine import Engine, recover_wait_s
+from controller.engine import Engine
+from controller.turns import recover_wait_s
 
 AGENT, NODE = DeploymentName("echo"), NodeName("n1")
 
@@ -86,19 +87,26 @@ class Journal:
         return {task: self.inputs[task] for task in ids}
 
 
+class Nodes:
+    """The streams of nodes: what was sent, and how often all were closed."""
+
+    def __init__(self) -> None:
+        self.sent: list[Effect] = []
+        self.resets = 0
+
+    def deliver(self, effect: Effect) -> None:
+        self.sent.append(effect)
+
+    def close_all(self, reason: str) -> None:
+        self.resets += 1
+
+
 class Farm:
     """An engine with one node and one running replica."""
 
     def __init__(self, limits: Limits) -> None:
-        self.journal = Journal()
-        self.engine = Engine(self.journal, limits)
-        self.sent: list[Effect] = []
-        self.resets = 0
-        self.engine.send = self.sent.append
-        self.engine.on_reset = self._count_reset
-
-    def _count_reset(self) -> None:
-        self.resets += 1
+        self.journal, self.nodes = Journal(), Nodes()
+        self.engine = Engine(self.journal, self.nodes, limits)
 
     async def start(self) -> None:
         await self.engine.start()
@@ -135,7 +143,7 @@ class Farm:
         return answer
 
     def leases(self) -> list[Assign]:
-        return [effect for effect in self.sent if isinstance(effect, Assign)]
+        return [effect for effect in self.nodes.sent if isinstance(effect, Assign)]
 
 
 @pytest_asyncio.fixture
@@ -177,7 +185,7 @@ async def test_failed_commit_leaves_no_trace_and_a_new_epoch(farm: Farm) -> None
     assert farm.engine.state.epoch == epoch + 1
     assert not farm.engine.state.tasks
     assert not farm.leases()
-    assert farm.resets == 1
+    assert farm.nodes.resets == 1
     await farm.populate()
     assert await farm.submit(b"1") == [1]
 
@@ -261,7 +269,7 @@ async def test_a_database_that_refuses_every_commit_is_asked_more_and_more_slowl
         waited_for.append(failures_in_row)
         return 0.01 * recover_wait_s(failures_in_row)
 
-    monkeypatch.setattr("controller.engine.recover_wait_s", wait_s)
+    monkeypatch.setattr("controller.turns.recover_wait_s", wait_s)
     for _ in range(4):
         await farm.engine.leading.wait()
         farm.journal.fail_next = True

@@ -13,6 +13,7 @@ from controller.engine import Engine
 from controller.journal.memory import MemoryJournal, Tables
 from controller.link import server as link_server
 from controller.link.server import LinkPorts, LinkServer, LinkSettings
+from controller.link.sessions import Sessions
 
 
 class Aborted(Exception):
@@ -35,12 +36,12 @@ class Stranger:
 
 def link_of(engine: Engine) -> LinkServer:
     nothing: Any = None
-    return LinkServer(engine, Limits(), LinkSettings(), LinkPorts(nothing, nothing, nothing), nothing)
+    return LinkServer(engine, Sessions(), Limits(), LinkSettings(), LinkPorts(nothing, nothing, nothing), nothing)
 
 
 async def test_stream_is_looked_at_once_the_lead_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_server, "LEAD_WAIT_S", 60.0)
-    engine, stranger = Engine(MemoryJournal(Tables()), Limits()), Stranger()
+    engine, stranger = Engine(MemoryJournal(Tables()), Sessions(), Limits()), Stranger()
     stream = asyncio.create_task(link_of(engine).Connect(None, stranger))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -56,5 +57,5 @@ async def test_stream_does_not_wait_for_ever_at_a_standby(monkeypatch: pytest.Mo
     stranger = Stranger()
     async with asyncio.timeout(20):
         with pytest.raises(Aborted):
-            await link_of(Engine(MemoryJournal(Tables()), Limits())).Connect(None, stranger)
+            await link_of(Engine(MemoryJournal(Tables()), Sessions(), Limits())).Connect(None, stranger)
     assert stranger.status is grpc.StatusCode.UNAUTHENTICATED

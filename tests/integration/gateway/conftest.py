@@ -26,13 +26,26 @@ from tests.unit.gateway.small_farm import TOKEN, MemoryLogs, SmallNode, spec_jso
 BUNDLE = b"the bundle of every agent here"
 
 
+class Nodes:
+    """The nodes of the test, as the engine knows their streams."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, SmallNode] = {}
+
+    def deliver(self, effect: Any) -> None:
+        node = self.nodes.get(effect.node)
+        if node is not None:
+            node.receive(effect)
+
+    def close_all(self, reason: str) -> None:
+        """These nodes have no streams."""
+
+
 class EngineOfNodes:
     """The real engine as SmallNode knows an engine."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.nodes: dict[str, SmallNode] = {}
-        engine.send = self._send
+    def __init__(self, engine: Engine, nodes: Nodes) -> None:
+        self.engine, self.nodes = engine, nodes.nodes
 
     @property
     def state(self) -> FarmState:
@@ -44,11 +57,6 @@ class EngineOfNodes:
 
     def do(self, command: Command) -> None:
         self.engine.tell(command)
-
-    def _send(self, effect: Any) -> None:
-        node = self.nodes.get(effect.node)
-        if node is not None:
-            node.receive(effect)
 
 
 @dataclass
@@ -77,14 +85,15 @@ class RealFarm:
 @pytest.fixture
 async def farm(database_url: str, tmp_path: Path) -> AsyncIterator[RealFarm]:
     reader, store, journal = Reader(database_url), Store(database_url), Journal(database_url)
-    engine = Engine(journal, Limits())
+    nodes = Nodes()
+    engine = Engine(journal, nodes, Limits())
     await engine.start()
     await engine.leading.wait()
     authority = Authority.open(tmp_path / "ca")
     settings = GatewaySettings(operator_token=TOKEN, gateway_port=0, link_address="127.0.0.1:8601")
     server = GatewayServer(engine, lambda: reader, lambda: store, authority, settings, logs=MemoryLogs())
     await server.start()
-    node = SmallNode(EngineOfNodes(engine), "node-1")  # type: ignore[arg-type] - an engine as far as a node sees
+    node = SmallNode(EngineOfNodes(engine, nodes), "node-1")  # type: ignore[arg-type] - an engine as far as a node sees
     node.join()
     url = f"http://127.0.0.1:{server.port}"
     headers = {"Authorization": f"Bearer {TOKEN}"}

@@ -1,11 +1,12 @@
-"""A small farm for stories about the core: real `decide`, a clock that only the test moves, obedient nodes.
+"""A small farm for stories about the core: the real turns, a clock that only the test moves, obedient nodes.
 
-Every turn is committed to an in-memory journal, and after every turn all laws of the state are checked and the state is
+Every turn is committed to an in-memory journal. After every turn all laws of the state are checked, and the state is
 compared with what the journal would read back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from agentfarm.errors import FarmError
@@ -27,7 +28,7 @@ from controller.core.commands import (
     SubmitTasks,
     Tick,
 )
-from controller.core.decide import TICK_S, decide
+from controller.core.decide import TICK_S
 from controller.core.lives import Outcome, ProductState, ReplicaState, TaskState
 from controller.core.model import (
     OPERATOR,
@@ -63,6 +64,9 @@ from controller.core.transition import (
     Transition,
 )
 from controller.journal.memory import MemoryJournal, Tables
+from controller.metrics import EngineMetrics
+from controller.turns import Turns
+from tests.at_once import Sent, carry_out, one_turn
 from tests.simulation.laws import Ledger, check_same, check_state
 
 ECHO = DeploymentName("echo")
@@ -80,10 +84,18 @@ class Farm:
         self.journal = MemoryJournal(self.tables)
         self.ledger = Ledger(self.tables)
         self.silent: set[str] = set()
-        self.effects: list[Effect] = []
+        self.world = Sent()
         self.sessions = 0
-        self.state: FarmState
         self.restart()
+
+    @property
+    def effects(self) -> list[Effect]:
+        return self.world.effects
+
+    @property
+    def state(self) -> FarmState:
+        assert self.turns.state is not None
+        return self.turns.state
 
     @property
     def now(self) -> Instant:
@@ -92,21 +104,19 @@ class Farm:
     def restart(self, *, clock_jump_s: float = 0.0) -> None:
         """The controller dies; another takes over what the journal holds. Meanwhile the wall clock may have jumped."""
         self.wall_offset_s += clock_jump_s
-        self.journal.take_lead()
-        self.state = self.journal.load(self.limits, self.now)
+        self.turns = Turns(
+            self.world, self.limits, EngineMetrics(), mono=lambda: self.now.mono, wall=lambda: self.now.wall
+        )
+        carry_out(self.turns.lead(), self.journal)
 
     def turn(self, *commands: Command) -> Transition:
-        """One turn: decide, commit, check."""
-        out = self.out = decide(self.state, commands, self.now)
-        self.journal.commit(out.changes, self.state.epoch)
-        for task in out.forget_inputs:
-            task.input = None
+        """One turn, then all checks."""
+        out = self.out = one_turn(self.turns, self.journal, *commands)
         self.ledger.committed([token for batch in out.changes.lease_batches for token in batch.tokens])
         self.ledger.check()
         check_state(self.state)
         loaded = MemoryJournal(self.tables).load(self.limits, self.now)
         check_same(self.state, loaded, self.now, clock_jumped=self.wall_offset_s != WALL_OFFSET_S)
-        self.effects += out.effects
         return out
 
     def ask(self, command: Command) -> Any:
@@ -244,9 +254,7 @@ class Farm:
         """Submit tasks in one command; returns the live ones."""
         chosen = TaskOptions(**options) if options else None
         new = tuple(NewTask(DeploymentName(name), b"{}", priority, chosen) for _ in range(count))
-        answers = self.ask(
-            SubmitTasks(new, self.journal.find_keys([options.get("idempotency_key", "")]), actor=OPERATOR)
-        )
+        answers = self.ask(SubmitTasks(new, actor=OPERATOR))
         for answer in answers:
             if isinstance(answer, FarmError):
                 raise answer
@@ -282,7 +290,7 @@ class Farm:
 
     def leases(self) -> list[Lease]:
         """All leases ever sent, in order."""
-        return [lease for effect in self.effects if isinstance(effect, Assign) for lease in effect.leases]
+        return leases_of(self.effects)
 
     def acked(self) -> set[Token]:
         """All result tokens ever acknowledged."""
@@ -312,6 +320,11 @@ class Farm:
     def told(self, kind: str) -> list[Event]:
         """Events of a kind, as stored."""
         return [event for event in self.tables.events if event.kind == kind]
+
+
+def leases_of(effects: Iterable[Effect]) -> list[Lease]:
+    """All leases in some effects, in order."""
+    return [lease for effect in effects if isinstance(effect, Assign) for lease in effect.leases]
 
 
 def big(memory_mib: int) -> Resources:

@@ -8,7 +8,7 @@ from controller.core.commands import NodeStreamEnded
 from controller.core.lives import Outcome, ReplicaState
 from controller.core.model import Limits, NodeName
 from controller.core.tasks.dispatch import window
-from tests.unit.core.farm import ECHO, LEASED, QUEUED, Farm
+from tests.unit.core.farm import ECHO, LEASED, QUEUED, Farm, leases_of
 
 
 def test_higher_priority_goes_first_and_equals_in_order() -> None:
@@ -167,6 +167,7 @@ def test_inputs_beyond_the_memory_for_them_are_left_in_the_journal() -> None:
     assert [task.id for task in farm.out.forget_inputs] == [tasks[3].id, tasks[2].id]
     farm.node("n1")
     farm.run_all()
-    assert [lease.input for lease in farm.leases()] == [b"{}", b"{}", None, None]
+    assert [lease.input for lease in leases_of(farm.out.effects)] == [b"{}", b"{}", None, None], "as decided"
+    assert [lease.input for lease in farm.leases()] == [b"{}"] * 4, "as sent"
     farm.end(tasks[3], Outcome.INTERRUPTED)
     assert tasks[3].state is LEASED

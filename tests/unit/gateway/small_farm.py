@@ -1,4 +1,4 @@
-"""A farm in memory: the real core behind a small engine, and one node that does what its agents' names say.
+"""A farm in memory: the real turns behind a small engine, and one node that does what its agents' names say.
 
 Agents: `echo` answers with its input; `fail` raises each time; `slow` never ends until `release`d; `stream` gives
 three pieces of output first. Used by the tests of the gateway and of farmctl.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection
-from dataclasses import asdict, replace
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,15 +31,13 @@ from controller.core.commands import (
     NodeJoined,
     ReplicaNews,
     ReplicasReported,
-    SubmitTasks,
+    Tick,
 )
-from controller.core.decide import decide
 from controller.core.lives import Outcome, ProductState, ReplicaState, TaskState
 from controller.core.model import (
     OPERATOR,
     DeploymentName,
     FarmState,
-    Instant,
     Limits,
     Measured,
     NodeName,
@@ -49,9 +47,17 @@ from controller.core.model import (
     Task,
     TaskId,
 )
-from controller.core.transition import Assign, CancelAttempts, EndedAttempt, FinishedTask, Lease, SetDesired, Transition
-from controller.engine import EngineMetrics
-from controller.followers import EventBus
+from controller.core.transition import (
+    Assign,
+    CancelAttempts,
+    Changes,
+    Effect,
+    EndedAttempt,
+    FinishedTask,
+    Lease,
+    SetDesired,
+    Transition,
+)
 from controller.gateway.agents.deployments import policy_of
 from controller.gateway.app import app_of
 from controller.gateway.history import EventFilter
@@ -59,24 +65,37 @@ from controller.gateway.nodes.models import InviteAnswer, JoinAnswer, JoinBody
 from controller.gateway.scope import Farm
 from controller.gateway.settings import GatewaySettings
 from controller.journal.queries.reader import StoredEvent
-from controller.watchers import StateChange, TaskWatch, Watchers
+from controller.metrics import EngineMetrics
+from controller.turns import Turns
+from controller.watchers import EventBus, TaskWatch, Watchers
+from tests.at_once import Silence, one_turn
 
 TOKEN = "operator-token-of-the-tests"
 DIGEST = digest_of(b"a bundle")
 
 
-class SmallEngine:
+class SmallEngine(Silence):
     """Commands are decided at once, in order; nodes answer in the next step of the loop."""
 
     def __init__(self) -> None:
-        self.live: FarmState | None = FarmState(epoch=1, limits=Limits())
         self.watchers = Watchers()
         self.events = EventBus()
         self.metrics = EngineMetrics()
+        self.turns = Turns(self, Limits(), self.metrics, mono=time.monotonic, wall=time.time)
+        self.live = FarmState(epoch=1, limits=Limits())
         self.memory = MemoryHistory(self)
         self.nodes: dict[str, SmallNode] = {}
         self.refusal: FarmError | None = None  # what every ask raises, when PostgreSQL is "away"
         self.commands: list[Command] = []
+
+    @property
+    def live(self) -> FarmState | None:
+        """The state; None while another controller leads."""
+        return self.turns.state
+
+    @live.setter
+    def live(self, state: FarmState | None) -> None:
+        self.turns.state = state
 
     @property
     def state(self) -> FarmState:
@@ -93,32 +112,26 @@ class SmallEngine:
             raise answer
         return answer
 
+    async def flushed(self) -> None:
+        await self.ask(Tick())
+
     def do(self, command: Command) -> Any:
         """Decide one command and let everything that follows happen."""
-        if isinstance(command, SubmitTasks):
-            command = replace(command, known_keys=dict(self.memory.keys))
         self.commands.append(command)
-        out = decide(self.state, [command], Instant(time.monotonic(), time.time()))
-        self._store(out)
-        for effect in out.effects:
-            node = self.nodes.get(getattr(effect, "node", ""))
-            if node is not None:
-                asyncio.get_running_loop().call_soon(node.receive, effect)
-        return out.answers[0]
+        return one_turn(self.turns, self.memory, command).answers[0]
 
     def watch_task(self, task: TaskId, after: int = 0) -> TaskWatch | None:
         return self.watchers.watch(task, after) if task in self.state.tasks else None
 
-    def _store(self, out: Transition) -> None:
-        self.memory.keep(out)
-        self.metrics.turns += 1
-        self.metrics.commits += 1
-        self.metrics.tasks_submitted += len(out.changes.inserted_tasks)
-        for task_id in out.started:
-            live = self.state.tasks[task_id]
-            self.watchers.changed(task_id, StateChange(live.state, live.attempt))
-        self.watchers.finished(out.finished)
-        self.events.publish(out.changes.events)
+    def send(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            node = self.nodes.get(effect.node)
+            if node is not None:
+                asyncio.get_running_loop().call_soon(node.receive, effect)
+
+    def tell(self, transition: Transition, state: FarmState) -> None:
+        self.watchers.hear(transition, state.tasks)
+        self.events.publish(transition.changes.events)
 
 
 class SmallNode:
@@ -220,16 +233,22 @@ class MemoryHistory:
         self.bundles: dict[str, bytes] = {DIGEST: b"a bundle"}
         self.is_away = False
 
-    def keep(self, out: Transition) -> None:
-        for task in out.changes.inserted_tasks:
+    def find_keys(self, keys: list[str]) -> dict[str, TaskId]:
+        return {key: self.keys[key] for key in keys if key in self.keys}
+
+    def read_inputs(self, ids: list[TaskId]) -> dict[TaskId, bytes]:
+        return {task: self.inputs[task].input for task in ids}
+
+    def commit(self, changes: Changes, epoch: int) -> None:
+        for task in changes.inserted_tasks:
             self.inputs[task.id] = NewTask(task.deployment, task.input or b"null", task.priority, task.options)
             if task.options is not None and task.options.idempotency_key is not None:
                 self.keys[task.options.idempotency_key] = task.id
-        for ended in out.changes.ended_attempts:
+        for ended in changes.ended_attempts:
             self.tries.setdefault(ended.task, []).append(ended)
-        for item in out.changes.finished_tasks:
+        for item in changes.finished_tasks:
             self.ended[item.task.id] = item
-        for event in out.changes.events:
+        for event in changes.events:
             self.stored_events.append(StoredEvent(len(self.stored_events) + 1, event))
 
     def _reach(self) -> None:
