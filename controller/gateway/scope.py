@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from controller.core.commands import Command
 from controller.core.model import FarmState, Instant, NodeName, Replica, TaskId
+from controller.gateway.http.limits import ENGINE_DEADLINE_S
 from controller.gateway.settings import GatewaySettings
 from controller.watchers import WatchItem
 
@@ -75,6 +76,10 @@ class Farm:
     def state(self) -> FarmState:
         """The live state; valid until the next await. Raises Unavailable while this controller does not lead."""
         return self.engine.state
+
+    def ask(self, command: Command) -> Awaitable[Any]:
+        """The engine's answer to a command, once it is durable. Raises the FarmError that the answer may be."""
+        return self.engine.ask(command, deadline_s=ENGINE_DEADLINE_S)
 
     def now(self) -> Instant:
         """This moment on the clocks the engine uses."""

@@ -24,11 +24,9 @@ from controller.gateway.agents.models import (
     ScaleAnswerView,
     ScaleBody,
 )
-from controller.gateway.agents.plans import deploy_plan_view, scale_plan_view
-from controller.gateway.agents.views import deployment_view
+from controller.gateway.agents.views import deploy_plan_view, deployment_view, scale_plan_view
 from controller.gateway.http.access import Call, Permission
 from controller.gateway.http.answers import json_response
-from controller.gateway.http.limits import ENGINE_DEADLINE_S
 from controller.gateway.http.room import Caller, Room, TheFarm, body_of
 from controller.gateway.prefixes import find_deployment
 from controller.gateway.scope import Farm
@@ -106,7 +104,7 @@ async def scale(
         policy = deployment.versions[deployment.version].policy
         return json_response(scale_plan_view(plan_replicas(state, deployed, policy, body.replicas)))
     command = Scale(deployed, body.replicas, body.if_generation, actor=caller.name)
-    generation = await farm.engine.ask(command, deadline_s=ENGINE_DEADLINE_S)
+    generation = await farm.ask(command)
     return json_response({"name": deployed, "replicas": body.replicas, "generation": generation})
 
 
@@ -136,7 +134,7 @@ async def remove(name: str, farm: TheFarm, caller: Caller) -> Response:
         raise InvalidRequest(
             f"To remove {deployed}, write its whole name, not {name!r}.", remedy=f"Name it {deployed}."
         )
-    await farm.engine.ask(Remove(deployed, actor=caller.name), deadline_s=ENGINE_DEADLINE_S)
+    await farm.ask(Remove(deployed, actor=caller.name))
     return Response(status_code=204)
 
 
@@ -161,5 +159,5 @@ def policy_of(spec: AgentSpec) -> Policy:
 
 
 async def _deployed(farm: Farm, command: Deploy | Rollback) -> Response:
-    answer: DeployAnswer = await farm.engine.ask(command, deadline_s=ENGINE_DEADLINE_S)
+    answer: DeployAnswer = await farm.ask(command)
     return json_response({"name": command.name} | dataclasses.asdict(answer))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import Path
 from starlette.responses import Response
 
 from controller.explain.deployments import DeploymentExplanation, explain_deployment
-from controller.explain.nodes import NodeFit
-from controller.explain.replicas import ReplicaExplanation, ReplicaStanding, explain_replica
+from controller.explain.replicas import ReplicaExplanation, explain_replica
 from controller.gateway.agents.models import ExplainView
+from controller.gateway.agents.views import fits_view, standings_view
 from controller.gateway.http.access import Call, Permission
 from controller.gateway.http.answers import json_response
 from controller.gateway.http.room import Room, TheFarm
@@ -52,29 +51,6 @@ async def deployment(name: Annotated[str, Path(alias="id", examples=["market-bri
 def _replica(farm: Farm, name: str) -> Response:
     state = farm.state
     return json_response(_replica_view(explain_replica(state, find_replica(state, name), farm.now())))
-
-
-def standings_view(replicas: Iterable[ReplicaStanding]) -> list[dict[str, Any]]:
-    """What each replica could do now."""
-    return [
-        {
-            "replica": each.replica,
-            "seat": each.seat,
-            "version": each.version,
-            "node": each.node,
-            "state": each.state,
-            "verdict": each.sentence,
-        }
-        for each in replicas
-    ]
-
-
-def fits_view(nodes: Iterable[NodeFit]) -> list[dict[str, Any]]:
-    """Every node, with every reason."""
-    return [
-        {"node": each.node, "fits": each.fits, "score": each.score, "reasons": [str(reason) for reason in each.reasons]}
-        for each in nodes
-    ]
 
 
 def _replica_view(answer: ReplicaExplanation) -> dict[str, Any]:

@@ -1,11 +1,17 @@
-"""Deployments and replicas as operators see them."""
+"""Deployments and replicas as operators see them, and plans: what a deploy or a scale would change."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 import orjson
 
 from controller.core.lives import ReplicaState
 from controller.core.model import Deployment, FarmState, Replica, Rollout, Version
+from controller.explain.deployments import DeployPlan, ReplicaPlan
+from controller.explain.nodes import NodeFit
+from controller.explain.replicas import ReplicaStanding
 from controller.gateway.agents.models import DeploymentView, ReplicaView, RolloutView, VersionView
 from controller.gateway.http.answers import when
 
@@ -80,3 +86,58 @@ def _version_view(version: Version, current: int) -> VersionView:
         is_current=version.number == current,
         spec=orjson.loads(version.spec_json) if version.spec_json else None,
     )
+
+
+# ------------------------------------------------------------------ nodes and seats in explanations and plans
+
+
+def standings_view(replicas: Iterable[ReplicaStanding]) -> list[dict[str, Any]]:
+    """What each replica could do now."""
+    return [
+        {
+            "replica": each.replica,
+            "seat": each.seat,
+            "version": each.version,
+            "node": each.node,
+            "state": each.state,
+            "verdict": each.sentence,
+        }
+        for each in replicas
+    ]
+
+
+def fits_view(nodes: Iterable[NodeFit]) -> list[dict[str, Any]]:
+    """Every node, with every reason."""
+    return [
+        {"node": each.node, "fits": each.fits, "score": each.score, "reasons": [str(reason) for reason in each.reasons]}
+        for each in nodes
+    ]
+
+
+def scale_plan_view(plan: ReplicaPlan) -> dict[str, Any]:
+    """What a scale would do."""
+    return _replica_plan_view(plan) | {"replaced": [], "is_changed": True}
+
+
+def deploy_plan_view(plan: DeployPlan) -> dict[str, Any]:
+    """What a deploy would do."""
+    return _replica_plan_view(plan.replicas) | {
+        "version_before": plan.version_before,
+        "version_after": plan.version_after,
+        "replaced": plan.replaced,
+        "is_changed": plan.is_changed,
+        "code_changed": plan.is_code_changed,
+        "spec_changes": [{"key": each.key, "before": each.before, "after": each.after} for each in plan.spec_changes],
+    }
+
+
+def _replica_plan_view(plan: ReplicaPlan) -> dict[str, Any]:
+    return {
+        "agent": plan.deployment,
+        "before": plan.before,
+        "after": plan.after,
+        "placed": [{"seat": each.seat, "node": each.node} for each in plan.placed],
+        "refused": plan.refused,
+        "removed": plan.removed,
+        "nodes": fits_view(plan.nodes),
+    }

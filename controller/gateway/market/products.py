@@ -12,7 +12,6 @@ from controller.core.model import ProductName
 from controller.explain.products import explain_product, fed_product, fed_products
 from controller.gateway.http.access import Call, Permission
 from controller.gateway.http.answers import json_response
-from controller.gateway.http.limits import ENGINE_DEADLINE_S
 from controller.gateway.http.room import Caller, Room, TheFarm, body_of
 from controller.gateway.market.models import ExplainProductView, FeedAnswer, FeedBody, ProductList
 from controller.gateway.market.views import product_explanation_view, product_view
@@ -39,7 +38,7 @@ async def list_products(farm: TheFarm) -> Response:
 async def feed(body: Annotated[FeedBody, body_of(FeedBody)], farm: TheFarm, caller: Caller) -> Response:
     """Have products fed, or change how many nodes feed them. Equal calls change nothing. All or none."""
     new = tuple(NewProduct(ProductName(name), body.source, body.copies) for name in dict.fromkeys(body.products))
-    changed = await farm.engine.ask(AddProducts(new, actor=caller.name), deadline_s=ENGINE_DEADLINE_S)
+    changed = await farm.ask(AddProducts(new, actor=caller.name))
     state = farm.state
     products = [product_view(fed_product(state, wish.name)) for wish in new]
     return json_response({"products": products, "changed": changed})
@@ -53,7 +52,7 @@ async def feed(body: Annotated[FeedBody, body_of(FeedBody)], farm: TheFarm, call
 async def remove(name: Name, farm: TheFarm, caller: Caller) -> Response:
     """Have a product fed no more, but by nodes whose own settings name it. Needs its whole name. Stored data stays."""
     product = find_product(farm.state, name)
-    await farm.engine.ask(RemoveProducts((product,), actor=caller.name), deadline_s=ENGINE_DEADLINE_S)
+    await farm.ask(RemoveProducts((product,), actor=caller.name))
     return Response(status_code=204)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from controller.explain.products import FedProduct, ProductCopy, ProductExplanation
-from controller.gateway.agents.explain import fits_view
+from controller.gateway.agents.views import fits_view
 
 
 def product_view(product: FedProduct) -> dict[str, Any]:

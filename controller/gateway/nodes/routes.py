@@ -13,7 +13,6 @@ from controller.core.model import NodeName
 from controller.explain.drains import plan_drain
 from controller.gateway.http.access import Call, Permission
 from controller.gateway.http.answers import json_response
-from controller.gateway.http.limits import ENGINE_DEADLINE_S
 from controller.gateway.http.room import Caller, Room, TheFarm, body_of
 from controller.gateway.nodes.models import (
     DrainBody,
@@ -49,7 +48,7 @@ async def list_nodes(farm: TheFarm) -> Response:
 async def invite(body: Annotated[InviteBody, body_of(InviteBody)], farm: TheFarm, caller: Caller) -> Response:
     """A one-use token with which a machine joins under this name. Inviting again replaces the token before it."""
     answer = await farm.joining.invite(body.name)
-    await farm.engine.ask(AddNode(NodeName(body.name), actor=caller.name), deadline_s=ENGINE_DEADLINE_S)
+    await farm.ask(AddNode(NodeName(body.name), actor=caller.name))
     return json_response(answer, 201)
 
 
@@ -120,13 +119,13 @@ async def forget(name: str, farm: TheFarm, caller: Caller) -> Response:
     node = find_node(farm.state, name)
     if node != name:
         raise InvalidRequest(f"To forget {node}, write its whole name, not {name!r}.", remedy=f"Name it {node}.")
-    await farm.engine.ask(ForgetNode(node, actor=caller.name), deadline_s=ENGINE_DEADLINE_S)
+    await farm.ask(ForgetNode(node, actor=caller.name))
     await farm.joining.forget(node)
     return Response(status_code=204)
 
 
 async def _changed(farm: Farm, node: NodeName, command: Command) -> Response:
-    await farm.engine.ask(command, deadline_s=ENGINE_DEADLINE_S)
+    await farm.ask(command)
     return _view(farm, node)
 
 

@@ -21,7 +21,6 @@ from controller.gateway.http.limits import (
     BATCH_CHUNK_LINES,
     BATCH_CHUNKS_IN_FLIGHT,
     BATCH_LINES_MAX,
-    ENGINE_DEADLINE_S,
     ENVELOPE_MAX_BYTES,
 )
 from controller.gateway.http.problems import TooLarge, problem_of
@@ -48,8 +47,7 @@ class _Batch:
     """The lines of one request on their way: answers in order, chunks in flight."""
 
     def __init__(self, farm: Farm, reader: SubmissionReader, actor: Actor) -> None:
-        self._engine = farm.engine
-        self._history = farm.history
+        self._farm = farm
         self._reader = reader
         self._actor = actor
         self._answers: list[int | FarmError] = []
@@ -99,7 +97,7 @@ class _Batch:
 
     async def _submit(self, tasks: tuple[NewTask, ...], places: list[int]) -> None:
         try:
-            answers = await self._engine.ask(SubmitTasks(tasks, actor=self._actor), deadline_s=ENGINE_DEADLINE_S)
+            answers = await self._farm.ask(SubmitTasks(tasks, actor=self._actor))
         except FarmError as problem:
             answers = [problem] * len(tasks)
         for place, answer, task in zip(places, answers, tasks, strict=True):
@@ -107,7 +105,7 @@ class _Batch:
 
     async def _checked(self, earlier: KnownTask, task: NewTask) -> int | FarmError:
         try:
-            await refuse_other_work(self._history, earlier, task)
+            await refuse_other_work(self._farm.history, earlier, task)
         except FarmError as problem:
             return problem
         return earlier

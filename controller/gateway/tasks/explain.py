@@ -11,8 +11,8 @@ from agentfarm.errors import InvalidRequest, NotFound
 from controller.core.model import Task, TaskId
 from controller.core.transition import FinishedTask
 from controller.explain.tasks import TaskExplanation, explain_task
-from controller.gateway.agents.explain import fits_view, standings_view
 from controller.gateway.agents.models import ExplainView
+from controller.gateway.agents.views import fits_view, standings_view
 from controller.gateway.http.access import Call, Permission
 from controller.gateway.http.answers import json_response
 from controller.gateway.http.room import Room, TheFarm

@@ -17,7 +17,7 @@ from controller.gateway.http import sse
 from controller.gateway.http.access import BodySize, Call, Permission
 from controller.gateway.http.answers import json_response
 from controller.gateway.http.bodies import raw_body
-from controller.gateway.http.limits import ENGINE_DEADLINE_S, PAGE_DEFAULT, PAGE_MAX, WAIT_MAX_S
+from controller.gateway.http.limits import PAGE_DEFAULT, PAGE_MAX, WAIT_MAX_S
 from controller.gateway.http.room import Caller, Room, TheFarm
 from controller.gateway.prefixes import find_deployment
 from controller.gateway.scope import Farm
@@ -138,7 +138,7 @@ async def watch(
 async def cancel(task_id: Id, farm: TheFarm, caller: Caller) -> Response:
     """Cancel: a queued task ends at once, a running one when its node says that nothing works on it any more."""
     try:
-        state = await farm.engine.ask(CancelTask(TaskId(task_id), actor=caller.name), deadline_s=ENGINE_DEADLINE_S)
+        state = await farm.ask(CancelTask(TaskId(task_id), actor=caller.name))
     except NotFound:
         state = (await look_at(farm, TaskId(task_id))).state
         if state is not TaskState.CANCELLED:
@@ -159,7 +159,7 @@ async def retry(task_id: Id, farm: TheFarm, caller: Caller) -> Response:
         raise Conflict(f"Task {task_id} is {old.state}; only a task that has ended can be retried.",
                        remedy="Wait for it, or cancel it first.", state=str(old.state))  # fmt: skip
     task = as_retry(await farm.history.submission(TaskId(task_id)), task_id)
-    answers = await farm.engine.ask(SubmitTasks((task,), actor=caller.name), deadline_s=ENGINE_DEADLINE_S)
+    answers = await farm.ask(SubmitTasks((task,), actor=caller.name))
     new_id = answer_of(answers[0])
     return json_response(task_view(await look_at(farm, TaskId(new_id))), 201, {"Location": f"/v1/tasks/{new_id}"})
 

@@ -19,7 +19,7 @@ from controller.core.model import PRIORITY_MAX, PRIORITY_MIN, Actor, DeploymentN
 from controller.gateway.history import History
 from controller.gateway.http.answers import json_response
 from controller.gateway.http.json_input import read_json, write_json
-from controller.gateway.http.limits import ENGINE_DEADLINE_S, KEY_MAX_CHARS
+from controller.gateway.http.limits import KEY_MAX_CHARS
 from controller.gateway.http.problems import TooLarge
 from controller.gateway.prefixes import find_deployment
 from controller.gateway.scope import Farm
@@ -58,7 +58,7 @@ async def submit_one(farm: Farm, body: bytes, key: str | None, actor: Actor) -> 
     """
     state, key = farm.state, check_key(key)
     new = SubmissionReader(state, farm.settings.payload_max_bytes).read_body(body, key)
-    answers = await farm.engine.ask(SubmitTasks((new,), actor=actor), deadline_s=ENGINE_DEADLINE_S)
+    answers = await farm.ask(SubmitTasks((new,), actor=actor))
     task = answer_of(answers[0])
     if isinstance(task, KnownTask):
         await refuse_other_work(farm.history, task, new)
