@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,47 @@ FIRST_SEED = {  # where to begin to look; these need a rare history
     "silent_exclusive_work_goes_on_beside_hello": 360,
     "new_daemon_trusts_a_lease_it_never_saw": 23_200,
 }
+
+
+PRODUCT = ("agentfarm.", "controller.", "nodeagent.")
+BREAKS_A_DOUBLE = {
+    "begun_work_is_given_back", "daemon_says_hello_without_what_runs", "exclusive_attempts_are_left_to_the_daemon",
+    "exclusive_replicas_outlive_their_zygotes", "new_daemon_trusts_a_lease_it_never_saw",
+    "nobody_looks_after_a_replica_that_does_not_look", "orders_are_obeyed_after_the_lease_is_over",
+    "silent_exclusive_work_goes_on_beside_hello",
+}  # fmt: skip
+"""Mutants that still break a simulated node. They show that the checkers see, not that the product is right. None may
+come; each goes when what it breaks is shipped code."""
+
+Binding = tuple[str, str, object]
+
+
+def bindings() -> dict[Binding, object]:
+    """What each name of the farm's modules stands for: in a module, in a class, in a table."""
+    bound: dict[Binding, object] = {}
+    for module_name, module in list(sys.modules.items()):
+        if not module_name.startswith((*PRODUCT, "tests.simulation.")):
+            continue
+        for name, value in list(vars(module).items()):
+            bound[module_name, name, None] = value
+            is_own_class = isinstance(value, type) and value.__module__ == module_name
+            inner = vars(value) if is_own_class else value if isinstance(value, dict) else {}
+            bound |= {(module_name, name, key): item for key, item in inner.items()}
+    return bound
+
+
+@pytest.mark.parametrize("name", sorted(MUTANTS))
+def test_mutant_breaks_the_product_and_not_the_simulator(name: str) -> None:
+    before = bindings()
+    with MUTANTS[name]():
+        during = bindings()
+    broken = {where[0] for where, value in during.items() if before.get(where) is not value}
+    doubles = {module for module in broken if not module.startswith(PRODUCT)}
+    if name in BREAKS_A_DOUBLE:
+        assert doubles, "it breaks the product now: take it off the list"
+    else:
+        assert broken, "it breaks nothing that was found"
+        assert not doubles
 
 
 @pytest.mark.parametrize("name", sorted(MUTANTS))

@@ -166,6 +166,17 @@ def test_core_calls_nobody() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_order_of_a_turn_does_no_io() -> None:
+    allowed = CORE_MAY_IMPORT | {"controller.metrics"}
+    wrong = [
+        f"{path} imports {name}"
+        for path in (Path("controller/turns.py"), Path("controller/metrics.py"))
+        for name, _ in imported(parsed(ROOT / path))
+        if name not in allowed and not name.startswith("controller.core.")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_core_of_the_node_does_no_io() -> None:
     wrong = [
         f"{path}:{line} imports {name}"
