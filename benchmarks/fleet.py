@@ -53,7 +53,9 @@ class StubNode:
 
     async def _say(self) -> AsyncIterator[wire.NodeMessage]:
         capacity = wire.Capacity(cpu_millicores=4000, memory_mib=14_000)
-        yield wire.NodeMessage(hello=wire.Hello(protocol=1, daemon_version="stub", daemon_epoch=1, capacity=capacity))
+        yield wire.NodeMessage(
+            hello=wire.Hello(protocol=1, daemon_version="stub", daemon_epoch=1, capacity=capacity, has_services=True)
+        )
         while True:
             yield await self._out.get()
 
