@@ -1,7 +1,7 @@
-"""Processes of the machine: started so that they outlive us, told apart from others, awaited, ended for sure.
+"""Processes of the machine: started so that they outlive us, identified, awaited, ended for sure.
 
-A pid can be given to another process; a pid with its start time, or a pidfd, cannot. What is ended with its group takes
-along what it has started itself. Linux; standard library only, without psutil, which costs the node daemon too much.
+Another process can get a pid; it cannot get a pid with its start time, or a pidfd. A process that ends with its group
+takes along what it started itself. Linux; standard library only, without psutil, which costs the node daemon too much.
 
 Not here: PostgreSQL (controller/postgres/cluster.py), which is ended by three signals and may run as another user; and
 replicas (nodeagent/replicas/process.py), which are children of their zygote and report their exit through it.
@@ -87,7 +87,7 @@ class Child:
         loop = asyncio.get_running_loop()
         self.pid = pid
         self.exited: asyncio.Future[int | None] = loop.create_future()
-        """Its exit code; None when it is not our child and nobody can tell."""
+        """Its exit code; None when it is not our child, because only a parent learns the code."""
         self._popen = popen
         self._pidfd = os.pidfd_open(pid)
         loop.add_reader(self._pidfd, self._gone)

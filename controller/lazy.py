@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 class Late(Generic[T]):
-    """`late()` is the thing, made by whoever asks first; others who ask meanwhile wait for it. From any thread.
+    """`late()` is the thing. The first caller makes it; other callers wait for it meanwhile. From any thread.
 
-    A making that fails raises to the one who asked, and is tried again for the next.
+    If that fails, the caller gets the error, and the next caller tries again.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:

@@ -146,7 +146,7 @@ class Controller(Service):
         from controller.gateway.settings import GatewaySettings  # noqa: PLC0415
 
         settings = self.settings
-        told = GatewaySettings(
+        gateway_settings = GatewaySettings(
             operator_token=token,
             gateway_host=settings.gateway_host,
             gateway_port=settings.gateway_port,
@@ -154,13 +154,15 @@ class Controller(Service):
             public_host=settings.public_host,
             payload_max_bytes=settings.payload_max_bytes,
         )
-        return GatewayServer(engine, reader, store, authority, told, logs=link.answers, services=link.answers)
+        return GatewayServer(
+            engine, reader, store, authority, gateway_settings, logs=link.answers, services=link.answers
+        )
 
     def _announce(self) -> None:
-        """Write where we listen, for those on this machine who start us, and tell what the start took."""
+        """Write our addresses, for programs on this machine that start us, and log what the start took."""
         path = self.settings.data_dir / "controller.json"
-        said = {"gateway": self.gateway_url, "link": self.link_address, "pid": os.getpid()}
-        write_file(path, json.dumps(said).encode(), is_durable=False)
+        announcement = {"gateway": self.gateway_url, "link": self.link_address, "pid": os.getpid()}
+        write_file(path, json.dumps(announcement).encode(), is_durable=False)
         log.info("controller.ready", gateway=self.gateway_url, link=self.link_address)
         log.info("controller.started", **self._times.fields())
 

@@ -14,7 +14,7 @@ from controller.core.model import Limits
 
 @dataclass(frozen=True, slots=True)
 class ControllerSettings:
-    """What a controller must be told; everything has a default that runs on one machine.
+    """A controller's settings. Each has a default that works on one machine.
 
     data_dir: CA, operator token, embedded PostgreSQL, chosen ports.
     database_url: your own PostgreSQL (postgresql://…); none: the embedded one.

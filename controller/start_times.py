@@ -1,4 +1,4 @@
-"""What a start spends its time on, told once in one event: after kill -9, work stands still for the sum of it."""
+"""The times of a start, logged once in one event: after kill -9, work stands still for their sum."""
 
 from __future__ import annotations
 
