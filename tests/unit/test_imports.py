@@ -144,6 +144,45 @@ def test_market_is_imported_by_its_own_service_alone() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_services_of_a_node_enter_by_one_door() -> None:
+    """The registry makes them; the daemon's settings hold theirs; nobody else knows which there are."""
+    rooms = tuple(
+        f"nodeagent.services.{path.stem}"
+        for path in (ROOT / "nodeagent" / "services").iterdir()
+        if path.name[0] not in "_." and path.stem not in ("registry", "service")
+    )
+    assert "nodeagent.services.market" in rooms
+    wrong = [
+        f"{path}:{line} imports {name}"
+        for path, tree in modules(*PARTS)
+        for name, line in imported(tree)
+        if is_within(name, rooms) and not str(path).startswith("nodeagent/services/")
+        and not (str(path) == "nodeagent/settings.py" and name.endswith(".settings"))
+    ]  # fmt: skip
+    assert not wrong, "\n".join(wrong)
+
+
+def test_words_of_the_wire_stay_in_the_link_of_the_controller() -> None:
+    wrong = [
+        f"{path}:{line} imports {name}"
+        for path, tree in modules("controller")
+        for name, line in imported(tree)
+        if is_within(name, ("agentfarm.wire",)) and not str(path).startswith("controller/link/")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_attempts_ask_needs_the_standard_library_alone() -> None:
+    """The SDK uses it in agents' own environments."""
+    wrong = [
+        f"{path}:{line} imports {name}"
+        for path, tree in modules("agentfarm/calls")
+        for name, line in imported(tree)
+        if name.split(".")[0] not in sys.stdlib_module_names
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_runner_needs_the_standard_library_alone() -> None:
     """It runs in the agent's environment, which may hold no library of ours. The SDK is imported late."""
     wrong = [

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agentfarm.service import Service
+from nodeagent.machine.programs import RuntimeFolder
 from nodeagent.replicas.health import Health
+from nodeagent.services.market.service import MarketService
+from nodeagent.services.market.settings import MarketSettings
+from nodeagent.services.registry import Services
+from nodeagent.services.service import Place
 from tests.service_contract import ServiceContract
 
 
@@ -17,3 +23,21 @@ class TestHealth(ServiceContract):
     def service(self) -> Service:
         supervisor: Any = SimpleNamespace(seats={})
         return Health(supervisor)
+
+
+def market(folder: Path) -> MarketService:
+    """Without its QuestDB: nobody listens there."""
+    place = Place(folder, RuntimeFolder(folder / "runtime"), ends_processes=True, changed=lambda: None)
+    return MarketService(MarketSettings(questdb_url="http://127.0.0.1:9"), place)
+
+
+class TestMarket(ServiceContract):
+    @pytest.fixture
+    def service(self, tmp_path: Path) -> Service:
+        return market(tmp_path)
+
+
+class TestServices(ServiceContract):
+    @pytest.fixture
+    def service(self, tmp_path: Path) -> Service:
+        return Services([market(tmp_path)])
