@@ -326,8 +326,4 @@ class Tick:
         return FARM
 
 
-Command = (
-    SubmitTasks | CancelTask | StoreCheckpoint | Deploy | Scale | Rollback | Remove | AddNode | Cordon | Uncordon
-    | StartDrain | ForgetNode | AddProducts | RemoveProducts | NodeJoined | NodeBeat | NodeStreamEnded
-    | ReplicasReported | MarketReported | AttemptsStarted | AttemptsEnded | Tick
-)  # fmt: skip
+Command = Wish | NodeReport | Tick

@@ -12,30 +12,20 @@ from collections.abc import Sequence
 from typing import Final
 
 from controller.core.agents import rollouts
-from controller.core.agents.part import AGENTS
 from controller.core.agents.room import make_room
 from controller.core.agents.seats import place_pending, send_desired
-from controller.core.commands import Command, Tick
+from controller.core.commands import Command
 from controller.core.market import feeders as feeding
-from controller.core.market.part import MARKET
 from controller.core.model import FarmState, Instant
 from controller.core.nodes import life as nodes
-from controller.core.nodes.part import NODES
-from controller.core.parts import handlers
+from controller.core.parts import HANDLERS, TIMERS
 from controller.core.tasks import life as tasks
 from controller.core.tasks.dispatch import dispatch
-from controller.core.tasks.part import TASKS
 from controller.core.tasks.recall import recall_parked
 from controller.core.transition import Transition
 from controller.core.turn import TIME_PASSES, Turn
 
 TICK_S: Final = 0.25  # the longest the core goes without a turn while nodes are known
-
-PARTS: Final = (TASKS, AGENTS, NODES, MARKET)
-HANDLERS: Final = handlers([*(part.commands for part in PARTS), {Tick: lambda turn, command: None}])
-"""What answers each kind of command."""
-TIMERS: Final = handlers(part.timers for part in PARTS)
-"""What each kind of timer does when it is due."""
 
 
 def decide(state: FarmState, commands: Sequence[Command], now: Instant) -> Transition:

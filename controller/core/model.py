@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, NewType
+from typing import Any, Final, NamedTuple, NewType, TypeVar
 
 from controller.core.lives import NodeState, ProductState, ReplicaState, TaskState
 from controller.core.records import (
@@ -41,6 +41,7 @@ ReplicaId = NewType("ReplicaId", int)
 TaskId = NewType("TaskId", int)
 ProductName = NewType("ProductName", str)
 Actor = NewType("Actor", str)  # who wants or says something: see below
+T = TypeVar("T")
 Token = NewType("Token", int)  # a fencing token: epoch in the high bits, so it grows across restarts too
 
 PRIORITY_MIN, PRIORITY_MAX = -5, 5
@@ -376,13 +377,13 @@ class FarmState:
     pending: dict[ReplicaId, None] = field(default_factory=dict)  # replicas that want a node, oldest first
     undispatched: set[DeploymentName] = field(default_factory=set)  # held back by a turn's byte limit
     ahead: set[ReplicaId] = field(default_factory=set)  # replicas that were given more than they can work on at once
-    token_marks: deque[tuple[float, Token]] = field(
-        default_factory=deque
-    )  # mono, newest token then: how old a lease is
-    next_recall_check: float = 0.0  # mono
     last_turn: float = 0.0  # mono
-    next_silence_check: float = 0.0  # mono
-    last_placement: float = 0.0  # mono
-    served_stored_at: float = 0.0  # mono; of every replica's count
-    failures_halved_at: float = 0.0  # mono; of every node's recent_failures
     seed: int = 0  # of the jitter; given by the shell at start
+    parts: dict[type[Any], Any] = field(default_factory=dict)  # what only one part knows: see `own`
+
+    def own(self, kind: type[T]) -> T:
+        """What one part keeps for itself between turns: a dataclass in its folder, new where there is none yet."""
+        held: T | None = self.parts.get(kind)
+        if held is None:
+            held = self.parts[kind] = kind()
+        return held

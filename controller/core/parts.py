@@ -1,36 +1,35 @@
-"""A part of the core: what a subject (tasks, agents, nodes, market) does when it is asked, and when time comes.
-
-Each subject has one Part value, in the `part` module of its folder. `decide` makes its tables of all of them, and
-keeps the order of a turn itself, as one visible list: what a part does in each turn is a line there, not a hook here.
-"""
+"""The parts of the core, and what they are together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
-from controller.core.turn import Turn
+from controller.core.agents.part import AGENTS
+from controller.core.commands import Tick
+from controller.core.market.part import MARKET
+from controller.core.nodes.part import NODES
+from controller.core.records import Table
+from controller.core.tasks.part import TASKS
+from controller.core.turn import Handler, Part
 
-Handler = Callable[[Turn, Any], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One subject."""
-
-    name: str
-    commands: Mapping[type[Any], Handler]
-    """Kinds of commands, and what answers each."""
-    timers: Mapping[type[Any], Handler] = field(default_factory=dict)
-    """Kinds of timers, and what each does when it is due."""
+PARTS: Final[tuple[Part, ...]] = (NODES, MARKET, AGENTS, TASKS)
 
 
-def handlers(tables: Iterable[Mapping[type[Any], Handler]]) -> dict[type[Any], Handler]:
-    """The union. Raises ValueError where two parts handle the same kind."""
-    union: dict[type[Any], Handler] = {}
+def union(tables: Iterable[Mapping[type[Any], Handler]]) -> dict[type[Any], Handler]:
+    """One table of many. Raises ValueError where two of them handle the same kind."""
+    whole: dict[type[Any], Handler] = {}
     for table in tables:
-        if twice := union.keys() & table.keys():
+        if twice := whole.keys() & table.keys():
             raise ValueError(f"Two parts handle {sorted(kind.__name__ for kind in twice)}.")
-        union |= table
-    return union
+        whole |= table
+    return whole
+
+
+HANDLERS: Final = union([*(part.commands for part in PARTS), {Tick: lambda turn, command: None}])
+"""What answers each kind of command."""
+TIMERS: Final = union(part.timers for part in PARTS)
+"""What each kind of timer does when it is due."""
+TABLES: Final[tuple[Table[Any], ...]] = tuple(table for part in PARTS for table in part.tables)
+"""Where the records of each kind are stored: for both journals, the check of the schema, and the law."""
+TABLE_OF: Final[dict[type[Any], Table[Any]]] = {table.kind: table for table in TABLES}

@@ -19,8 +19,9 @@ from typing import Any, Final, Protocol
 from controller.core.agents.rollouts import SEAT_BACKOFF_MAX_S
 from controller.core.lives import NodeState, ReplicaState, TaskState
 from controller.core.model import DeploymentName, FarmState, Instant, Limits, Policy, Task, TaskId
+from controller.core.nodes.life import Silence
+from controller.core.parts import TABLES
 from controller.core.records import Clock, Table
-from controller.core.tables import TABLES
 from controller.core.tasks.life import queue_timeout_s
 from controller.core.timers import DrainDeadline, PlaceAgain, QueueTimedOut, RetryDue, RolloutDeadline, Timer
 from controller.core.transition import LeaseBatch
@@ -62,7 +63,7 @@ def restore(rows: Rows, limits: Limits, now: Instant, epoch: int) -> FarmState:
     """Everything live."""
     floors, clock = rows.floors(), Clock.at(now)
     state = FarmState(
-        epoch=epoch, limits=limits, next_token=first_token(epoch), last_turn=now.mono, failures_halved_at=now.mono,
+        epoch=epoch, limits=limits, next_token=first_token(epoch), last_turn=now.mono,
         next_task=floors.task, next_replica=floors.replica, next_batch=floors.lease_batch,
     )  # fmt: skip
     for table in TABLES:
@@ -93,6 +94,7 @@ def first_token(epoch: int) -> int:
 
 def _hear(state: FarmState, now: Instant) -> None:
     """A node may be there, and believe in its leases."""
+    state.own(Silence).failures_halved_at = now.mono
     for node in state.nodes.values():
         if node.state in (NodeState.READY, NodeState.UNREACHABLE):
             node.state, node.last_heard = NodeState.UNREACHABLE, now.mono

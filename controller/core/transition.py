@@ -23,11 +23,8 @@ from controller.core.model import (
     TaskId,
     Token,
 )
-from controller.core.tables import TABLE_OF
 
 T = TypeVar("T")
-RecordId = tuple[type[Any], Any]
-"""A kind of record, and the key of one."""
 
 # ------------------------------------------------------------------ rows
 
@@ -102,33 +99,30 @@ class Changes:
     lease_batches: list[LeaseBatch] = field(default_factory=list)
     ended_lease_batches: list[int] = field(default_factory=list)
     cancelling_tasks: list[TaskId] = field(default_factory=list)
-    records: dict[RecordId, Any] = field(default_factory=dict)
-    """Records to store as they are now. A row that is there takes the new values."""
-    removed: dict[RecordId, Any] = field(default_factory=dict)
-    """Records whose rows go, before any is stored: one may come again under its key in the same turn."""
+    records: dict[int, Any] = field(default_factory=dict)
+    """Records to store as they are now, by their identity. A row that is there takes the new values."""
+    removed: dict[int, Any] = field(default_factory=dict)
+    """Records whose rows go, before any is stored: another may come under the same key in the same turn."""
     checkpoints: list[CheckpointRow] = field(default_factory=list)
     dropped_threads: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
     def store(self, thing: Any) -> None:
         """Store a record as it is when the turn is over."""
-        kind = type(thing)
-        self.records[kind, TABLE_OF[kind].key_of(thing)] = thing
+        self.records[id(thing)] = thing
 
     def remove(self, thing: Any) -> None:
         """The record is no more."""
-        kind = type(thing)
-        key = kind, TABLE_OF[kind].key_of(thing)
-        self.records.pop(key, None)
-        self.removed[key] = thing
+        self.records.pop(id(thing), None)
+        self.removed[id(thing)] = thing
 
     def stored(self, kind: type[T]) -> list[T]:
         """The records of a kind to store."""
-        return [thing for (its_kind, _), thing in self.records.items() if its_kind is kind]
+        return [thing for thing in self.records.values() if type(thing) is kind]
 
     def gone(self, kind: type[T]) -> list[T]:
         """The records of a kind whose rows go."""
-        return [thing for (its_kind, _), thing in self.removed.items() if its_kind is kind]
+        return [thing for thing in self.removed.values() if type(thing) is kind]
 
     def is_empty(self) -> bool:
         """Whether nothing has to be written."""

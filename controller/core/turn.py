@@ -9,6 +9,8 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from controller.core.commands import Command, Tick
@@ -27,6 +29,7 @@ from controller.core.model import (
     TaskId,
     Token,
 )
+from controller.core.records import Table
 from controller.core.timers import RetryDue, Timer
 from controller.core.transition import (
     AckResults,
@@ -39,8 +42,26 @@ from controller.core.transition import (
     Transition,
 )
 
+Handler = Callable[["Turn", Any], object]
 TASK_THREAD_PREFIX: Final = "task-"
 TIME_PASSES: Final = Tick()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A subject of the core: what it stores, and what it does when it is asked and when time comes.
+
+    Each has one in the `part` module of its folder; controller/core/parts.py lists them. What a part does in each turn
+    is a line of `decide`, where the order of a turn can be seen, and no hook here.
+    """
+
+    name: str
+    tables: tuple[Table[Any], ...] = ()
+    """Of its records, in the order in which they are written: what a row points at comes before it."""
+    commands: Mapping[type[Any], Handler] = field(default_factory=dict)
+    """Kinds of commands, and what answers each."""
+    timers: Mapping[type[Any], Handler] = field(default_factory=dict)
+    """Kinds of timers, and what each does when it is due."""
 
 
 class Turn:

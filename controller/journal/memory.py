@@ -17,9 +17,9 @@ from typing import Any, Final, TypeVar
 from agentfarm.errors import Unavailable
 from controller.core.lives import TaskState
 from controller.core.model import DeploymentName, FarmState, Instant, Limits, Replica, Task, TaskId, TaskOptions
+from controller.core.parts import TABLE_OF, TABLES
 from controller.core.records import Clock, Row, Table
 from controller.core.restore import Floors, restore
-from controller.core.tables import TABLE_OF, TABLES
 from controller.core.transition import Changes, CheckpointRow, EndedAttempt, Event, FinishedTask, LeaseBatch
 from controller.journal.errors import JournalCorrupt, LostLead, fitting
 
@@ -188,10 +188,12 @@ class Commit:
 
     def _records(self, changes: Changes) -> None:
         tables = self._tables
-        for kind, key in changes.removed:
-            tables.rows[kind].pop(key, None)
-        for (kind, key), thing in changes.records.items():
-            tables.rows[kind][key] = TABLE_OF[kind].row(thing, self._clock)
+        for thing in changes.removed.values():
+            table = TABLE_OF[type(thing)]
+            tables.rows[table.kind].pop(table.key_of(thing), None)
+        for thing in changes.records.values():
+            table = TABLE_OF[type(thing)]
+            tables.rows[table.kind][table.key_of(thing)] = table.row(thing, self._clock)
         ids = [it.id for it in (*changes.stored(Replica), *changes.gone(Replica))]
         tables.replica_floor = max([tables.replica_floor, *(number + 1 for number in ids)])
 

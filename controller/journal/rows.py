@@ -1,4 +1,4 @@
-"""Rows of records, to and from PostgreSQL: what the tables of controller/core/tables.py become in SQL."""
+"""Rows of records, to and from PostgreSQL: what the tables of controller/core/parts.py become in SQL."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names a class in lower case
 
+from controller.core.parts import TABLES
 from controller.core.records import Clock, Column, Row, Table
-from controller.core.tables import TABLES
 from controller.core.transition import Changes
 from controller.journal.batch import Batch
 from controller.journal.encode import clean, to_json

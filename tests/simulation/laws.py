@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from controller.core.lives import LIVE_REPLICA_STATES, NodeState, ReplicaState, TaskState
 from controller.core.model import FarmState, Instant, Node, Product, Replica, Task
+from controller.core.parts import TABLES
 from controller.core.records import BYTES, Column, columns_of
-from controller.core.tables import TABLES
 from controller.core.tasks.dispatch import room_at
 from controller.journal.memory import Tables
 

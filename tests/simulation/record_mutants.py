@@ -8,8 +8,8 @@ from typing import Any
 from unittest.mock import patch
 
 from controller.core.model import Node
+from controller.core.parts import TABLES
 from controller.core.records import Table
-from controller.core.tables import TABLES
 from controller.core.turn import Turn
 
 RECORD_MUTANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {}

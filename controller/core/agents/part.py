@@ -6,11 +6,42 @@ from typing import Final
 
 from controller.core.agents import deployments, rollouts, seats
 from controller.core.commands import Deploy, Remove, Rollback, Scale
-from controller.core.parts import Part
+from controller.core.model import Deployment, FarmState, Replica, Version
+from controller.core.records import Table
 from controller.core.timers import PlaceAgain, RolloutDeadline
+from controller.core.turn import Part
+
+
+def _put_version(state: FarmState, version: Version) -> None:
+    state.deployments[version.deployment].versions[version.number] = version
+
 
 AGENTS: Final = Part(
     "agents",
+    tables=(
+        Table(
+            Deployment,
+            "deployment",
+            "name",
+            things=lambda state: state.deployments.values(),
+            put=lambda state, it: state.deployments.update({it.name: it}),
+        ),
+        Table(
+            Version,
+            "version",
+            "deployment",
+            "number",
+            things=lambda state: [it for owner in state.deployments.values() for it in owner.versions.values()],
+            put=_put_version,
+        ),
+        Table(
+            Replica,
+            "replica",
+            "id",
+            things=lambda state: state.replicas.values(),
+            put=lambda state, it: state.replicas.update({it.id: it}),
+        ),
+    ),
     commands={
         Deploy: deployments.deploy,
         Scale: deployments.scale,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from controller.core.agents.placement import Offer, Reason, Refusal, Wish, place
 from controller.core.agents.rollouts import replica_placed
 from controller.core.lives import NodeState, ReplicaState
@@ -14,6 +16,14 @@ GENERATION_EPOCH_SHIFT = 32  # a node's list has the generation epoch << 32 | co
 PLACE_AGAIN_S = 1.0  # measured memory changes silently: look again this often while something waits for a node
 
 
+@dataclass(slots=True)
+class LastPlacement:
+    """What placement keeps between turns."""
+
+    at: float = 0.0
+    """mono"""
+
+
 def place_again(turn: Turn, timer: PlaceAgain) -> None:
     """A seat has waited long enough: placement looks at it in this turn."""
     del timer
@@ -22,10 +32,10 @@ def place_again(turn: Turn, timer: PlaceAgain) -> None:
 
 def place_pending(turn: Turn) -> list[ReplicaId]:
     """Find a node for every replica that wants one and whose wait is over. Returns those that found none."""
-    state, now = turn.state, turn.now.mono
-    if not state.pending or not (turn.is_placing or now - state.last_placement >= PLACE_AGAIN_S):
+    state, now, last = turn.state, turn.now.mono, turn.state.own(LastPlacement)
+    if not state.pending or not (turn.is_placing or now - last.at >= PLACE_AGAIN_S):
         return []
-    state.last_placement = now
+    last.at = now
     wishes = [_wish(state, state.replicas[r]) for r in state.pending if state.replicas[r].not_before <= now]
     if not wishes:
         return []

@@ -6,6 +6,15 @@ from typing import Final
 
 from controller.core.commands import AddProducts, RemoveProducts
 from controller.core.market import feeders
-from controller.core.parts import Part
+from controller.core.model import Product
+from controller.core.records import Table
+from controller.core.turn import Part
 
-MARKET: Final = Part("market", commands={AddProducts: feeders.add, RemoveProducts: feeders.remove})
+MARKET: Final = Part(
+    "market",
+    tables=(
+        Table(Product, "product", "name", things=lambda state: state.products.values(),
+              put=lambda state, it: state.products.update({it.name: it})),
+    ),
+    commands={AddProducts: feeders.add, RemoveProducts: feeders.remove},
+)  # fmt: skip

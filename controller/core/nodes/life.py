@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from agentfarm.errors import Conflict, FarmError, Forbidden, InvalidRequest, NotFound
 from controller.core.agents.rollouts import replica_failed
 from controller.core.commands import (
@@ -284,16 +286,27 @@ def _replica_stopped(turn: Turn, replica: Replica) -> None:
 # ------------------------------------------------------------------ silence
 
 
+@dataclass(slots=True)
+class Silence:
+    """What the watch over nodes keeps between turns. Both are moments (mono)."""
+
+    next_check: float = 0.0
+    failures_halved_at: float = 0.0
+    """Of every node's recent_failures."""
+
+
 def check_silence(turn: Turn) -> None:
     """Mark nodes unreachable, then lost. If the controller itself stood still, that time counts against nobody."""
     state, limits = turn.state, turn.state.limits
     gap = turn.now.mono - state.last_turn if state.last_turn else 0.0
     state.last_turn = turn.now.mono
-    if turn.now.mono - state.failures_halved_at >= FAILURES_HALVED_EACH_S:
+    silence = state.own(Silence)
+    if turn.now.mono - silence.failures_halved_at >= FAILURES_HALVED_EACH_S:
+        silence.failures_halved_at = turn.now.mono
         _halve_failures(turn)
-    if gap <= STALL_S and turn.now.mono < state.next_silence_check:
+    if gap <= STALL_S and turn.now.mono < silence.next_check:
         return
-    state.next_silence_check = turn.now.mono + SILENCE_CHECK_S
+    silence.next_check = turn.now.mono + SILENCE_CHECK_S
     for node in list(state.nodes.values()):
         if node.state not in (NodeState.READY, NodeState.UNREACHABLE):
             continue
@@ -310,7 +323,6 @@ def check_silence(turn: Turn) -> None:
 
 
 def _halve_failures(turn: Turn) -> None:
-    turn.state.failures_halved_at = turn.now.mono
     for node in turn.state.nodes.values():
         if node.recent_failures:
             node.recent_failures //= 2

@@ -16,12 +16,23 @@ from controller.core.commands import (
     StartDrain,
     Uncordon,
 )
+from controller.core.model import Node
 from controller.core.nodes import life
-from controller.core.parts import Part
+from controller.core.records import Table
 from controller.core.timers import DrainDeadline
+from controller.core.turn import Part
 
 NODES: Final = Part(
     "nodes",
+    tables=(
+        Table(
+            Node,
+            "node",
+            "name",
+            things=lambda state: state.nodes.values(),
+            put=lambda state, it: state.nodes.update({it.name: it}),
+        ),
+    ),
     commands={
         AddNode: life.add,
         Cordon: life.cordon,

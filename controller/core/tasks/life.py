@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from agentfarm.backoff import backoff_s
 from agentfarm.errors import FarmError, InvalidRequest, NotFound, StaleToken, Unavailable
@@ -246,13 +247,21 @@ def _learn_service_time(deployment: Deployment, duration_s: float) -> None:
         deployment.service_s = known_s + SERVICE_FALL_WEIGHT * (duration_s - known_s)
 
 
+@dataclass(slots=True)
+class Counts:
+    """When what replicas have served was stored."""
+
+    stored_at: float = 0.0
+    """mono"""
+
+
 def keep_count(turn: Turn) -> None:
     """Store now and then what replicas have served. A row of the replica for each task would cost too much."""
-    state = turn.state
-    if turn.now.mono - state.served_stored_at < SERVED_STORED_EACH_S:
+    counts = turn.state.own(Counts)
+    if turn.now.mono - counts.stored_at < SERVED_STORED_EACH_S:
         return
-    state.served_stored_at = turn.now.mono
-    for replica in state.replicas.values():
+    counts.stored_at = turn.now.mono
+    for replica in turn.state.replicas.values():
         if replica.served_lately:
             replica.served, replica.served_lately = replica.served + replica.served_lately, 0
             turn.changed(replica)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from controller.core.commands import AttemptsEnded, AttemptsStarted, CancelTask, StoreCheckpoint, SubmitTasks
-from controller.core.parts import Part
 from controller.core.tasks import life
 from controller.core.timers import QueueTimedOut, RetryDue
+from controller.core.turn import Part
 
 TASKS: Final = Part(
     "tasks",

@@ -12,6 +12,8 @@ Nothing is recalled when all replicas are as slow: it would wait elsewhere, or c
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Final
 
 from controller.core.lives import TaskState
@@ -23,15 +25,25 @@ from controller.core.turn import Turn
 RECALL_CHECK_S: Final = 0.25
 
 
+@dataclass(slots=True)
+class Lookout:
+    """What recall keeps between turns."""
+
+    next_check: float = 0.0
+    """mono"""
+    marks: deque[tuple[float, Token]] = field(default_factory=deque)
+    """Moments (mono) and the newest token then: how old a lease is."""
+
+
 def recall_parked(turn: Turn) -> None:
     """Ask for what has waited unstarted for too long at replicas that others could relieve."""
-    state = turn.state
+    state, lookout = turn.state, turn.state.own(Lookout)
     if not state.ahead:
-        state.token_marks.clear()
+        lookout.marks.clear()
         return
-    if turn.now.mono < state.next_recall_check:
+    if turn.now.mono < lookout.next_check:
         return
-    state.next_recall_check = turn.now.mono + RECALL_CHECK_S
+    lookout.next_check = turn.now.mono + RECALL_CHECK_S
     overdue: dict[DeploymentName, list[Replica]] = {}
     newest = _newest_overdue(turn)
     for replica_id in sorted(state.ahead):
@@ -56,7 +68,7 @@ def _newest_overdue(turn: Turn) -> Token:
 
     To know a few marks is cheaper than to keep the moment of every lease.
     """
-    marks, limit = turn.state.token_marks, turn.now.mono - turn.state.limits.recall_after_s
+    marks, limit = turn.state.own(Lookout).marks, turn.now.mono - turn.state.limits.recall_after_s
     marks.append((turn.now.mono, Token(turn.state.next_token)))
     while len(marks) > 1 and marks[1][0] <= limit:
         marks.popleft()

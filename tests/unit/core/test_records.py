@@ -11,8 +11,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from controller.core.commands import AddNode, ForgetNode, NewTask, StartDrain, SubmitTasks
 from controller.core.model import OPERATOR, Drain, Node, NodeName, Rollout, Task, Token
+from controller.core.parts import TABLE_OF, TABLES
 from controller.core.records import NUMBER, TEXT, Column, columns_of, live, record, stored
-from controller.core.tables import TABLE_OF, TABLES
 from controller.journal import schema
 from tests.simulation.laws import Broken, check_same
 from tests.simulation.record_mutants import end_forgotten
