@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from typing import Final
 
+from google.protobuf.message import DecodeError
 from prometheus_client.core import Metric
 
-from agentfarm.errors import Conflict
+from agentfarm.errors import Conflict, InvalidRequest
 from agentfarm.service import Service
 from agentfarm.wire import link_pb2 as wire
+from nodeagent.machine.logging import log
 from nodeagent.services.service import NodeService, Place, refusal
 from nodeagent.settings import NodeSettings
 
@@ -86,15 +88,22 @@ class Services(Service):
     def obey(self, desired: Iterable[wire.ServiceDesired]) -> None:
         """Hand each service what it should be. A service that is not listed keeps what it has."""
         for item in desired:
-            if (service := self._find(item.name)) is not None:
+            if (service := self._find(item.name)) is None:
+                continue
+            try:
                 service.obey(item.payload)
+            except DecodeError as problem:
+                log.error("service.desired_not_read", service=item.name, problem=str(problem))
 
     def answer(self, name: str, question: bytes) -> AsyncGenerator[bytes]:
         """The answer of one of them, in chunks. Raises FarmError at any step."""
         service = self._find(name)
-        if service is not None:
+        if service is None:
+            return refusal(Conflict(WITHOUT.get(name) or f"This node does not run the service {name!r}."))
+        try:
             return service.answer(question)
-        return refusal(Conflict(WITHOUT.get(name) or f"This node does not run the service {name!r}."))
+        except DecodeError as problem:
+            return refusal(InvalidRequest(f"The service {name} cannot read this question: {problem}."))
 
     def metrics(self) -> Iterator[Metric]:
         """The numbers of all."""

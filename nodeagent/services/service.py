@@ -56,7 +56,7 @@ class NodeService(Service):
         return b""
 
     def obey(self, desired: bytes) -> None:
-        """What the service should be: a whole state, not a change."""
+        """What the service should be: a whole state, not a change. Raises DecodeError for what is no such message."""
 
     def report(self, *, is_first: bool) -> bytes | None:
         """How the service does; asked with each heartbeat. None: nothing to say. is_first: on this stream, so whole."""
@@ -64,7 +64,8 @@ class NodeService(Service):
         return None
 
     def answer(self, question: bytes) -> AsyncGenerator[bytes]:
-        """The answer to a question, in chunks, the first one soon. Raises FarmError at any step."""
+        """The answer to a question, in chunks, the first one soon. Raises FarmError at any step; here also DecodeError,
+        for what is no such message."""
         del question
         return refusal(InvalidRequest(f"The service {self.name} answers no questions."))
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from agentfarm.errors import Conflict, InvalidRequest
 from agentfarm.service import Service
+from agentfarm.wire import link_pb2 as wire
 from nodeagent.machine.programs import RuntimeFolder
 from nodeagent.replicas.health import Health
 from nodeagent.services.market.service import MarketService
@@ -41,3 +43,12 @@ class TestServices(ServiceContract):
     @pytest.fixture
     def service(self, tmp_path: Path) -> Service:
         return Services([market(tmp_path)])
+
+
+async def test_a_message_that_cannot_be_read_costs_nobody_the_daemon(tmp_path: Path) -> None:
+    services = Services([market(tmp_path)])
+    services.obey([wire.ServiceDesired(name="market", payload=b"\xff"), wire.ServiceDesired(name="newer")])
+    with pytest.raises(InvalidRequest, match="cannot read this question"):
+        await anext(services.answer("market", b"\xff"))
+    with pytest.raises(Conflict, match="does not run the service 'newer'"):
+        await anext(services.answer("newer", b""))
