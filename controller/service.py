@@ -1,8 +1,8 @@
-"""One controller: every part built, started in order (database, engine, link, gateway), and stopped in the opposite.
+"""One controller: every part is built, started in order (database, engine, link, gateway), and stopped in reverse.
 
-After kill -9 all work waits for this, so the order is that of who waits. Nodes come first, then plain submits; both are
-served while the rest of the gateway is still being imported, on a thread. What nothing needs at once (SQLAlchemy) comes
-after that. `controller.ready` is said, and /healthz answers, when every call is served.
+After kill -9 all work waits for a start, so the order is that of who waits: nodes first, then plain submits. Both are
+served while a thread still imports the rest of the gateway. What nothing needs at once (SQLAlchemy) comes last. When
+every call is served, `controller.ready` is logged and /healthz answers. README.md draws the start.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ from controller.authority import Authority
 from controller.engine import Engine
 from controller.journal.journal import Journal
 from controller.journal.migrations.migrate import migrate
-from controller.lazy import Late
 from controller.link.server import LinkPorts, LinkServer, LinkSettings, LinkTls
 from controller.link.sessions import Sessions
 from controller.postgres import EmbeddedPostgres, ExternalPostgres
 from controller.settings import ControllerSettings
-from controller.start_times import StartTimes
+from controller.start import Late, StartTimes
 
 if TYPE_CHECKING:
     from controller.gateway.server import GatewayServer
@@ -43,7 +42,8 @@ log = structlog.get_logger("controller.main")
 
 TOKEN_BYTES: Final = 32
 HOUSEKEEPING_S: Final = 3600.0
-LEAD_FIRST_S: Final = 1.0  # how long the gateway's import leaves the processor to taking the lead and reading the state
+LEAD_FIRST_S: Final = 1.0
+"""How long the import of the gateway waits, so that taking the lead and reading the state have the processor."""
 
 
 class Controller(Service):
@@ -73,26 +73,12 @@ class Controller(Service):
         engine = Engine(journal, sessions, settings.limits, seed=secrets.randbits(32))
         stack.callback(journal.close)
         self.own(engine)
-        await engine.start()  # which takes the lead and reads the state, while we go on
+        await engine.start()  # it takes the lead and reads the state meanwhile
         stack.push_async_callback(engine.stop)
         stack.callback(journal.stop_waiting)  # a standby waits for the lead inside the journal
         with times.step("certificates"):
             authority = await asyncio.to_thread(Authority.open, settings.data_dir / "ca")
-            server = await asyncio.to_thread(authority.server_identity, _names(settings))
-        link = LinkServer(
-            engine,
-            sessions,
-            settings.limits,
-            LinkSettings(
-                settings.link_host, settings.link_port, settings.beat_interval_s, settings.stop_exclusive_after_s
-            ),
-            LinkPorts(
-                lambda digest, offset: reader().bundle_chunks(digest, offset),
-                lambda *which: reader().checkpoints(*which),
-                authority.sign_csr,
-            ),
-            LinkTls(server.key_pem, server.certificate_pem, authority.ca_pem),
-        )
+            link = await asyncio.to_thread(self._link, engine, sessions, reader, authority)
         self.own(link)
         with times.step("link"):
             await link.start()
@@ -132,6 +118,21 @@ class Controller(Service):
         self._stack.push_async_callback(database.stop)
         return database.dsn
 
+    def _link(self, engine: Engine, sessions: Sessions, reader: Late[Reader], authority: Authority) -> LinkServer:
+        """The link, not yet listening. On a thread: it makes the certificate of its server."""
+        settings = self.settings
+        server = authority.server_identity(_names(settings))
+        times = LinkSettings(
+            settings.link_host, settings.link_port, settings.beat_interval_s, settings.stop_exclusive_after_s
+        )
+        ports = LinkPorts(
+            lambda digest, offset: reader().bundle_chunks(digest, offset),
+            lambda *which: reader().checkpoints(*which),
+            authority.sign_csr,
+        )
+        tls = LinkTls(server.key_pem, server.certificate_pem, authority.ca_pem)
+        return LinkServer(engine, sessions, settings.limits, times, ports, tls)
+
     def _gateway(
         self,
         engine: Engine,
@@ -167,13 +168,13 @@ class Controller(Service):
         log.info("controller.started", **self._times.fields())
 
     async def _keep_house(self, dsn: str, *lates: Late[Reader] | Late[Store]) -> None:
-        """What the start left for later; then, once an hour, drop what ended longer ago than the retention says."""
+        """Make what the start left for later. Then, once an hour, drop tasks that ended before the retention."""
         for late in lates:
             try:
                 await asyncio.to_thread(late)
             except FarmError as problem:  # a call that needs it tries again
                 log.warning("controller.late_part_failed", problem=str(problem))
-        if not gc.isenabled():  # it rests since main: what a start brings lives as long as we do, and is not looked at
+        if not gc.isenabled():  # main stopped it: what a start brings lives as long as the process
             gc.freeze()
             gc.enable()
         while True:

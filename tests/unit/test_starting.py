@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from agentfarm.process import age_s
-from controller.lazy import Late
-from controller.start_times import StartTimes
+from controller.start import Late, StartTimes
 
 ROOT = Path(__file__).parents[2]
 
