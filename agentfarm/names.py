@@ -12,22 +12,26 @@ from collections.abc import Iterable
 from typing import Final
 
 from agentfarm.errors import InvalidRequest, NotFound
-
-NAME_LENGTH_MAX: Final = 63
-"""As long as a DNS label, so that a name can be a host name, a certificate subject and a label value."""
+from agentfarm.limits import NAME_CHARS_MAX, NAME_PATTERN, PRODUCT_NAME_CHARS_MAX, PRODUCT_PATTERN
 
 NAME_RULE: Final = (
     "A name has lower-case letters, digits and single hyphens, begins with a letter, "
-    f"ends with a letter or digit and has at most {NAME_LENGTH_MAX} characters."
+    f"ends with a letter or digit and has at most {NAME_CHARS_MAX} characters."
 )
 
-_NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+_NAME: Final = re.compile(NAME_PATTERN)
+_PRODUCT: Final = re.compile(PRODUCT_PATTERN)
 _AMBIGUOUS_SHOWN_MAX: Final = 8
 
 
 def is_name(text: str) -> bool:
     """Whether the text is a valid name of a node, an agent or a deployment."""
-    return len(text) <= NAME_LENGTH_MAX and _NAME.fullmatch(text) is not None
+    return len(text) <= NAME_CHARS_MAX and _NAME.fullmatch(text) is not None
+
+
+def is_product_name(text: str) -> bool:
+    """Whether a market product may be called so: letters and digits of ASCII, and - _ . : / inside."""
+    return len(text) <= PRODUCT_NAME_CHARS_MAX and _PRODUCT.fullmatch(text) is not None
 
 
 def check_name(text: str, kind: str = "agent") -> str:
@@ -46,7 +50,7 @@ def name_from(text: str) -> str:
     """
     words = re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", text).lower())
     joined = "-".join(word for word in words if word).lstrip("0123456789-")
-    return joined[:NAME_LENGTH_MAX].rstrip("-")
+    return joined[:NAME_CHARS_MAX].rstrip("-")
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from controller.core.tasks.life import GIVEN_BACK
+from agentfarm.limits import GIVEN_BACK
 from controller.core.transition import Transition
 
 COMMIT_BUCKETS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)

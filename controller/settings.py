@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agentfarm.limits import PAYLOAD_MAX_BYTES
 from controller.core.model import Limits
 
 
@@ -30,7 +31,7 @@ class ControllerSettings:
     link_host: str = "127.0.0.1"
     link_port: int = 8601
     public_host: str = "127.0.0.1"
-    payload_max_bytes: int = 1024 * 1024
+    payload_max_bytes: int = PAYLOAD_MAX_BYTES
     beat_interval_s: float = 1.0
     stop_exclusive_after_s: float = 6.0
     retention_days: int = 14

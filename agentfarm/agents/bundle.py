@@ -23,8 +23,8 @@ from typing import IO, Final, Protocol
 
 from agentfarm.agents.ignore import DEFAULT_PATTERNS, IGNORE_FILE, IgnoreRules
 from agentfarm.errors import InvalidRequest
+from agentfarm.limits import BUNDLE_MAX_BYTES
 
-BUNDLE_BYTES_MAX: Final = 64 * 2**20
 BUNDLE_FILES_MAX: Final = 10_000
 _BIGGEST_SHOWN: Final = 5
 _PLAIN, _EXECUTABLE = 0o644, 0o755
@@ -124,7 +124,7 @@ def unpack(source: bytes | Path, folder: Path) -> None:
 
 
 def _extract(file: IO[bytes], folder: Path) -> None:
-    left = BUNDLE_BYTES_MAX
+    left = BUNDLE_MAX_BYTES
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             for count, member in enumerate(archive, start=1):
@@ -199,7 +199,7 @@ def _check_link(link: Path, target: Path, root: Path) -> None:
 
 def _check_size(sizes: Mapping[str, int], extra: Mapping[str, bytes], root: Path) -> None:
     total = sum(sizes.values()) + sum(map(len, extra.values()))
-    if total <= BUNDLE_BYTES_MAX and len(sizes) + len(extra) <= BUNDLE_FILES_MAX:
+    if total <= BUNDLE_MAX_BYTES and len(sizes) + len(extra) <= BUNDLE_FILES_MAX:
         return
     biggest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:_BIGGEST_SHOWN]
     listed = ", ".join(f"{name} ({size / 2**20:.1f} MiB)" for name, size in biggest)
@@ -211,7 +211,7 @@ def _check_size(sizes: Mapping[str, int], extra: Mapping[str, bytes], root: Path
 
 
 def _limits() -> str:
-    return f"{BUNDLE_FILES_MAX} files and {BUNDLE_BYTES_MAX // 2**20} MiB"
+    return f"{BUNDLE_FILES_MAX} files and {BUNDLE_MAX_BYTES // 2**20} MiB"
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes, mode: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import yaml
 from pydantic import ValidationError
 
+from agentfarm import limits
 from agentfarm.agents import spec, units
 from agentfarm.errors import InvalidRequest
 from agentfarm.names import NAME_RULE, suggestion
@@ -68,9 +69,9 @@ TOP: Final[dict[str, Key]] = {
     "name": Key("name", f"must be a name. {NAME_RULE}", _as_is),
     "description": Key("description", f"must be a text of at most {spec.DESCRIPTION_MAX} characters", _as_is),
     "entry": Key("entry", spec.ENTRY_RULE, _as_is),
-    "replicas": Key("replicas", _whole(0, spec.REPLICAS_MAX), _as_is),
-    "concurrency": Key("concurrency", _whole(1, spec.CONCURRENCY_MAX), _as_is),
-    "priority": Key("priority", _whole(spec.PRIORITY_MIN, spec.PRIORITY_MAX), _as_is),
+    "replicas": Key("replicas", _whole(0, limits.REPLICAS_MAX), _as_is),
+    "concurrency": Key("concurrency", _whole(1, limits.CONCURRENCY_MAX), _as_is),
+    "priority": Key("priority", _whole(limits.PRIORITY_MIN, limits.PRIORITY_MAX), _as_is),
     "environment": Key("environment", spec.ENVIRONMENT_RULE, _texts),
     "exclusive": Key("exclusive", "must be true or false", _as_is),
 }
@@ -81,7 +82,7 @@ SECTIONS: Final[dict[str, dict[str, Key]]] = {
         "gpus": Key("gpus", _whole(0, 64), _as_is),
     },
     "retries": {
-        "max_attempts": Key("max_attempts", _whole(1, spec.ATTEMPTS_MAX), _as_is),
+        "max_attempts": Key("max_attempts", _whole(1, limits.ATTEMPTS_MAX), _as_is),
         "backoff": Key("backoff_s", _DURATION, units.duration_s),
         "backoff_max": Key("backoff_max_s", _DURATION, units.duration_s),
     },

@@ -12,15 +12,11 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from agentfarm import limits
 from agentfarm.errors import InvalidRequest
 from agentfarm.names import NAME_RULE, is_name, suggestion
 
-REPLICAS_MAX: Final = 10_000
-CONCURRENCY_MAX: Final = 1_024
-PRIORITY_MIN, PRIORITY_MAX = -5, 5
-ATTEMPTS_MAX: Final = 100
 MEMORY_MIB_MIN: Final = 16
-DURATION_MAX_S: Final = 30 * 86_400.0
 ENVIRONMENT_MAX: Final = 256
 ENVIRONMENT_VALUE_MAX: Final = 32_768
 DESCRIPTION_MAX: Final = 1_000
@@ -78,8 +74,8 @@ def _unique(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(set(value)))
 
 
-Duration = Annotated[float, Field(ge=0, le=DURATION_MAX_S, allow_inf_nan=False)]
-PositiveDuration = Annotated[float, Field(gt=0, le=DURATION_MAX_S, allow_inf_nan=False)]
+Duration = Annotated[float, Field(ge=0, le=limits.DURATION_MAX_S, allow_inf_nan=False)]
+PositiveDuration = Annotated[float, Field(gt=0, le=limits.DURATION_MAX_S, allow_inf_nan=False)]
 Words = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_unique)]
 
 
@@ -90,24 +86,24 @@ class _Part(BaseModel):
 class Resources(_Part):
     """What one replica needs."""
 
-    cpu_millicores: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-    memory_mib: Annotated[int, Field(ge=MEMORY_MIB_MIN, le=16 * 2**20)] = 128
+    cpu_millicores: Annotated[int, Field(ge=1, le=1_000_000)] = limits.CPU_MILLICORES
+    memory_mib: Annotated[int, Field(ge=MEMORY_MIB_MIN, le=16 * 2**20)] = limits.MEMORY_MIB
     gpus: Annotated[int, Field(ge=0, le=64)] = 0
 
 
 class Retries(_Part):
     """How often a task is tried, and how long to wait after a failure: growing from backoff to its maximum."""
 
-    max_attempts: Annotated[int, Field(ge=1, le=ATTEMPTS_MAX)] = 3
-    backoff_s: Duration = 1.0
-    backoff_max_s: Duration = 60.0
+    max_attempts: Annotated[int, Field(ge=1, le=limits.ATTEMPTS_MAX)] = limits.ATTEMPTS
+    backoff_s: Duration = limits.BACKOFF_S
+    backoff_max_s: Duration = limits.BACKOFF_MAX_S
 
     @model_validator(mode="before")
     @classmethod
     def _longest_wait_is_at_least_the_first(cls, data: Any) -> Any:
         first = data.get("backoff_s") if isinstance(data, dict) else None
         if isinstance(first, int | float) and "backoff_max_s" not in data:
-            return {**data, "backoff_max_s": max(60.0, float(first))}
+            return {**data, "backoff_max_s": max(limits.BACKOFF_MAX_S, float(first))}
         return data
 
     @model_validator(mode="after")
@@ -121,10 +117,10 @@ class Timeouts(_Part):
     """Limits in seconds; None is no limit."""
 
     queue_s: PositiveDuration | None = None
-    run_s: PositiveDuration | None = 600.0
-    healthy_s: PositiveDuration = 120.0
+    run_s: PositiveDuration | None = limits.RUN_TIMEOUT_S
+    healthy_s: PositiveDuration = limits.HEALTHY_TIMEOUT_S
     """From the start of a replica until it must be ready."""
-    shutdown_s: Duration = 10.0
+    shutdown_s: Duration = limits.SHUTDOWN_TIMEOUT_S
     """How long a replica may take to end its attempts when it must go."""
 
 
@@ -144,9 +140,9 @@ class AgentSpec(_Part):
     name: Annotated[str, AfterValidator(_name)]
     description: Annotated[str, Field(max_length=DESCRIPTION_MAX)] = ""
     entry: Annotated[str, AfterValidator(_entry)] | None = None
-    replicas: Annotated[int, Field(ge=0, le=REPLICAS_MAX)] = 1
-    concurrency: Annotated[int, Field(ge=1, le=CONCURRENCY_MAX)] = 1
-    priority: Annotated[int, Field(ge=PRIORITY_MIN, le=PRIORITY_MAX)] = 0
+    replicas: Annotated[int, Field(ge=0, le=limits.REPLICAS_MAX)] = limits.REPLICAS
+    concurrency: Annotated[int, Field(ge=1, le=limits.CONCURRENCY_MAX)] = limits.CONCURRENCY
+    priority: Annotated[int, Field(ge=limits.PRIORITY_MIN, le=limits.PRIORITY_MAX)] = limits.PRIORITY
     resources: Resources = Resources()
     retries: Retries = Retries()
     timeouts: Timeouts = Timeouts()

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from agentfarm import limits
 from agentfarm.errors import InvalidRequest
 
 
@@ -21,13 +22,13 @@ class SpecView:
 
     name: str
     entry: str | None = None
-    concurrency: int = 1
-    cpu_millicores: int = 100
-    memory_mib: int = 128
+    concurrency: int = limits.CONCURRENCY
+    cpu_millicores: int = limits.CPU_MILLICORES
+    memory_mib: int = limits.MEMORY_MIB
     gpus: int = 0
-    run_timeout_s: float | None = 600.0
-    healthy_timeout_s: float = 120.0
-    shutdown_timeout_s: float = 10.0
+    run_timeout_s: float | None = limits.RUN_TIMEOUT_S
+    healthy_timeout_s: float = limits.HEALTHY_TIMEOUT_S
+    shutdown_timeout_s: float = limits.SHUTDOWN_TIMEOUT_S
     exclusive: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     capabilities: tuple[str, ...] = ()
@@ -50,13 +51,13 @@ class SpecView:
         return cls(
             name=str(data["name"]),
             entry=data.get("entry"),
-            concurrency=int(data.get("concurrency", 1)),
-            cpu_millicores=int(resources.get("cpu_millicores", 100)),
-            memory_mib=int(resources.get("memory_mib", 128)),
+            concurrency=int(data.get("concurrency", limits.CONCURRENCY)),
+            cpu_millicores=int(resources.get("cpu_millicores", limits.CPU_MILLICORES)),
+            memory_mib=int(resources.get("memory_mib", limits.MEMORY_MIB)),
             gpus=int(resources.get("gpus", 0)),
-            run_timeout_s=timeouts.get("run_s", 600.0),
-            healthy_timeout_s=float(timeouts.get("healthy_s", 120.0)),
-            shutdown_timeout_s=float(timeouts.get("shutdown_s", 10.0)),
+            run_timeout_s=timeouts.get("run_s", limits.RUN_TIMEOUT_S),
+            healthy_timeout_s=float(timeouts.get("healthy_s", limits.HEALTHY_TIMEOUT_S)),
+            shutdown_timeout_s=float(timeouts.get("shutdown_s", limits.SHUTDOWN_TIMEOUT_S)),
             exclusive=bool(data.get("exclusive", False)),
             environment={str(name): str(value) for name, value in data.get("environment", {}).items()},
             capabilities=tuple(placement.get("capabilities", ())),

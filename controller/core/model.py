@@ -15,6 +15,17 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, NewType, TypeVar
 
+from agentfarm.limits import (
+    ATTEMPTS,
+    BACKOFF_MAX_S,
+    BACKOFF_S,
+    CONCURRENCY,
+    CPU_MILLICORES,
+    HEALTHY_TIMEOUT_S,
+    MEMORY_MIB,
+    PRIORITY,
+    RUN_TIMEOUT_S,
+)
 from controller.core.lives import NodeState, ProductState, ReplicaState, TaskState
 from controller.core.records import (
     BYTES,
@@ -44,10 +55,8 @@ Actor = NewType("Actor", str)  # who wants or says something: see below
 T = TypeVar("T")
 Token = NewType("Token", int)  # a fencing token: epoch in the high bits, so it grows across restarts too
 
-PRIORITY_MIN, PRIORITY_MAX = -5, 5
 PRODUCTS_MAX = 2_000  # market products assigned across the farm
 COPIES_MAX = 16  # nodes that feed one of them
-PRODUCT_NAME_MAX_CHARS = 64
 
 OPERATOR: Final = Actor("operator")  # whoever holds the operators' token
 FARM: Final = Actor("farm")  # the farm itself, as time passes
@@ -94,8 +103,8 @@ class Limits:
 class Resources:
     """What one replica needs."""
 
-    cpu_millicores: int = 100
-    memory_mib: int = 128
+    cpu_millicores: int = CPU_MILLICORES
+    memory_mib: int = MEMORY_MIB
     gpus: int = 0
 
 
@@ -104,19 +113,19 @@ class Policy:
     """The part of an agent's spec on which the core decides. Made from AgentSpec once, at the edge."""
 
     resources: Resources = Resources()
-    concurrency: int = 1
-    priority: int = 0
-    max_attempts: int = 3
-    backoff_s: float = 1.0
-    backoff_max_s: float = 60.0
+    concurrency: int = CONCURRENCY
+    priority: int = PRIORITY
+    max_attempts: int = ATTEMPTS
+    backoff_s: float = BACKOFF_S
+    backoff_max_s: float = BACKOFF_MAX_S
     queue_timeout_s: float | None = None
-    run_timeout_s: float | None = 600.0
+    run_timeout_s: float | None = RUN_TIMEOUT_S
     exclusive: bool = False
     strategy: str = "spread"  # or "pack"
     constraints: tuple[tuple[str, str], ...] = ()  # node labels that must match
     capabilities: tuple[str, ...] = ()
     products: tuple[str, ...] = ()  # market products it reads: a preference for nodes that hold them
-    healthy_deadline_s: float = 120.0
+    healthy_deadline_s: float = HEALTHY_TIMEOUT_S
 
 
 @record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from controller.gateway.http.limits import PAYLOAD_MAX_BYTES
+from agentfarm.limits import PAYLOAD_MAX_BYTES
 
 
 @dataclass(frozen=True, slots=True)

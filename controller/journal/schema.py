@@ -29,8 +29,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from agentfarm.limits import PRIORITY_MAX, PRIORITY_MIN
 from controller.core.lives import FINAL_TASK_STATES, NodeState, Outcome, ReplicaState
-from controller.core.model import PRIORITY_MAX, PRIORITY_MIN
 
 BUNDLE_CHUNK_BYTES: Final = 1024 * 1024
 SEVERITIES: Final = ("info", "warning", "error")

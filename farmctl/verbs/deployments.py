@@ -83,7 +83,7 @@ def deploy(
         session.out.event("deployed", agent=answer["name"], version=answer["version"])
         answers.append(answer)
     versions = [(answer["name"], answer["version"]) for answer in answers]
-    code = watch_rollouts(session, versions, duration(timeout) or 600.0) if wait else Exit.DONE
+    code = watch_rollouts(session, versions, _within_s(timeout)) if wait else Exit.DONE
     session.out.result({"deployments": answers, "exit": int(code)}, lambda: _say_deployed(session, answers, code))
     return code
 
@@ -113,7 +113,7 @@ def scale(
     _say_plan(session, made)
     _refuse_unplaced([made], anyway=anyway)
     answer = session.farm.post(f"/v1/deployments/{name}/scale", body)
-    code = _watch_count(session, answer["name"], replicas, duration(timeout) or 600.0) if wait else Exit.DONE
+    code = _watch_count(session, answer["name"], replicas, _within_s(timeout)) if wait else Exit.DONE
     done = f"{answer['name']} has {replicas} replicas." if code is Exit.DONE and wait else f"{answer['name']}: scaling."
     session.out.result(answer, lambda: session.out.say(done))
     return code
@@ -130,7 +130,7 @@ def rollback(
     """Roll an earlier version out again."""
     answer = session.farm.post(f"/v1/deployments/{name}/rollback", {"to_version": to, "if_generation": if_generation})
     versions = [(answer["name"], answer["version"])]
-    code = watch_rollouts(session, versions, duration(timeout) or 600.0) if wait else Exit.DONE
+    code = watch_rollouts(session, versions, _within_s(timeout)) if wait else Exit.DONE
     session.out.result(answer, lambda: _say_deployed(session, [answer], code))
     return code
 
@@ -139,7 +139,7 @@ def remove(session: Session, name: Name, wait: Wait = True, timeout: Timeout = R
     """Take an agent away: what waits is cancelled, what runs may finish. Needs its whole name."""
     session.farm.delete(f"/v1/deployments/{name}")
     session.again = "farmctl status"
-    code = _watch_gone(session, name, duration(timeout) or 600.0) if wait else Exit.DONE
+    code = _watch_gone(session, name, _within_s(timeout)) if wait else Exit.DONE
     words = f"{name} is gone." if code is Exit.DONE and wait else f"{name} is being removed."
     session.out.result({"name": name, "is_gone": wait and code is Exit.DONE}, lambda: session.out.say(words))
     return code
@@ -151,6 +151,13 @@ def pack_agents(paths: list[Path]) -> list[Packed]:
     from agentfarm.agents.sources import find_agents  # noqa: PLC0415 - as above
 
     return [Packed(source, pack(source)) for path in paths for source in find_agents(path)]
+
+
+def _within_s(timeout: str | None) -> float:
+    """How long a rollout is watched; the default also for 0."""
+    seconds = duration(timeout) or duration(ROLLOUT_TIMEOUT)
+    assert seconds is not None
+    return seconds
 
 
 def _upload(session: Session, agent: Packed) -> None:

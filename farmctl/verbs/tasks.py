@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from agentfarm.errors import InvalidRequest, Unavailable
+from agentfarm.limits import PRIORITY_MAX, PRIORITY_MIN
 from farmctl import completion
 from farmctl.api.session import Session
 from farmctl.batches import submit_file
@@ -42,7 +43,9 @@ def submit(
     batch: Annotated[
         str | None, typer.Option("--batch", metavar="FILE", help="NDJSON, one task a line; - reads stdin.")
     ] = None,
-    priority: Annotated[int | None, typer.Option(min=-5, max=5, help="Default: the agent's.")] = None,
+    priority: Annotated[
+        int | None, typer.Option(min=PRIORITY_MIN, max=PRIORITY_MAX, help="Default: the agent's.")
+    ] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: equal keys make one task.")] = None,
     thread: Annotated[str | None, typer.Option(help="The thread whose checkpoints it continues.")] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be repeated.")] = None,

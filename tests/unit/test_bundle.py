@@ -91,7 +91,7 @@ def test_what_an_agent_does_not_need_stays_out(tmp_path: Path) -> None:
 
 
 def test_too_big_a_folder_is_refused_naming_the_biggest_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle, "BUNDLE_BYTES_MAX", 2**20)
+    monkeypatch.setattr(bundle, "BUNDLE_MAX_BYTES", 2**20)
     write(tmp_path, {"agent.py": "", "model.bin": b"0" * 2**20, "small.bin": b"0" * 2**10})
     with pytest.raises(InvalidRequest, match=r"model\.bin \(1\.0 MiB\)") as caught:
         pack(source(tmp_path))

@@ -60,8 +60,9 @@ STARTED_BY_NAME = {
 """A program or module that is started by its name is an arrow too, though no import shows it."""
 
 CORE_MAY_IMPORT = {
-    "__future__", "agentfarm.backoff", "agentfarm.errors", "collections", "collections.abc", "controller.core",
-    "dataclasses", "decimal", "enum", "heapq", "itertools", "math", "operator", "random", "typing",
+    "__future__", "agentfarm.backoff", "agentfarm.errors", "agentfarm.limits", "agentfarm.names", "collections",
+    "collections.abc", "controller.core", "dataclasses", "decimal", "enum", "heapq", "itertools", "math", "operator",
+    "random", "typing",
 }  # fmt: skip
 
 ONE_DOOR = {

@@ -25,7 +25,7 @@ CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 120.0
 """Longest silence: until the first piece, and between pieces."""
 TRIES_MAX: Final = 4
-BACKOFF_S: Final = 0.5
+RETRY_WAIT_FIRST_S: Final = 0.5
 RETRY_WAIT_MAX_S: Final = 30.0
 
 
@@ -121,7 +121,7 @@ class EndpointEngine:
             if asked > RETRY_WAIT_MAX_S:
                 raise error
             return asked
-        longest: float = min(BACKOFF_S * 2 ** (attempt - 1), RETRY_WAIT_MAX_S)
+        longest: float = min(RETRY_WAIT_FIRST_S * 2 ** (attempt - 1), RETRY_WAIT_MAX_S)
         return longest * self._chance.uniform(0.5, 1.0)
 
     def _headers(self) -> dict[str, str]:

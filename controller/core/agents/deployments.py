@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from agentfarm.errors import Conflict, FarmError, InvalidRequest, NotFound
+from agentfarm.limits import REPLICAS_MAX
 from controller.core.commands import Deploy, DeployAnswer, Remove, Rollback, Scale
 from controller.core.lives import TaskState
 from controller.core.model import Deployment, DeploymentName, Rollout, Version
 from controller.core.timers import RolloutDeadline
 from controller.core.turn import Turn
-
-REPLICAS_MAX = 10_000  # of one deployment
 
 
 def deploy(turn: Turn, command: Deploy) -> DeployAnswer | FarmError:

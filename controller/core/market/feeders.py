@@ -7,16 +7,16 @@ or drained.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from agentfarm.errors import CannotPlace, FarmError, InvalidRequest, NotFound
+from agentfarm.limits import PRODUCT_NAME_CHARS_MAX
+from agentfarm.names import is_product_name
 from controller.core.agents import seats as seating
 from controller.core.commands import AddProducts, NewProduct, RemoveProducts
 from controller.core.lives import NodeState, ProductState
 from controller.core.market.products import Assignment, Feeder, Wanted, assign, can_ever_feed
 from controller.core.model import (
     COPIES_MAX,
-    PRODUCT_NAME_MAX_CHARS,
     PRODUCTS_MAX,
     FarmState,
     Node,
@@ -25,9 +25,6 @@ from controller.core.model import (
     ProductName,
 )
 from controller.core.turn import Turn
-
-NAME_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
-NAME_MARKS: Final = frozenset("-_.:/")
 
 # ------------------------------------------------------------------ by operators
 
@@ -63,17 +60,12 @@ def remove(turn: Turn, command: RemoveProducts) -> FarmError | None:
     return None
 
 
-def is_product_name(name: str) -> bool:
-    """Whether a product may be called so: letters and digits of ASCII, and - _ . : / inside."""
-    return 0 < len(name) <= PRODUCT_NAME_MAX_CHARS and name[0] in NAME_LETTERS and {*name} <= NAME_LETTERS | NAME_MARKS
-
-
 def _problem(state: FarmState, everyone: list[Feeder], new: NewProduct) -> FarmError | None:
     """What is wrong with a wish."""
     if not is_product_name(new.name):
         return InvalidRequest(
             f"{new.name!r} cannot be the name of a product.",
-            remedy=f"As the venue writes it, for example BTC-USD: at most {PRODUCT_NAME_MAX_CHARS} letters, digits"
+            remedy=f"As the venue writes it, for example BTC-USD: at most {PRODUCT_NAME_CHARS_MAX} letters, digits"
             " and - _ . : /, beginning with a letter or digit.",
         )
     if new.copies is not None and not 1 <= new.copies <= COPIES_MAX:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from agentfarm.backoff import backoff_s
 from agentfarm.errors import FarmError, InvalidRequest, NotFound, StaleToken, Unavailable
+from agentfarm.limits import PRIORITY_MAX, PRIORITY_MIN
 from controller.core.commands import (
     AttemptResult,
     AttemptsEnded,
@@ -19,8 +20,6 @@ from controller.core.commands import (
 )
 from controller.core.lives import Outcome, TaskState, move_task
 from controller.core.model import (
-    PRIORITY_MAX,
-    PRIORITY_MIN,
     Deployment,
     FarmState,
     Policy,
@@ -37,7 +36,6 @@ from controller.core.turn import TASK_THREAD_PREFIX, Turn
 PERMANENT_ERRORS = frozenset({"Reject"})  # the agent says that trying again is useless
 CRASH_ERRORS = frozenset({"ReplicaCrashed"})  # the replica died with the attempt
 WORKED = frozenset({Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT})  # its replica is free for the next
-GIVEN_BACK = "GivenBack"  # what a node says of an attempt that was recalled before it began
 SERVED_STORED_EACH_S = 5.0  # a controller that dies takes at most so much of these counts with it
 SERVICE_FALL_WEIGHT = 0.05  # of an attempt that was shorter than a deployment's estimate of service time
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
+from agentfarm.limits import REPLICAS_MAX
 from controller.core.lives import ReplicaState
-from controller.gateway.http.limits import REPLICAS_MAX
 from controller.gateway.http.models import EXAMPLE_TIME, Body, View
 
 

@@ -13,8 +13,9 @@ from enum import Enum, StrEnum
 from typing import Final
 
 from agentfarm.errors import Forbidden
+from agentfarm.limits import BUNDLE_MAX_BYTES
 from controller.core.model import OPERATOR, Actor
-from controller.gateway.http.limits import BUNDLE_MAX_BYTES, CONTROL_BODY_MAX_BYTES, ENVELOPE_MAX_BYTES
+from controller.gateway.http.limits import CONTROL_BODY_MAX_BYTES, ENVELOPE_MAX_BYTES
 from controller.gateway.http.problems import Unauthorized
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-PAYLOAD_MAX_BYTES: Final = 1024 * 1024
-"""One task's input, as JSON; the default of the setting of that name."""
 ENVELOPE_MAX_BYTES: Final = 64 * 1024
 """What may stand around an input: agent, labels, keys."""
 CONTROL_BODY_MAX_BYTES: Final = 256 * 1024
 """Bodies that carry no payload: deploys, scales, joins."""
-BUNDLE_MAX_BYTES: Final = 64 * 1024 * 1024
 BATCH_LINES_MAX: Final = 100_000
 """Lines of one batch submit."""
 BATCH_CHUNK_LINES: Final = 1_000
@@ -25,9 +22,6 @@ KEY_MAX_CHARS: Final = 255
 """Idempotency keys, thread ids."""
 LABELS_MAX: Final = 32
 LABEL_MAX_CHARS: Final = 255
-ATTEMPTS_MAX: Final = 1_000
-TIMEOUT_MAX_S: Final = 30 * 24 * 3600.0
-REPLICAS_MAX: Final = 10_000
 FEED_PRODUCTS_MAX: Final = 500
 """Products named in one call."""
 TASK_PRODUCTS_MAX: Final = 16

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints
 
-from controller.core.model import COPIES_MAX, PRODUCT_NAME_MAX_CHARS
+from agentfarm.limits import PRODUCT_NAME_CHARS_MAX, PRODUCT_PATTERN
+from controller.core.model import COPIES_MAX
 from controller.gateway.agents.models import NodeReasons
 from controller.gateway.http.limits import FEED_PRODUCTS_MAX
 from controller.gateway.http.models import EXAMPLE_TIME, Body, View
 
-ProductWord = Annotated[str, StringConstraints(min_length=1, max_length=PRODUCT_NAME_MAX_CHARS)]
-
-
-PRODUCT: Final = r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$"
+ProductWord = Annotated[str, StringConstraints(min_length=1, max_length=PRODUCT_NAME_CHARS_MAX)]
 
 
 class FeedBody(Body):
@@ -25,7 +23,7 @@ class FeedBody(Body):
     products: list[ProductWord] = Field(min_length=1, max_length=FEED_PRODUCTS_MAX)
     copies: int | None = Field(default=None, ge=1, le=COPIES_MAX, description="Nodes that feed each, at once.")
     source: str | None = Field(
-        default=None, max_length=PRODUCT_NAME_MAX_CHARS, description="Only nodes whose feed has this source; '': any."
+        default=None, max_length=PRODUCT_NAME_CHARS_MAX, description="Only nodes whose feed has this source; '': any."
     )
 
 
@@ -93,7 +91,7 @@ class FeedVerifyBody(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"product": "BTC-USD", "since": EXAMPLE_TIME}]})
 
     node: str | None = Field(default=None, description="This node alone; else all that hold the product.")
-    product: str | None = Field(default=None, pattern=PRODUCT, max_length=64)
+    product: str | None = Field(default=None, pattern=PRODUCT_PATTERN, max_length=PRODUCT_NAME_CHARS_MAX)
     since: AwareDatetime | None = Field(default=None, description="What was received before is not looked at.")
 
 

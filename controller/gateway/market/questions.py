@@ -14,13 +14,14 @@ from pydantic import AwareDatetime
 from starlette.responses import Response
 
 from agentfarm.errors import InvalidRequest, NotFound, Unavailable
+from agentfarm.limits import PRODUCT_NAME_CHARS_MAX, PRODUCT_PATTERN
 from agentfarm.names import suggestion
 from controller.core.model import FarmState, Node, NodeName
 from controller.gateway.http import sse
 from controller.gateway.http.access import Call, Permission
 from controller.gateway.http.room import Room, TheFarm, body_of
 from controller.gateway.market.fan_out import lines_of_all
-from controller.gateway.market.models import PRODUCT, FeedLine, FeedReplayBody, FeedVerifyBody
+from controller.gateway.market.models import FeedLine, FeedReplayBody, FeedVerifyBody
 from controller.gateway.prefixes import find_node
 from controller.gateway.scope import Farm
 
@@ -39,7 +40,7 @@ ANSWER: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {NDJSON: {}}}
 )
 async def gaps(
     farm: TheFarm,
-    product: Annotated[str | None, Query(pattern=PRODUCT, max_length=64)] = None,
+    product: Annotated[str | None, Query(pattern=PRODUCT_PATTERN, max_length=PRODUCT_NAME_CHARS_MAX)] = None,
     node: Annotated[str | None, Query(description="This node alone.")] = None,
     since: Annotated[AwareDatetime | None, Query(description="Found since then, or still open.")] = None,
     is_open: Annotated[bool, Query(alias="open", description="Those that are open, whatever their age.")] = False,

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
 
 from pydantic import ConfigDict, Field
 
+from agentfarm.limits import NAME_CHARS_MAX, NAME_PATTERN
 from controller.core.lives import NodeState
 from controller.gateway.agents.models import ReplicaView
 from controller.gateway.http.models import EXAMPLE_TIME, Body, View
 from controller.gateway.market.models import ProductMove
-
-NODE_NAME: Final = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
-"""The same rule as agentfarm.names.is_name, in the form of OpenAPI."""
 
 
 class InviteBody(Body):
@@ -21,7 +18,9 @@ class InviteBody(Body):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "node-4"}]})
 
-    name: str = Field(pattern=NODE_NAME, max_length=63, description="Lower-case letters, digits, single hyphens.")
+    name: str = Field(
+        pattern=NAME_PATTERN, max_length=NAME_CHARS_MAX, description="Lower-case letters, digits, single hyphens."
+    )
 
 
 class InviteAnswer(View):
@@ -41,7 +40,7 @@ class JoinBody(Body):
         }
     )
 
-    name: str = Field(pattern=NODE_NAME, max_length=63)
+    name: str = Field(pattern=NAME_PATTERN, max_length=NAME_CHARS_MAX)
     csr_pem: str = Field(max_length=16 * 1024)
     proof: str = Field(max_length=256, description="HMAC-SHA256(secret, csr_pem).")
 

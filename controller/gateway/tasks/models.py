@@ -7,15 +7,13 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, StringConstraints
 
+from agentfarm.limits import ATTEMPTS_MAX, DURATION_MAX_S, PRIORITY_MAX, PRIORITY_MIN, PRODUCT_NAME_CHARS_MAX
 from controller.core.lives import TaskState
-from controller.core.model import PRIORITY_MAX, PRIORITY_MIN, PRODUCT_NAME_MAX_CHARS
 from controller.gateway.http.limits import (
-    ATTEMPTS_MAX,
     KEY_MAX_CHARS,
     LABEL_MAX_CHARS,
     LABELS_MAX,
     TASK_PRODUCTS_MAX,
-    TIMEOUT_MAX_S,
 )
 from controller.gateway.http.models import EXAMPLE_TIME, Body, ProblemView, View
 
@@ -34,11 +32,13 @@ class SubmitBody(Body):
     input: Any = Field(default=None, description="Any JSON; the agent's own.")
     priority: int | None = Field(default=None, ge=PRIORITY_MIN, le=PRIORITY_MAX, description="Default: the agent's.")
     max_attempts: int | None = Field(default=None, ge=1, le=ATTEMPTS_MAX)
-    queue_timeout_s: float | None = Field(default=None, gt=0, le=TIMEOUT_MAX_S, description="Longest wait to begin.")
-    run_timeout_s: float | None = Field(default=None, gt=0, le=TIMEOUT_MAX_S, description="Longest run of one attempt.")
+    queue_timeout_s: float | None = Field(default=None, gt=0, le=DURATION_MAX_S, description="Longest wait to begin.")
+    run_timeout_s: float | None = Field(
+        default=None, gt=0, le=DURATION_MAX_S, description="Longest run of one attempt."
+    )
     thread_id: Key | None = Field(default=None, description="The thread whose checkpoints the run continues.")
     labels: dict[Label, Label] = Field(default_factory=dict, max_length=LABELS_MAX)
-    products: list[Annotated[str, StringConstraints(min_length=1, max_length=PRODUCT_NAME_MAX_CHARS)]] = Field(
+    products: list[Annotated[str, StringConstraints(min_length=1, max_length=PRODUCT_NAME_CHARS_MAX)]] = Field(
         default_factory=list, max_length=TASK_PRODUCTS_MAX,
         description="Market products it reads: a replica whose node holds all of them is preferred.",
     )  # fmt: skip

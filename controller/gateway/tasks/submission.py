@@ -14,8 +14,9 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from agentfarm.errors import Conflict, FarmError, InvalidRequest
+from agentfarm.limits import PRIORITY_MAX, PRIORITY_MIN
 from controller.core.commands import KnownTask, NewTask, SubmitTasks
-from controller.core.model import PRIORITY_MAX, PRIORITY_MIN, Actor, DeploymentName, FarmState, TaskId, TaskOptions
+from controller.core.model import Actor, DeploymentName, FarmState, TaskId, TaskOptions
 from controller.gateway.history import History
 from controller.gateway.http.answers import json_response
 from controller.gateway.http.json_input import read_json, write_json

@@ -33,7 +33,7 @@ from controller.journal.queries.pool import Pool
 T = TypeVar("T")
 TASKS_MAX: Final = 1_000
 EVENTS_MAX: Final = 10_000
-ATTEMPTS_MAX: Final = 1_000
+ATTEMPTS_SHOWN_MAX: Final = 1_000
 CHECKPOINTS_MAX: Final = 1_000
 CHUNKS_AT_ONCE: Final = 2  # of 1 MiB each
 
@@ -113,7 +113,7 @@ class Reader:
                 attempt.attempt, attempt.token, attempt.node, attempt.replica, _seconds(attempt.leased_at),
                 _seconds(attempt.ended_at), attempt.outcome, attempt.error_type, attempt.error_message,
             )
-            .where(attempt.task == task).order_by(attempt.token).limit(ATTEMPTS_MAX)
+            .where(attempt.task == task).order_by(attempt.token).limit(ATTEMPTS_SHOWN_MAX)
         )  # fmt: skip
         last = select(
             finished.attempt, finished.token, finished.node, finished.replica, _seconds(finished.leased_at),

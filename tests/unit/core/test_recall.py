@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from agentfarm.limits import GIVEN_BACK
 from controller.core.commands import AttemptResult, AttemptsEnded, CancelTask, Remove, StartDrain
 from controller.core.lives import Outcome, ReplicaState, TaskState
 from controller.core.model import OPERATOR, Limits, NodeName, Replica, Task, Token
 from controller.core.tasks.dispatch import room_at
-from controller.core.tasks.life import GIVEN_BACK
 from controller.explain.replicas import explain_replica
 from controller.explain.tasks import explain_task
 from tests.unit.core.farm import LEASED, RUNNING, Farm

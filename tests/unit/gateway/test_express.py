@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from controller.gateway.http.limits import KEY_MAX_CHARS, PAYLOAD_MAX_BYTES, WAIT_MAX_S
+from agentfarm.limits import PAYLOAD_MAX_BYTES
+from controller.gateway.http.limits import KEY_MAX_CHARS, WAIT_MAX_S
 from controller.gateway.tasks.express import Express
 from tests.unit.gateway.small_farm import TOKEN, SmallFarm
 
