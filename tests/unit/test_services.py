@@ -16,6 +16,7 @@ from controller.engine import Engine
 from controller.gateway.http.server import HttpServer
 from controller.journal.memory import MemoryJournal, Tables
 from controller.link.server import LinkPorts, LinkServer, LinkSettings, LinkTls
+from controller.link.sessions import Sessions
 from controller.postgres import ExternalPostgres
 from tests.service_contract import Blow, ServiceContract
 
@@ -23,7 +24,7 @@ from tests.service_contract import Blow, ServiceContract
 class TestEngine(ServiceContract):
     @pytest.fixture
     def service(self) -> Service:
-        return Engine(MemoryJournal(Tables()), Limits())
+        return Engine(MemoryJournal(Tables()), Sessions(), Limits())
 
 
 class TestLinkServer(ServiceContract):
@@ -34,7 +35,9 @@ class TestLinkServer(ServiceContract):
         tls = LinkTls(server.key_pem, server.certificate_pem, authority.ca_pem)
         nothing: Any = None
         ports = LinkPorts(nothing, nothing, nothing)
-        return LinkServer(Engine(MemoryJournal(Tables()), Limits()), Limits(), LinkSettings(port=0), ports, tls)
+        sessions = Sessions()
+        engine = Engine(MemoryJournal(Tables()), sessions, Limits())
+        return LinkServer(engine, sessions, Limits(), LinkSettings(port=0), ports, tls)
 
 
 class TestHttpServer(ServiceContract):
@@ -58,7 +61,7 @@ class UnreadableJournal(MemoryJournal):
 
 async def test_engine_that_cannot_go_on_says_so_instead_of_falling_silent() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    engine = Engine(UnreadableJournal(Tables()), Limits())
+    engine = Engine(UnreadableJournal(Tables()), Sessions(), Limits())
     await engine.start()
     async with asyncio.timeout(60):
         with pytest.raises(Blow):
