@@ -32,7 +32,14 @@ ROOMS_MAY_IMPORT = {
     "nodeagent/core": ("agentfarm.backoff", "agentfarm.wire", "nodeagent.core", "nodeagent.runner.replica.frames"),
     "nodeagent/runner": ("agentfarm.sdk", "nodeagent.runner"),
     "controller/explain": ("agentfarm", "controller.core", "controller.explain"),
-}
+    "controller/gateway/http": (
+        "agentfarm", "controller.core.model", "controller.gateway.http", "controller.gateway.scope",
+    ),
+    "controller/gateway/agents": (
+        "agentfarm", "controller.core", "controller.explain", "controller.gateway.agents", "controller.gateway.http",
+        "controller.gateway.prefixes", "controller.gateway.scope",
+    ),
+}  # fmt: skip
 """Modules of the farm that each room may import: a library, or a floor that must not look up."""
 
 MARKET_IS_FOR = ("nodeagent/market/", "nodeagent/services/", "benchmarks/")
