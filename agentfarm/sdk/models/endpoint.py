@@ -11,12 +11,13 @@ import asyncio
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import aclosing, closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from agentfarm.backoff import backoff_s
 from agentfarm.errors import InvalidRequest, Unavailable
 from agentfarm.sdk.models.chat import ChatPiece, ChatRequest
 from agentfarm.sdk.models.completions import body_of, check, streamed_piece, whole_piece
@@ -24,6 +25,7 @@ from agentfarm.sdk.models.completions import body_of, check, streamed_piece, who
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 120.0
 """Longest silence: until the first piece, and between pieces."""
+OK: Final = 200
 TRIES_MAX: Final = 4
 RETRY_WAIT_FIRST_S: Final = 0.5
 RETRY_WAIT_MAX_S: Final = 30.0
@@ -48,81 +50,61 @@ class EndpointEngine:
 
     def complete(self, request: ChatRequest) -> ChatPiece:
         """The whole answer."""
-        for attempt in range(1, TRIES_MAX + 1):
-            try:
-                with _translated(self._url), _http().Client(**_options()) as client:
-                    answer = client.post(self._url, content=body_of(request, streamed=False), headers=self._headers())
-                    check(answer.status_code, answer.headers, answer.content, time.time())
-                    return whole_piece(answer.content)
-            except Unavailable as error:
-                self._sleep(self._wait_s(error, attempt))
-        raise AssertionError  # the last attempt raises
+        with closing(self._pieces(request, streamed=False)) as pieces:
+            return next(pieces)
 
     async def acomplete(self, request: ChatRequest) -> ChatPiece:
         """As `complete`."""
-        for attempt in range(1, TRIES_MAX + 1):
-            try:
-                with _translated(self._url):
-                    async with _http().AsyncClient(**_options()) as client:
-                        body = body_of(request, streamed=False)
-                        answer = await client.post(self._url, content=body, headers=self._headers())
-                        check(answer.status_code, answer.headers, answer.content, time.time())
-                        return whole_piece(answer.content)
-            except Unavailable as error:
-                await self._asleep(self._wait_s(error, attempt))
-        raise AssertionError  # the last attempt raises
+        async with aclosing(self._apieces(request, streamed=False)) as pieces:
+            return await anext(pieces)
 
     def stream(self, request: ChatRequest) -> Iterator[ChatPiece]:
         """The answer as it is written."""
-        for attempt in range(1, TRIES_MAX + 1):
-            has_begun = False
-            try:
-                with _translated(self._url), _http().Client(**_options()) as client:
-                    body = body_of(request, streamed=True)
-                    with client.stream("POST", self._url, content=body, headers=self._headers()) as answer:
-                        if answer.status_code != 200:
-                            check(answer.status_code, answer.headers, answer.read(), time.time())
-                        for line in answer.iter_lines():
-                            if piece := streamed_piece(line):
-                                has_begun = True
-                                yield piece
-                        return
-            except Unavailable as error:
-                self._sleep(self._wait_s(error, attempt, has_begun=has_begun))
+        return self._pieces(request, streamed=True)
 
-    async def astream(self, request: ChatRequest) -> AsyncIterator[ChatPiece]:
+    def astream(self, request: ChatRequest) -> AsyncIterator[ChatPiece]:
         """As `stream`."""
-        for attempt in range(1, TRIES_MAX + 1):
-            has_begun = False
-            try:
-                with _translated(self._url):
-                    async with (
-                        _http().AsyncClient(**_options()) as client,
-                        client.stream(
-                            "POST", self._url, content=body_of(request, streamed=True), headers=self._headers()
-                        ) as answer,
-                    ):
-                        if answer.status_code != 200:
-                            check(answer.status_code, answer.headers, await answer.aread(), time.time())
-                        async for line in answer.aiter_lines():
-                            if piece := streamed_piece(line):
-                                has_begun = True
-                                yield piece
-                        return
-            except Unavailable as error:
-                await self._asleep(self._wait_s(error, attempt, has_begun=has_begun))
+        return self._apieces(request, streamed=True)
 
-    def _wait_s(self, error: Unavailable, attempt: int, *, has_begun: bool = False) -> float:
-        """How long to wait before the next try. Raises the error when there is none."""
-        if has_begun or attempt >= TRIES_MAX or not error.data.get("may_pass", True):
-            raise error
-        asked = error.data.get("retry_after_s")
-        if isinstance(asked, float):
-            if asked > RETRY_WAIT_MAX_S:
-                raise error
-            return asked
-        longest: float = min(RETRY_WAIT_FIRST_S * 2 ** (attempt - 1), RETRY_WAIT_MAX_S)
-        return longest * self._chance.uniform(0.5, 1.0)
+    def _pieces(self, request: ChatRequest, *, streamed: bool) -> Generator[ChatPiece, None, None]:
+        for attempt in self._tries():
+            with attempt, _translated(self._url), _http().Client(**_options()) as client:
+                with client.stream("POST", self._url, **self._message(request, streamed=streamed)) as answer:
+                    if not streamed or answer.status_code != OK:
+                        answer.read()
+                        yield _whole(answer)
+                        return
+                    for line in answer.iter_lines():
+                        if piece := streamed_piece(line):
+                            attempt.has_begun = True
+                            yield piece
+                return
+            self._sleep(attempt.wait_s)
+
+    async def _apieces(self, request: ChatRequest, *, streamed: bool) -> AsyncGenerator[ChatPiece, None]:
+        """As `_pieces`."""
+        for attempt in self._tries():
+            with attempt, _translated(self._url):
+                async with (
+                    _http().AsyncClient(**_options()) as client,
+                    client.stream("POST", self._url, **self._message(request, streamed=streamed)) as answer,
+                ):
+                    if not streamed or answer.status_code != OK:
+                        await answer.aread()
+                        yield _whole(answer)
+                        return
+                    async for line in answer.aiter_lines():
+                        if piece := streamed_piece(line):
+                            attempt.has_begun = True
+                            yield piece
+                return
+            await self._asleep(attempt.wait_s)
+
+    def _tries(self) -> Iterator[_Try]:
+        return (_Try(number, self._chance) for number in range(1, TRIES_MAX + 1))
+
+    def _message(self, request: ChatRequest, *, streamed: bool) -> dict[str, Any]:
+        return {"content": body_of(request, streamed=streamed), "headers": self._headers()}
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
@@ -134,6 +116,37 @@ class EndpointEngine:
                     f"The key of the language model cannot be read from {self._key_file}: {error.strerror}."
                 ) from error
         return headers
+
+
+class _Try:
+    """One try, as a context: holds an error back when another try may help, and says how long to wait before it."""
+
+    def __init__(self, number: int, chance: random.Random) -> None:
+        self._number = number
+        self._chance = chance
+        self.has_begun = False
+        """A piece was given: from now on a failure is the caller's to see."""
+        self.wait_s = 0.0
+
+    def __enter__(self) -> None:
+        """Nothing to begin."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        is_last = self._number >= TRIES_MAX or self.has_begun
+        if is_last or not isinstance(error, Unavailable) or not error.data.get("may_pass", True):
+            return False
+        asked_s = error.data.get("retry_after_s")
+        if isinstance(asked_s, float):
+            self.wait_s = asked_s
+            return asked_s <= RETRY_WAIT_MAX_S
+        self.wait_s = backoff_s(self._number, RETRY_WAIT_FIRST_S, RETRY_WAIT_MAX_S, self._chance.random())
+        return True
+
+
+def _whole(answer: Any) -> ChatPiece:
+    """An answer that was read to its end. Raises what its status says."""
+    check(answer.status_code, answer.headers, answer.content, time.time())
+    return whole_piece(answer.content)
 
 
 @contextmanager
