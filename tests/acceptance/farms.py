@@ -57,20 +57,20 @@ def until(look: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) ->
     """Poll until `look()` is truthy, and return that."""
     deadline = time.monotonic() + deadline_s
     pause = threading.Event()
-    while not (found := look()):
+    while not (match := look()):
         assert time.monotonic() < deadline, f"waited {deadline_s:g} s in vain for {what}"
         pause.wait(0.05)
-    return found
+    return match
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
     """Everything whose command line names the folder, the `farmctl dev` that was given it included."""
-    found = []
+    processes = []
     for process in psutil.process_iter(["cmdline", "status"]):
         words = " ".join(process.info["cmdline"] or ())
         if str(folder) in words and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
-            found.append(process)
-    return found
+            processes.append(process)
+    return processes
 
 
 class Farm:
@@ -87,14 +87,14 @@ class Farm:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()  # it comes when the farm is ready; its end comes when it cannot be
         assert line, f"the farm did not start:\n{self.words}"
-        self.said = json.loads(line)
-        if "problem" in self.said:
+        self.announcement = json.loads(line)
+        if "problem" in self.announcement:
             self.end()
-            raise AssertionError(f"the farm did not start: {self.said}\n{self.words}")
+            raise AssertionError(f"the farm did not start: {self.announcement}\n{self.words}")
 
     @property
     def words(self) -> str:
-        """What it told people."""
+        """What it printed for people."""
         return (self.home / "dev.err").read_text(errors="replace")
 
     def ctl(self, *arguments: str, timeout_s: float = DEADLINE_S, text: str = "") -> Done:
@@ -135,9 +135,9 @@ class Farm:
         """The tasks once they have ended, however they did."""
         self.ask("status")  # so that a farm that is away for a moment is back
         done = self.ctl("task", "wait", *map(str, tasks), "--timeout", timeout, "--json", timeout_s=90)
-        found = done.json if isinstance(done.json, list) else [done.json]
-        assert all(task["is_final"] for task in found), [(task["id"], task["state"]) for task in found]
-        return found
+        answer = done.json if isinstance(done.json, list) else [done.json]
+        assert all(task["is_final"] for task in answer), [(task["id"], task["state"]) for task in answer]
+        return answer
 
     def replicas(self, agent: str) -> list[Any]:
         return [replica for replica in self.ask("status")["replicas"] if replica["deployment"] == agent]

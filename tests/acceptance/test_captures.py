@@ -108,20 +108,20 @@ def test_briefs_say_what_the_file_says(
     assert not processes_of(folder)
     market = done.json["market"]
     assert (market["source"], market["state"]) == ("capture", "capture: the recording is over")
-    told = {brief["product"]: brief["figures"] for brief in market["briefs"]}
-    assert set(told) == set(by_product)
+    briefs = {brief["product"]: brief["figures"] for brief in market["briefs"]}
+    assert set(briefs) == set(by_product)
     for product, trades in by_product.items():
         ordered = sorted(trades.values(), key=lambda trade: (moment(trade[0]), trade[1]))
-        compare(product, told[product], figures(ordered))
+        compare(product, briefs[product], figures(ordered))
 
 
-def compare(product: str, told: dict[str, str], expected: dict[str, Any]) -> None:
-    """Sums and prices exactly; quotients to the eight places that are told; the volatility as floats go."""
+def compare(product: str, brief: dict[str, str], expected: dict[str, Any]) -> None:
+    """Sums and prices exactly; quotients to the eight places that a brief shows; the volatility as floats go."""
     for key, value in expected.items():
-        said = Fraction(told[key])
+        shown = Fraction(brief[key])
         if key in ("vwap", "imbalance"):
-            assert abs(said - value) <= Fraction(1, 2 * 10**8), (product, key, told[key], float(value))
+            assert abs(shown - value) <= Fraction(1, 2 * 10**8), (product, key, brief[key], float(value))
         elif key == "realised_volatility":
-            assert math.isclose(float(said), value, rel_tol=1e-6, abs_tol=1e-12), (product, told[key], value)
+            assert math.isclose(float(shown), value, rel_tol=1e-6, abs_tol=1e-12), (product, brief[key], value)
         else:
-            assert said == value, (product, key, told[key], value)
+            assert shown == value, (product, key, brief[key], value)

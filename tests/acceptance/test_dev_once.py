@@ -78,7 +78,7 @@ def test_second_farm_in_the_folder_is_refused_and_the_first_runs_on(farm: Farm) 
 
 
 def test_a_port_by_hand_that_is_taken_is_refused(tmp_path: Path, farm: Farm) -> None:
-    port = farm.said["server"].rpartition(":")[2]
+    port = farm.announcement["server"].rpartition(":")[2]
     done = farmctl("dev", "--once", "--port", port, "--data-dir", str(tmp_path / ".farm"), cwd=tmp_path)
     assert done.code == 5
     assert f"Port {port} is taken" in done.err

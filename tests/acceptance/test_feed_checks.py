@@ -36,7 +36,7 @@ def endpoint(farm: Farm) -> Path:
 
 
 def sql(farm: Farm, statement: str) -> Any:
-    """One statement, with the rights of whoever looks after the node."""
+    """One statement, with the rights of the node's operator."""
     at = json.loads(endpoint(farm).read_text())
     url = f"http://{at['host']}:{at['http_port']}/exec?{urllib.parse.urlencode({'query': statement})}"
     users = base64.b64encode(f"{at['user']}:{at['password']}".encode()).decode()
@@ -56,25 +56,28 @@ def trades(farm: Farm) -> int:
 
 
 def test_a_healthy_farm_verifies_good_while_its_feed_runs(fed: Farm) -> None:
-    said = fed.ask("feed", "verify")
-    assert {(one["node"], one["product"]) for one in said["products"]} == {("node-1", "BTC-USD"), ("node-1", "ETH-USD")}
-    assert all(one["is_good"] and one["captured"] == one["stored"] > 10 for one in said["products"])
-    assert not said["is_partial"]
+    answer = fed.ask("feed", "verify")
+    assert {(one["node"], one["product"]) for one in answer["products"]} == {
+        ("node-1", "BTC-USD"),
+        ("node-1", "ETH-USD"),
+    }
+    assert all(one["is_good"] and one["captured"] == one["stored"] > 10 for one in answer["products"])
+    assert not answer["is_partial"]
     assert "all good" in fed.ctl("feed", "verify", "BTC-USD", "--since", "1h").out
     assert fed.ask("feed", "gaps", "--open")["gaps"] == []
 
 
 def test_lost_trades_are_named_and_a_replay_brings_them_back(fed: Farm) -> None:
-    kept = sql(fed, "SELECT trade_id FROM trades WHERE product = 'BTC-USD' ORDER BY trade_id LIMIT 20")
+    before = sql(fed, "SELECT trade_id FROM trades WHERE product = 'BTC-USD' ORDER BY trade_id LIMIT 20")
     sql(fed, "TRUNCATE TABLE trades")
-    said = fed.ctl("feed", "verify", "BTC-USD", "--json")
-    assert said.code == 1
-    assert said.json["products"][0]["lacking"] > 10
-    assert said.json["products"][0]["differences"][0]["what"] == "lacking"
-    assert not said.json["nodes"]["node-1"]["is_good"]
+    answer = fed.ctl("feed", "verify", "BTC-USD", "--json")
+    assert answer.code == 1
+    assert answer.json["products"][0]["lacking"] > 10
+    assert answer.json["products"][0]["differences"][0]["what"] == "lacking"
+    assert not answer.json["nodes"]["node-1"]["is_good"]
     done = fed.ask("feed", "replay", "--node", "node-1")["nodes"]["node-1"]
-    assert done["rows"]["trades"] >= len(kept)
-    assert sql(fed, "SELECT trade_id FROM trades WHERE product = 'BTC-USD' ORDER BY trade_id LIMIT 20") == kept
+    assert done["rows"]["trades"] >= len(before)
+    assert sql(fed, "SELECT trade_id FROM trades WHERE product = 'BTC-USD' ORDER BY trade_id LIMIT 20") == before
     assert fed.ctl("feed", "verify", "BTC-USD").code == 0
 
 
@@ -89,7 +92,7 @@ def test_a_capture_is_verified_replayed_and_compared_without_the_farm(fed: Farm,
     assert done.json["nodes"][""]["rows"]["trades"] > 10
 
 
-def test_questions_that_cannot_be_answered_are_told_why(fed: Farm) -> None:
+def test_questions_that_cannot_be_answered_are_refused_with_the_reason(fed: Farm) -> None:
     done = fed.ctl("feed", "verify", "BTC-US")
     assert (done.code, "Did you mean 'BTC-USD'?" in done.err) == (1, True)
     done = fed.ctl("feed", "gaps", "--node", "node-2")

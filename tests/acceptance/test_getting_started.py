@@ -29,11 +29,11 @@ def steps() -> Iterator[tuple[str, str, list[str]]]:
             yield "run", command, expected
 
 
-def is_said(expected: str, said: list[str]) -> bool:
+def is_printed(expected: str, output: list[str]) -> bool:
     """Whether a line was printed; an ellipsis stands for anything, spaces for any number of them."""
     parts = [r"\s+".join(map(re.escape, piece.split())) for piece in expected.split("…")]
     pattern = re.compile(r"\s*" + r".*".join(part or "" for part in parts).replace(".*", r"\s*.*?\s*") + r".*")
-    return any(pattern.fullmatch(line) for line in said)
+    return any(pattern.fullmatch(line) for line in output)
 
 
 def test_every_command_of_the_page_answers_as_it_says(farm: Farm) -> None:
@@ -47,9 +47,9 @@ def test_every_command_of_the_page_answers_as_it_says(farm: Farm) -> None:
         assert words[0] == "farmctl"
         answer = farmctl(*words[1:], cwd=farm.home, timeout_s=90)
         assert answer.code == (int(ended.group(1)) if ended else 0), (what, answer)
-        said = (answer.out + "\n" + answer.err).splitlines()
+        output = (answer.out + "\n" + answer.err).splitlines()
         for line in lines:
-            assert is_said(line, said), f"$ {what}\nwas to say {line!r}, and said\n" + "\n".join(said)
+            assert is_printed(line, output), f"$ {what}\nwas to say {line!r}, and said\n" + "\n".join(output)
         done += 1
     assert done > 15
     for name in ("word-count", "sour"):
@@ -58,7 +58,7 @@ def test_every_command_of_the_page_answers_as_it_says(farm: Farm) -> None:
 
 
 def test_the_comparison_can_fail() -> None:
-    assert is_said("node-1  ready …", ["node-1 ready 0.4 s"])
-    assert is_said('  "words": 6', ['  "words": 6'])
-    assert not is_said("node-1 ready", ["node-2 ready"])
-    assert not is_said("word-count version 2 is deployed.", ["word-count version 1 is deployed."])
+    assert is_printed("node-1  ready …", ["node-1 ready 0.4 s"])
+    assert is_printed('  "words": 6', ['  "words": 6'])
+    assert not is_printed("node-1 ready", ["node-2 ready"])
+    assert not is_printed("word-count version 2 is deployed.", ["word-count version 1 is deployed."])

@@ -22,7 +22,7 @@ import asyncio, os
 from agentfarm.sdk import context
 
 def note(path, word, number):
-    """One line, whole, whoever writes beside us."""
+    """One line, whole, also when others write beside us."""
     line = f"{word} {number} {context().task_id} {context().attempt}\\n".encode()
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(handle, line)
@@ -127,16 +127,16 @@ def test_a_killed_graph_goes_on_from_its_last_checkpoint_and_its_watcher_sees_it
         assert watcher.stdout is not None
         counted = 0
         for line in watcher.stdout:
-            said = json.loads(line)
-            if said["event"] == "result":
+            event = json.loads(line)
+            if event["event"] == "result":
                 break
-            if said["event"] == "output" and said["data"]["type"] == "count":
+            if event["event"] == "output" and event["data"]["type"] == "count":
                 counted += 1
                 if counted == 4:
                     (replica,) = [one for one in farm.replicas("countdown") if one["running"]]
                     os.kill(int(replica["pid"]), signal.SIGKILL)
-        assert said["event"] == "result"
-        ended = said["result"]
+        assert event["event"] == "result"
+        ended = event["result"]
     finally:
         watcher.kill()
         watcher.wait()

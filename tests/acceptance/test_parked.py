@@ -44,8 +44,8 @@ def submit(http: httpx.Client, inputs: list[dict[str, object]]) -> list[int]:
 def states(http: httpx.Client, ids: list[int]) -> set[str]:
     """The states of these tasks, all seen at one moment."""
     page = http.get("/v1/tasks", params={"agent": "sleeper", "limit": len(ids) + 1}).raise_for_status().json()
-    found = {task["id"]: task["state"] for task in page["tasks"]}
-    return {found[each] for each in ids}
+    tasks = {task["id"]: task["state"] for task in page["tasks"]}
+    return {tasks[each] for each in ids}
 
 
 @pytest.mark.parametrize("blocks", [False, True], ids=["awaits", "blocks"])
@@ -53,8 +53,8 @@ def test_what_waits_behind_a_long_task_is_done_by_the_other_replica(
     farm: Farm, http: httpx.Client, *, blocks: bool
 ) -> None:
     farm.deploy("sleeper", SLEEPER, SPEC)
-    known = submit(http, [{"s": 0}] * 200)
-    until(lambda: states(http, known[100:]) == {"succeeded"}, "short work to be expected")
+    before = submit(http, [{"s": 0}] * 200)
+    until(lambda: states(http, before[100:]) == {"succeeded"}, "short work to be expected")
     short, long = {"s": 0.005}, {"s": LONG_S, "blocks": blocks}
     ids = submit(http, [*[short] * 20, long, *[short] * 20])
     others = [each for each in ids if each != ids[20]]
@@ -63,6 +63,6 @@ def test_what_waits_behind_a_long_task_is_done_by_the_other_replica(
     again = [http.get(f"/v1/tasks/{each}").json()["attempts"] for each in others]
     given_back = [attempts[0] for attempts in again if len(attempts) > 1]
     assert given_back, "nothing was parked: this shows nothing"
-    assert {(it["outcome"], it["error"]["type"]) for it in given_back} == {("interrupted", "GivenBack")}
+    assert {(attempt["outcome"], attempt["error"]["type"]) for attempt in given_back} == {("interrupted", "GivenBack")}
     http.post(f"/v1/tasks/{ids[20]}/cancel").raise_for_status()
     until(lambda: states(http, ids) == {"succeeded", "cancelled"}, "the long one to be cancelled")

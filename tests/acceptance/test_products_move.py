@@ -38,9 +38,9 @@ def exchange() -> Iterator[dict[str, str]]:
     command = [sys.executable, "-m", "nodeagent.market.exchange", "--products", ",".join(PRODUCTS), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        said = json.loads(process.stdout.readline())
+        addresses = json.loads(process.stdout.readline())
         try:
-            yield {"ws_url": said["ws_url"], "rest_url": said["rest_url"]}
+            yield {"ws_url": addresses["ws_url"], "rest_url": addresses["rest_url"]}
         finally:
             process.kill()
 
@@ -53,8 +53,8 @@ class Products:
 
     def now(self) -> dict[str, dict[str, dict[str, Any]]]:
         """By product and node."""
-        found = self._farm.http.get("/v1/market/products").raise_for_status().json()["products"]
-        return {product["name"]: {node["node"]: node for node in product["nodes"]} for product in found}
+        answer = self._farm.http.get("/v1/market/products").raise_for_status().json()["products"]
+        return {product["name"]: {node["node"]: node for node in product["nodes"]} for product in answer}
 
     def good_on(self, product: str) -> set[str]:
         return {name for name, node in self.now().get(product, {}).items() if node["state"] == "good"}
@@ -109,7 +109,7 @@ def test_products_follow_the_nodes_that_live(tmp_path: Path) -> None:
 
         farm.start_node(lost)
         farm.wait_for(lambda: is_back(farm, lost), "the node to be back with its QuestDB")
-        farm.wait_for(lambda: set(products.now()["BTC-USD"]) == {left}, "it to be told that its product went")
+        farm.wait_for(lambda: set(products.now()["BTC-USD"]) == {left}, "it to learn that its product went")
         words = [*FARMCTL, "drain", left, "--deadline", "120s", *to_farm]
         drained = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
         while drained.poll() is None:  # make before break: somebody feeds it well at every moment

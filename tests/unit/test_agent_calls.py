@@ -38,7 +38,7 @@ RECORD = CheckpointRecord("t", "", "2", "1", b"\0state", (CheckpointWrite("w", -
 QUERY = CheckpointQuery("t", "space", "7", "9", 20)
 
 
-class Kept:
+class Store:
     """The farm's side of the calls: an engine that runs each command at once, and a table to read from."""
 
     def __init__(self) -> None:
@@ -65,21 +65,21 @@ class Kept:
 
 
 @pytest.fixture
-def kept() -> Kept:
-    return Kept()
+def store() -> Store:
+    return Store()
 
 
-async def test_what_is_put_comes_back(kept: Kept) -> None:
+async def test_what_is_put_comes_back(store: Store) -> None:
     class Direct:
         async def call(self, method: str, header: bytes, parts: Sequence[bytes] = ()) -> list[bytes]:
-            return list(await kept.calls.answer(kept.caller, method, header, parts))
+            return list(await store.calls.answer(store.caller, method, header, parts))
 
-    record = replace(RECORD, thread_id=thread_id(kept.task))
-    call = make_call(kept.task.id, 1, record.thread_id, None, print, Direct())
+    record = replace(RECORD, thread_id=thread_id(store.task))
+    call = make_call(store.task.id, 1, record.thread_id, None, print, Direct())
     assert isinstance(call.checkpoints, FarmCheckpoints)
     await call.checkpoints.put(record)
     assert await call.checkpoints.get(record.thread_id, "", before_id="3", limit=5) == [record]
-    assert kept.query == (record.thread_id, "", "", "3", 5)
+    assert store.query == (record.thread_id, "", "", "3", 5)
 
 
 @pytest.mark.parametrize(
@@ -91,17 +91,17 @@ async def test_what_is_put_comes_back(kept: Kept) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("method", [PUT, GET])
 async def test_only_the_attempt_that_holds_the_lease_is_answered(
-    kept: Kept, method: str, stranger: dict[str, Any]
+    store: Store, method: str, stranger: dict[str, Any]
 ) -> None:
     with pytest.raises(StaleToken):
-        await kept.calls.answer(replace(kept.caller, **stranger), method, b"{}", ())
-    assert not kept.rows
+        await store.calls.answer(replace(store.caller, **stranger), method, b"{}", ())
+    assert not store.rows
 
 
-async def test_a_node_of_0_1_does_not_say_the_replica(kept: Kept) -> None:
-    header, *parts = pack_record(replace(RECORD, thread_id=thread_id(kept.task)))
-    assert not list(await kept.calls.answer(replace(kept.caller, replica=None), PUT, header, parts))
-    assert len(kept.rows) == 1
+async def test_a_node_of_0_1_does_not_say_the_replica(store: Store) -> None:
+    header, *parts = pack_record(replace(RECORD, thread_id=thread_id(store.task)))
+    assert not list(await store.calls.answer(replace(store.caller, replica=None), PUT, header, parts))
+    assert len(store.rows) == 1
 
 
 @pytest.mark.parametrize(
@@ -112,16 +112,16 @@ async def test_a_node_of_0_1_does_not_say_the_replica(kept: Kept) -> None:
     ],
 )  # fmt: skip
 async def test_what_is_not_understood_is_refused(
-    kept: Kept, method: str, header: bytes, parts: Sequence[bytes]
+    store: Store, method: str, header: bytes, parts: Sequence[bytes]
 ) -> None:
     with pytest.raises(InvalidRequest):
-        await kept.calls.answer(kept.caller, method, header, parts)
-    assert not kept.rows
+        await store.calls.answer(store.caller, method, header, parts)
+    assert not store.rows
 
 
-async def test_a_thread_of_another_task_is_not_read(kept: Kept) -> None:
+async def test_a_thread_of_another_task_is_not_read(store: Store) -> None:
     with pytest.raises(StaleToken):
-        await kept.calls.answer(kept.caller, GET, QUERY.pack(), ())
+        await store.calls.answer(store.caller, GET, QUERY.pack(), ())
 
 
 # ------------------------------------------------------------------ 0.1

@@ -390,7 +390,7 @@ def test_identity_is_read_from_its_certificate_when_its_summary_is_older(
     assert Identity.load(tmp_path / "identity") == renewed
 
 
-def test_machine_that_never_joined_is_told_how(tmp_path: Path) -> None:
+def test_machine_that_never_joined_learns_how(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="farmctl node invite"):
         Identity.load(tmp_path / "identity")
 

@@ -18,8 +18,8 @@ def pair(here: dict[str, float], other: dict[str, float], benchmark: str = "disp
 
 
 def test_figures_are_the_numbers_of_the_last_line() -> None:
-    said = {"ms": 1.5, "tasks": 3, "is_quick": True, "why": "text", "peer": {"ms": 2}, "list": [1]}
-    assert figures_of(f"a table 7\n{{}}\n{json.dumps(said)}\n\n") == {"ms": 1.5, "tasks": 3, "peer.ms": 2}
+    figures = {"ms": 1.5, "tasks": 3, "is_quick": True, "why": "text", "peer": {"ms": 2}, "list": [1]}
+    assert figures_of(f"a table 7\n{{}}\n{json.dumps(figures)}\n\n") == {"ms": 1.5, "tasks": 3, "peer.ms": 2}
 
 
 @pytest.mark.parametrize("output", ["", "no figures\n", "[1]\n", '{"ms": 1'])
@@ -125,8 +125,8 @@ def test_finished_pairs_are_not_run_again(
     runs.fails_at = 0
     assert ended(monkeypatch, tmp_path, *words) == 0
     assert runs.calls == [("other", "dispatch"), ("here", "dispatch")]
-    said = json.loads(capsys.readouterr().out)
-    assert {name: (rows[0]["pairs"], rows[0]["ratio"]) for name, rows in said["benchmarks"].items()} == {
+    result = json.loads(capsys.readouterr().out)
+    assert {name: (rows[0]["pairs"], rows[0]["ratio"]) for name, rows in result["benchmarks"].items()} == {
         "latency": (2, 0.5), "dispatch": (2, 0.5),
     }  # fmt: skip
     runs.calls.clear()

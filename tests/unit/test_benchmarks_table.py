@@ -31,7 +31,7 @@ def test_goal_includes_its_bound(value: float, sign: str, met: bool) -> None:
     assert is_met(value, sign, 3) is met
 
 
-def test_one_that_fails_is_told_and_stops_no_other(
+def test_one_that_fails_is_reported_and_stops_no_other(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     absent = Program("absent", {}, needs=tmp_path / "no-such-recording")

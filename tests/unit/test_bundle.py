@@ -259,9 +259,9 @@ def test_agents_are_found_by_convention(tmp_path: Path) -> None:
         "market-brief": "agent.py",
         "other": "src/app.py:app",
     }
-    (found,) = find_agents(tmp_path / "question_answering.py")
-    assert found.spec.replicas == 4
-    assert pack(found).files == ("question_answering.py",)
+    (agent,) = find_agents(tmp_path / "question_answering.py")
+    assert agent.spec.replicas == 4
+    assert pack(agent).files == ("question_answering.py",)
     assert pack(find_agents(tmp_path / "market_brief")[0]).files == ("agent.py", "tools.py")
 
 
@@ -296,7 +296,7 @@ def test_a_langgraph_project_has_an_agent_per_graph(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "reason"),
     [
         ({"graphs": {}}, "`graphs` must map"),
         ({"graphs": {"a": "./x.py:graph"}}, "there is no file x.py"),
@@ -305,22 +305,22 @@ def test_a_langgraph_project_has_an_agent_per_graph(tmp_path: Path) -> None:
         ({"graphs": {"a": "agent.py:graph"}, "auth": {}}, "does not have 'auth'"),
     ],
 )
-def test_a_wrong_langgraph_project_is_refused(tmp_path: Path, config: object, told: str) -> None:
+def test_a_wrong_langgraph_project_is_refused(tmp_path: Path, config: object, reason: str) -> None:
     write(tmp_path, {"langgraph.json": json.dumps(config), "agent.py": "graph = 1"})
     with pytest.raises(InvalidRequest) as caught:
         find_agents(tmp_path)
-    assert told in str(caught.value)
+    assert reason in str(caught.value)
 
 
 def test_requirements_inside_a_single_file_reach_the_node(tmp_path: Path) -> None:
     text = '# /// script\n# dependencies = [\n#   "httpx",\n#   "rich>=13",\n# ]\n# ///\nmain = 1\n'
-    (found,) = find_agents(write(tmp_path, {"fetch.py": text}) / "fetch.py")
-    assert found.extra == {"requirements.txt": b"httpx\nrich>=13\n"}
-    assert pack(found).files == ("fetch.py", "requirements.txt")
+    (agent,) = find_agents(write(tmp_path, {"fetch.py": text}) / "fetch.py")
+    assert agent.extra == {"requirements.txt": b"httpx\nrich>=13\n"}
+    assert pack(agent).files == ("fetch.py", "requirements.txt")
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "reason"),
     [
         ({"readme.md": ""}, "There is no agent in"),
         ({"a.py": "graph ="}, r"a\.py:1: invalid syntax"),
@@ -331,8 +331,8 @@ def test_requirements_inside_a_single_file_reach_the_node(tmp_path: Path) -> Non
         ({"x.py": "main = 1", "x.yaml": "replcas: 1"}, "Did you mean 'replicas'"),
     ],
 )
-def test_what_is_no_agent_is_refused_with_a_reason(tmp_path: Path, files: dict[str, str], told: str) -> None:
-    with pytest.raises(InvalidRequest, match=told):
+def test_what_is_no_agent_is_refused_with_a_reason(tmp_path: Path, files: dict[str, str], reason: str) -> None:
+    with pytest.raises(InvalidRequest, match=reason):
         find_agents(write(tmp_path, files))
 
 

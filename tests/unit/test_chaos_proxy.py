@@ -14,10 +14,10 @@ DEADLINE_S = 60.0
 
 
 class Echo:
-    """A server that answers with what it hears, and says when a connection of its ends."""
+    """A server that answers with what it receives, and says when a connection of its own ends."""
 
     def __init__(self) -> None:
-        self.heard = asyncio.Queue[bytes]()
+        self.received = asyncio.Queue[bytes]()
         self.connections = 0
         self.ended = asyncio.Event()
 
@@ -25,7 +25,7 @@ class Echo:
         self.connections += 1
         try:
             while data := await reader.read(1024):
-                self.heard.put_nowait(data)
+                self.received.put_nowait(data)
                 writer.write(data)
                 await writer.drain()
         except OSError:
@@ -65,8 +65,8 @@ async def wire() -> AsyncIterator[Wire]:
     server.close()
 
 
-async def heard(wire: Wire) -> bytes:
-    return await asyncio.wait_for(wire.echo.heard.get(), DEADLINE_S)
+async def received(wire: Wire) -> bytes:
+    return await asyncio.wait_for(wire.echo.received.get(), DEADLINE_S)
 
 
 async def read(reader: asyncio.StreamReader) -> bytes:
@@ -94,7 +94,7 @@ async def test_what_is_held_upwards_arrives_when_the_network_heals(wire: Wire) -
     wire.proxy.hold(up=True)
     writer.write(b"2")
     assert await is_silent(reader)
-    assert wire.echo.heard.qsize() == 1
+    assert wire.echo.received.qsize() == 1
     wire.proxy.hold()
     assert await read(reader) == b"2"
 
@@ -105,14 +105,14 @@ async def test_held_downwards_the_server_still_hears(wire: Wire) -> None:
     assert await read(reader) == b"1"
     wire.proxy.hold(down=True)
     writer.write(b"2")
-    assert await heard(wire) == b"1"
-    assert await heard(wire) == b"2"
+    assert await received(wire) == b"1"
+    assert await received(wire) == b"2"
     assert await is_silent(reader)
     wire.proxy.hold()
     assert await read(reader) == b"2"
 
 
-async def test_connection_made_while_cut_off_reaches_nobody_until_it_heals(wire: Wire) -> None:
+async def test_connection_made_while_cut_off_reaches_no_one_until_it_heals(wire: Wire) -> None:
     wire.proxy.hold(up=True, down=True)
     reader, writer = await wire.connect()
     writer.write(b"hello")
@@ -136,13 +136,13 @@ async def test_half_open_connection_is_dead_and_the_client_does_not_hear_of_it(w
     reader, writer = await wire.connect()
     writer.write(b"1")
     assert await read(reader) == b"1"
-    assert await heard(wire) == b"1"
+    assert await received(wire) == b"1"
     assert wire.proxy.half_open(lost="server") == 1
     await asyncio.wait_for(wire.echo.ended.wait(), DEADLINE_S)
     writer.write(b"2")
     await writer.drain()
     assert await is_silent(reader)
-    assert wire.echo.heard.empty()
+    assert wire.echo.received.empty()
     fresh, other = await wire.connect()
     other.write(b"3")
     assert await read(fresh) == b"3"

@@ -17,13 +17,13 @@ from benchmarks.verdict import Verdict, judge
 
 KEY = "chaos-1-0"
 RUN = {"task": 7, "attempt": 1, "node": "node-1", "note": KEY, "run": "a"}
-SAID = [{**RUN, "event": "began"}, {**RUN, "event": "ended"}]
+LINES = [{**RUN, "event": "began"}, {**RUN, "event": "ended"}]
 ROW = Ended(7, "succeeded", 1, 99, "node-1", json.dumps(RUN).encode(), "noon")
 
 
 def judged(
     *,
-    said: Sequence[Mapping[str, Any]] = SAID,
+    lines: Sequence[Mapping[str, Any]] = LINES,
     rows: Sequence[Ended] = (ROW,),
     keys: Mapping[str, set[int]] | None = None,
     changed: Sequence[str] = (),
@@ -33,12 +33,12 @@ def judged(
     for row in rows:
         ended.setdefault(row.task, []).append(row)
     pieces = [piece or Piece(KEY, 0.1, 0.0, ids={7})]
-    return judge(pieces, said, ended, {KEY: {7}} if keys is None else keys, changed)
+    return judge(pieces, lines, ended, {KEY: {7}} if keys is None else keys, changed)
 
 
 def ran_again(**changes: Any) -> list[Mapping[str, Any]]:
     again = {**RUN, "run": "b", **changes}
-    return [*SAID, {**again, "event": "began"}, {**again, "event": "ended"}]
+    return [*LINES, {**again, "event": "began"}, {**again, "event": "ended"}]
 
 
 def test_work_done_once_is_neither_lost_nor_doubled() -> None:
@@ -51,7 +51,7 @@ def test_second_attempt_is_an_execution_and_no_fault() -> None:
     row = replace(
         ROW, attempt=2, node="node-2", output=json.dumps({**RUN, "attempt": 2, "node": "node-2", "run": "b"}).encode()
     )
-    verdict = judged(said=ran_again(attempt=2, node="node-2"), rows=[row])
+    verdict = judged(lines=ran_again(attempt=2, node="node-2"), rows=[row])
     assert (verdict.lost, verdict.twice) == ([], [])
     assert verdict.pieces[0].executions == 2
 
@@ -63,9 +63,9 @@ def test_end_that_an_earlier_attempt_had_stored_in_its_last_checkpoint_is_the_en
 
 
 def test_output_of_an_earlier_attempt_is_wrong_where_a_later_one_did_the_work() -> None:
-    said = ran_again(attempt=2, node="node-2")
+    lines = ran_again(attempt=2, node="node-2")
     piece = Piece(KEY, 0.1, 0.0, ids={7}, agent="stepper")
-    assert len(judged(said=said, rows=[replace(ROW, attempt=2, node="node-2")], piece=piece).twice) == 1
+    assert len(judged(lines=lines, rows=[replace(ROW, attempt=2, node="node-2")], piece=piece).twice) == 1
 
 
 @pytest.mark.parametrize("state", ["dead", "failed", "cancelled"])
@@ -74,15 +74,15 @@ def test_acknowledged_task_that_ends_badly_is_lost(state: str) -> None:
 
 
 def test_acknowledged_task_that_never_ends_is_lost() -> None:
-    assert judged(rows=[], said=SAID[:1]).lost
+    assert judged(rows=[], lines=LINES[:1]).lost
 
 
 def test_refused_submit_is_lost() -> None:
-    assert judged(piece=Piece(KEY, 0.1, 0.0, refused="500 oops"), rows=[], said=[], keys={}).lost
+    assert judged(piece=Piece(KEY, 0.1, 0.0, refused="500 oops"), rows=[], lines=[], keys={}).lost
 
 
-def test_submit_that_nobody_acknowledged_promises_nothing() -> None:
-    verdict = judged(piece=Piece(KEY, 0.1, 0.0), rows=[], said=[], keys={})
+def test_submit_without_an_acknowledgement_promises_nothing() -> None:
+    verdict = judged(piece=Piece(KEY, 0.1, 0.0), rows=[], lines=[], keys={})
     assert (verdict.lost, verdict.unanswered) == ([], 1)
 
 
@@ -90,9 +90,9 @@ def test_submit_that_nobody_acknowledged_promises_nothing() -> None:
     "wrong",
     [
         {"keys": {KEY: {7, 8}}},
-        {"said": ran_again(task=8)},
+        {"lines": ran_again(task=8)},
         {"piece": Piece(KEY, 0.1, 0.0, ids={7, 8})},
-        {"said": ran_again()},
+        {"lines": ran_again()},
         {"rows": [ROW, replace(ROW, finished_at="midnight")]},
         {"rows": [replace(ROW, attempt=2)]},
         {"rows": [replace(ROW, node="node-2")]},
@@ -101,7 +101,7 @@ def test_submit_that_nobody_acknowledged_promises_nothing() -> None:
         {"changed": ["task 7 ended as …, and later as …"]},
     ],
     ids=["two tasks stored", "two tasks ran", "two ids answered", "one attempt ran twice", "two ends",
-         "another's token", "another's node", "an output nobody made", "another task's output", "an end that moved"],
+         "another's token", "another's node", "an output of no attempt", "another task's output", "an end that moved"],
 )  # fmt: skip
 def test_what_happened_twice_is_found(wrong: dict[str, Any]) -> None:
     assert judged(**wrong).twice

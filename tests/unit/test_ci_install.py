@@ -22,27 +22,27 @@ class Machine:
     """A PATH of few programs, and a copy of `.ci` with a list of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.programs, self.ci, self.told = folder / "bin", folder / ".ci", folder / "told"
+        self.programs, self.ci, self.record = folder / "bin", folder / ".ci", folder / "told"
         self.programs.mkdir()
         self.ci.mkdir()
         shutil.copy(CI / "install", self.ci)
         (self.ci / "packages").write_text("# why\none  # a test\n\ntwo\n")
         for name in ("bash", "dirname", "env", "sh"):
-            found = shutil.which(name)
-            assert found is not None
-            (self.programs / name).symlink_to(found)
+            program = shutil.which(name)
+            assert program is not None
+            (self.programs / name).symlink_to(program)
 
     def add(self, name: str, text: str) -> None:
         (self.programs / name).write_text(text)
         (self.programs / name).chmod(0o755)
 
     def install(self, *installed: str) -> subprocess.CompletedProcess[str]:
-        variables = {"PATH": str(self.programs), "TOLD": str(self.told), "INSTALLED": " ".join(installed)}
+        variables = {"PATH": str(self.programs), "TOLD": str(self.record), "INSTALLED": " ".join(installed)}
         return subprocess.run([self.ci / "install"], capture_output=True, text=True, env=variables, check=False)
 
     @property
     def calls(self) -> list[str]:
-        return self.told.read_text().splitlines() if self.told.exists() else []
+        return self.record.read_text().splitlines() if self.record.exists() else []
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_other_users_go_through_sudo_which_asks_nothing(machine: Machine) -> Non
     assert all(call.startswith("sudo -n env DEBIAN_FRONTEND=noninteractive apt-get") for call in machine.calls)
 
 
-def test_machine_without_apt_is_told_what_to_install(machine: Machine) -> None:
+def test_machine_without_apt_learns_what_to_install(machine: Machine) -> None:
     (machine.programs / "apt-get").unlink()
     done = machine.install("one", "two")
     assert done.returncode == 1

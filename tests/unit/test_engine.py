@@ -241,7 +241,7 @@ async def test_refusals_are_raised_and_a_stopped_engine_is_unavailable(farm: Far
 
 
 async def test_an_engine_that_stops_does_not_lead_again(farm: Farm) -> None:
-    """Its last turn failed, as with a database that is killed just then. Nobody waits for it to come back."""
+    """Its last turn failed, as with a database that is killed just then. No task waits for it to come back."""
     asked = await farm.hold()
     stopping = asyncio.ensure_future(farm.engine.stop())
     await asyncio.sleep(0)

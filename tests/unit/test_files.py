@@ -115,9 +115,9 @@ def test_few_damaged_files_are_kept_and_they_are_the_newest(tmp_path: Path) -> N
         (tmp_path / f"outbox.db.damaged-{year}0101-000000").touch()
     path.write_text("damaged today")
     newest = set_aside(path)
-    kept = sorted(tmp_path.iterdir())
-    assert len(kept) == SET_ASIDE_MAX
-    assert kept[-1] == newest
+    left = sorted(tmp_path.iterdir())
+    assert len(left) == SET_ASIDE_MAX
+    assert left[-1] == newest
     assert newest.read_text() == "damaged today"
 
 

@@ -203,7 +203,7 @@ def test_runner_needs_the_standard_library_alone() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_core_calls_nobody() -> None:
+def test_core_calls_no_other_part() -> None:
     wrong = [
         f"{path}:{line} imports {name}"
         for path, tree in modules("controller/core")
@@ -271,7 +271,7 @@ def test_big_dependency_stays_behind_its_door(library: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_nobody_reads_the_environment_but_the_edges() -> None:
+def test_only_the_edges_read_the_environment() -> None:
     allowed = (
         "agentfarm/settings.py", "agentfarm/sdk/", "benchmarks/", "controller/main.py", "farmctl/",
         "nodeagent/main.py", "nodeagent/market/exchange/", "nodeagent/market/feed/",

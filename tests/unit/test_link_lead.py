@@ -21,7 +21,7 @@ class Aborted(Exception):
 
 
 class Stranger:
-    """A call whose certificate names nobody: refused as soon as it is looked at."""
+    """A call whose certificate names no node: refused as soon as it is looked at."""
 
     def __init__(self) -> None:
         self.status: grpc.StatusCode | None = None

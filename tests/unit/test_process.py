@@ -73,12 +73,12 @@ async def test_it_is_found_again_by_its_mark_alone(tmp_path: Path) -> None:
                         tmp_path / "log")  # fmt: skip
     await line_of(tmp_path / "log")
     assert Child.find(child.pid, "another mark") is None
-    found = Child.find(child.pid, "the mark")
-    assert found is not None
+    again = Child.find(child.pid, "the mark")
+    assert again is not None
     await child.end(GIVE_UP_S)
     async with asyncio.timeout(GIVE_UP_S):
-        await found.gone()
-    assert found.exited.result() is None
+        await again.gone()
+    assert again.exited.result() is None
     assert Child.find(child.pid, "the mark") is None
 
 

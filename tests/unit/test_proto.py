@@ -49,10 +49,10 @@ def test_generated_code_is_current(tmp_path: Path) -> None:
 
 
 def test_every_service_of_a_node_has_messages_that_the_check_sees(tmp_path: Path) -> None:
-    """A payload that is no message of a proto file could change without anybody noticing."""
-    known = {message.name for file in describe(tmp_path / "d") for message in file.message_type}
+    """A payload that is no message of a proto file could change unnoticed."""
+    names = {message.name for file in describe(tmp_path / "d") for message in file.message_type}
     for name in SERVICES:
-        assert {f"{name.capitalize()}{part}" for part in ("Hello", "Desired", "Report", "Question")} & known, name
+        assert {f"{name.capitalize()}{part}" for part in ("Hello", "Desired", "Report", "Question")} & names, name
 
 
 def test_lint(tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ def test_a_removed_field_and_a_changed_type_are_noticed() -> None:
     del beat.field[0]
     hello = next(m for file in after for m in file.message_type if m.name == "Hello")
     next(f for f in hello.field if f.name == "protocol").type = descriptor_pb2.FieldDescriptorProto.TYPE_STRING
-    found = "\n".join(breaking_changes(before, after))
-    assert "Beat.seq" in found
-    assert "Hello.protocol" in found
+    problems = "\n".join(breaking_changes(before, after))
+    assert "Beat.seq" in problems
+    assert "Hello.protocol" in problems
 
 
 def test_a_message_may_move_to_another_file_and_not_get_lost(tmp_path: Path) -> None:

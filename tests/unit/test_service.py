@@ -78,7 +78,7 @@ async def test_service_whose_task_died_is_still_stopped_in_order() -> None:
     assert service.story[:2] == ["begun", "finish"]
 
 
-async def test_errand_that_fails_is_reported_and_costs_nobody_else() -> None:
+async def test_errand_that_fails_is_reported_and_harms_no_other() -> None:
     messages: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: messages.append(str(context["message"])))
     failures: list[BaseException] = []

@@ -53,7 +53,7 @@ class TestExternalPostgres(ServiceContract):
 
 
 class UnreadableJournal(MemoryJournal):
-    """Raises what nobody expects."""
+    """Raises an unexpected error."""
 
     def load(self, limits: Limits, now: Instant) -> FarmState:
         raise Blow

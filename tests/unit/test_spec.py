@@ -1,4 +1,4 @@
-"""Agent specs: what people may write, what they are told, and the one canonical text."""
+"""Agent specs: what people may write, what they are answered, and the one canonical text."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ exclusive: true
 def problems_of(text: str, **options: str) -> list[str]:
     with pytest.raises(InvalidRequest) as caught:
         AgentSpec.parse_yaml(text, "agent.yaml", **options)
-    found = caught.value.data["problems"]
-    assert isinstance(found, list)
-    assert all(problem.rstrip(".") in caught.value.problem for problem in found)
-    return found
+    problems = caught.value.data["problems"]
+    assert isinstance(problems, list)
+    assert all(problem.rstrip(".") in caught.value.problem for problem in problems)
+    return problems
 
 
 def test_every_key_is_read_with_its_unit() -> None:
@@ -71,23 +71,23 @@ def test_name_is_needed_from_somewhere() -> None:
     assert problems_of("replicas: 1") == ["agent.yaml: the key 'name' is missing"]
 
 
-def test_all_problems_are_told_at_once_with_their_lines() -> None:
+def test_all_problems_are_reported_at_once_with_their_lines() -> None:
     text = (
         "replcas: 2\nresources:\n  cpus: 1\n  memory: 128\nreplicas: -1\nreplicas: 3\ntimeouts: {run: 5}\nmemory: 5Mi"
     )
-    found = problems_of(text, name="x")
-    assert [problem.split(": ")[0] for problem in found] == [f"agent.yaml:{line}" for line in (1, 3, 4, 5, 6, 7, 8)]
-    assert found[0].endswith("there is no key 'replcas'. Did you mean 'replicas'?")
-    assert found[1].endswith("there is no key 'resources.cpus'. Did you mean 'cpu'?")
-    assert "must be an amount of memory with its unit" in found[2]
-    assert found[3].endswith("replicas must be a whole number from 0 to 10000, not '-1'")
-    assert found[4].endswith("replicas is written twice, first in line 5")
-    assert "timeouts.run must be a duration with its unit" in found[5]
-    assert found[6].endswith("Did you mean 'resources.memory'?")
+    problems = problems_of(text, name="x")
+    assert [problem.split(": ")[0] for problem in problems] == [f"agent.yaml:{line}" for line in (1, 3, 4, 5, 6, 7, 8)]
+    assert problems[0].endswith("there is no key 'replcas'. Did you mean 'replicas'?")
+    assert problems[1].endswith("there is no key 'resources.cpus'. Did you mean 'cpu'?")
+    assert "must be an amount of memory with its unit" in problems[2]
+    assert problems[3].endswith("replicas must be a whole number from 0 to 10000, not '-1'")
+    assert problems[4].endswith("replicas is written twice, first in line 5")
+    assert "timeouts.run must be a duration with its unit" in problems[5]
+    assert problems[6].endswith("Did you mean 'resources.memory'?")
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reason"),
     [
         ("a: [", "not YAML"),
         ("- x", "a spec is a mapping"),
@@ -116,8 +116,8 @@ def test_all_problems_are_told_at_once_with_their_lines() -> None:
         ("x" * 300_000, "longer than"),
     ],
 )
-def test_wrong_text_is_refused_saying_what_is_allowed(text: str, told: str) -> None:
-    assert told in "\n".join(problems_of(text, name="x"))
+def test_wrong_text_is_refused_saying_what_is_allowed(text: str, reason: str) -> None:
+    assert reason in "\n".join(problems_of(text, name="x"))
 
 
 def test_a_longer_backoff_raises_its_maximum_when_none_is_given() -> None:

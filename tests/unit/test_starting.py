@@ -45,7 +45,7 @@ def test_age_counts_from_the_beginning_of_the_process() -> None:
     assert 0.3 <= float(done.stdout) < age_s()
 
 
-def test_steps_and_moments_are_told_in_milliseconds() -> None:
+def test_steps_and_moments_are_logged_in_milliseconds() -> None:
     now = [1.0]
     times = StartTimes(age=lambda: now[0], processor=lambda: 0.5)
     times.reached("imports")
@@ -72,9 +72,9 @@ def test_late_thing_is_made_once_for_all_who_ask() -> None:
         return late()
 
     with ThreadPoolExecutor(4) as pool:
-        found = [asked.result() for asked in [pool.submit(ask) for _ in range(4)]]
+        results = [asked.result() for asked in [pool.submit(ask) for _ in range(4)]]
     assert len(made) == 1
-    assert found == made * 4
+    assert results == made * 4
     assert late.made is made[0]
 
 

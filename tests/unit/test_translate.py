@@ -44,12 +44,12 @@ def test_report_of_a_newer_daemon_is_not_taken_for_good() -> None:
     report = market_pb2.MarketReport(measured=MARKET_MEASURED)
     for number, name in enumerate(("unspecified", "starting", "good", "doubtful", "failed", "newer")):
         report.products.add(product=name, state=number, reason=f"why {name}")
-    heard = list(translate.beat(N1, 3, beat(report)))
-    assert heard[0] == NodeBeat(N1, 3, 4, BOTH)
-    assert len(heard) == 2
-    assert isinstance(heard[1], MarketReported)
-    assert (heard[1].node, heard[1].session) == (N1, 3)
-    assert {name: status.state for name, status in heard[1].products.items()} == {
+    commands = list(translate.beat(N1, 3, beat(report)))
+    assert commands[0] == NodeBeat(N1, 3, 4, BOTH)
+    assert len(commands) == 2
+    assert isinstance(commands[1], MarketReported)
+    assert (commands[1].node, commands[1].session) == (N1, 3)
+    assert {name: status.state for name, status in commands[1].products.items()} == {
         "unspecified": ProductState.DOUBTFUL,
         "starting": ProductState.STARTING,
         "good": ProductState.GOOD,
@@ -57,8 +57,8 @@ def test_report_of_a_newer_daemon_is_not_taken_for_good() -> None:
         "failed": ProductState.FAILED,
         "newer": ProductState.DOUBTFUL,
     }
-    assert heard[1].products["failed"] == ProductStatus(ProductState.FAILED, "why failed")
-    assert release_0_1.market_reported(N1, 3, report) == heard[1]
+    assert commands[1].products["failed"] == ProductStatus(ProductState.FAILED, "why failed")
+    assert release_0_1.market_reported(N1, 3, report) == commands[1]
 
 
 def test_report_without_change_is_a_beat_alone() -> None:
@@ -69,35 +69,35 @@ def test_report_without_change_is_a_beat_alone() -> None:
 
 
 def test_list_tells_products_to_those_who_take_them_alone() -> None:
-    told = translate.message(SetDesired(N1, 1, 7, [], (ProductName("BTC-USD"),)))
+    named = translate.message(SetDesired(N1, 1, 7, [], (ProductName("BTC-USD"),)))
     nothing = translate.message(SetDesired(N1, 1, 7, [], ()))
     silent = translate.message(SetDesired(N1, 1, 7, []))
-    assert told is not None
+    assert named is not None
     assert nothing is not None
     assert silent is not None
-    assert [item.name for item in told.desired.services] == ["market"]
-    desired = market_pb2.MarketDesired.FromString(told.desired.services[0].payload)
+    assert [item.name for item in named.desired.services] == ["market"]
+    desired = market_pb2.MarketDesired.FromString(named.desired.services[0].payload)
     assert list(desired.products) == ["BTC-USD"]
     assert len(nothing.desired.services) == 1, "an empty list takes products away"
     assert not silent.desired.services
-    for message in (told, nothing, silent):
+    for message in (named, nothing, silent):
         assert not message.desired.HasField("market")
         release_0_1.desired(message.desired)
-    assert list(told.desired.market.products) == ["BTC-USD"]
+    assert list(named.desired.market.products) == ["BTC-USD"]
     assert nothing.desired.HasField("market")
     assert not silent.desired.HasField("market")
 
 
 def test_a_node_of_0_1_is_understood_as_it_was() -> None:
-    said = wire.Hello(products=["BTC-USD"], takes_products=True, market_source="coinbase-advanced", measured=OLD)
-    heard = translate.joined(N1, 1, release_0_1.hello(said))
-    assert (heard.products, heard.takes_products, heard.market_source, heard.measured) == (
+    greeting = wire.Hello(products=["BTC-USD"], takes_products=True, market_source="coinbase-advanced", measured=OLD)
+    command = translate.joined(N1, 1, release_0_1.hello(greeting))
+    assert (command.products, command.takes_products, command.market_source, command.measured) == (
         frozenset({"BTC-USD"}), True, "coinbase-advanced", BOTH,
     )  # fmt: skip
     assert list(translate.beat(N1, 1, release_0_1.beat(wire.Beat(seq=4, measured=OLD)))) == [NodeBeat(N1, 1, 4, BOTH)]
 
 
 def test_what_a_node_of_this_release_says_in_the_words_of_0_1_is_not_taken_twice() -> None:
-    said = hello(market_pb2.MarketHello(products=["BTC-USD"]))
-    said.products.append("ETH-USD")
-    assert translate.joined(N1, 1, release_0_1.hello(said)).products == {"BTC-USD"}
+    greeting = hello(market_pb2.MarketHello(products=["BTC-USD"]))
+    greeting.products.append("ETH-USD")
+    assert translate.joined(N1, 1, release_0_1.hello(greeting)).products == {"BTC-USD"}

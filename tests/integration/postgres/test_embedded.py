@@ -97,19 +97,19 @@ def alive_on(server: EmbeddedPostgres) -> list[int]:
 
 
 async def test_data_survives_stop_and_start_and_no_process_does(folder: Path) -> None:
-    told: list[str] = []
-    server = EmbeddedPostgres(folder, settings=FAST, progress=told.append)
+    words: list[str] = []
+    server = EmbeddedPostgres(folder, settings=FAST, progress=words.append)
     await server.start()
-    assert any("new database" in word for word in told)
+    assert any("new database" in word for word in words)
     ask(server.dsn, "CREATE TABLE kept AS SELECT 42 AS n")
     await server.stop()
     assert alive_on(server) == []
     assert not (folder / "data" / "postmaster.pid").exists()
-    again = EmbeddedPostgres(folder, settings=FAST, progress=told.append)
+    again = EmbeddedPostgres(folder, settings=FAST, progress=words.append)
     await again.start()
     assert again.dsn == server.dsn
     assert ask(again.dsn, "SELECT n FROM kept") == [(42,)]
-    assert sum("new database" in word for word in told) == 1
+    assert sum("new database" in word for word in words) == 1
     await again.stop()
 
 
@@ -191,9 +191,9 @@ async def test_killed_postmaster_is_replaced_and_nothing_acknowledged_is_lost(se
     with suppress(Unavailable):
         journal.take_lead()  # finds that the session holding the lock is gone
     epoch = journal.take_lead()
-    found = set(journal.load(Limits(), clock()).tasks)
-    assert found >= set(stored)
-    assert len(found - set(stored)) <= 1, "at most the one commit whose fate nobody knew"
+    rows = set(journal.load(Limits(), clock()).tasks)
+    assert rows >= set(stored)
+    assert len(rows - set(stored)) <= 1, "at most the one commit of unknown fate"
     journal.commit(Changes(inserted_tasks=[new_task(200_000)]), epoch)
     journal.close()
     assert server.restarts == 1
@@ -355,18 +355,18 @@ async def test_path_with_spaces_quotes_and_umlauts_works(folder: Path) -> None:
 async def test_root_runs_it_unprivileged_behind_a_barred_folder(tmp_path: Path) -> None:
     barred = tmp_path / "home"
     barred.mkdir(mode=0o700)
-    told: list[str] = []
-    server = EmbeddedPostgres(barred / "farm" / "postgres", settings=FAST, progress=told.append)
+    words: list[str] = []
+    server = EmbeddedPostgres(barred / "farm" / "postgres", settings=FAST, progress=words.append)
     await server.start()
     assert server.pid is not None
     assert psutil.Process(server.pid).uids().effective != 0
-    assert any(str(barred) in word for word in told), "opening a way is told"
+    assert any(str(barred) in word for word in words), "opening a way is reported"
     assert not barred.stat().st_mode & stat.S_IROTH, "passing is allowed, reading is not"
     await server.stop()
-    again = EmbeddedPostgres(barred / "farm" / "postgres", settings=FAST, progress=told.append)
-    before = len(told)
+    again = EmbeddedPostgres(barred / "farm" / "postgres", settings=FAST, progress=words.append)
+    before = len(words)
     await again.start()
-    assert not any(str(barred) in word for word in told[before:]), "the way is still open"
+    assert not any(str(barred) in word for word in words[before:]), "the way is still open"
     await again.stop()
 
 

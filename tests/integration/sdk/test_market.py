@@ -72,14 +72,14 @@ async def test_quality_is_an_answer_from_the_first_seconds_on(questdb: Endpoint,
     now_row(questdb, "NEW-USD", "starting", "waiting for its first data", age_s=4)
     assert market.quality("NEW-USD").reasons == ("waiting for its first data",)
     now_row(questdb, "NEW-USD", "doubtful", "3 trades are missing", age_s=2)
-    found = await market.aquality("NEW-USD")
-    assert (found.is_good, found.reasons, found.missing_trades) == (False, ("3 trades are missing",), 3)
+    quality = await market.aquality("NEW-USD")
+    assert (quality.is_good, quality.reasons, quality.missing_trades) == (False, ("3 trades are missing",), 3)
     now_row(questdb, "NEW-USD", "good")
-    found = market.quality("NEW-USD")
-    assert found
-    assert (found.reasons, found.lag_ms) == ((), 1.5)
-    assert found.as_of is not None
-    assert found.as_of.tzinfo is UTC
+    quality = market.quality("NEW-USD")
+    assert quality
+    assert (quality.reasons, quality.lag_ms) == ((), 1.5)
+    assert quality.as_of is not None
+    assert quality.as_of.tzinfo is UTC
     now_row(questdb, "NEW-USD", "gone", "", age_s=-1)
     assert market.quality("NEW-USD").reasons == ("NEW-USD is not held on this node any more",)
 
@@ -118,7 +118,7 @@ def test_agents_cannot_write(market: MarketData) -> None:
     assert ids(market) == [1, 2, 3, 4]
 
 
-def test_wrong_sql_is_told_in_the_databases_words(market: MarketData) -> None:
+def test_wrong_sql_is_refused_in_the_databases_words(market: MarketData) -> None:
     with pytest.raises(InvalidRequest, match="refused"):
         market.query("SELEC 1")
     with pytest.raises(Unavailable, match="not there yet"):

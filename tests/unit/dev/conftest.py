@@ -49,9 +49,9 @@ def program(tmp_path: Path) -> Callable[..., Program]:
 @pytest.fixture
 def keeper() -> Iterator[tuple[Keeper, list[str]]]:
     """A keeper whose words are kept, and whose programs end with the test."""
-    said: list[str] = []
-    made = Keeper(said.append)
-    yield made, said
+    words: list[str] = []
+    made = Keeper(words.append)
+    yield made, words
     for process in made.processes:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -11,7 +11,7 @@ from agentfarm.errors import Conflict, InvalidRequest
 from farmctl.dev.folder import FarmFolder, forget, open_folder, read_json, write_json
 
 
-def test_second_farm_in_the_folder_is_refused_and_told_the_pid(tmp_path: Path) -> None:
+def test_second_farm_in_the_folder_is_refused_with_the_pid(tmp_path: Path) -> None:
     _, lock = open_folder(tmp_path / ".farm")
     with pytest.raises(Conflict, match=f"process {os.getpid()}"):
         open_folder(tmp_path / ".farm")

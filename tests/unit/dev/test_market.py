@@ -62,7 +62,7 @@ def test_a_file_without_frames_is_refused_in_the_words_of_the_exchange(tmp_path:
     assert caught.value.problem == f"{file} holds no frame of a Coinbase feed."
 
 
-def test_a_misspelt_market_is_told_the_nearest() -> None:
+def test_a_misspelt_market_gets_the_nearest_name() -> None:
     with pytest.raises(InvalidRequest) as caught:
         choose_market("simulatd", never)
     assert "'simulated'" in caught.value.remedy

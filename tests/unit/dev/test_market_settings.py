@@ -16,11 +16,11 @@ from nodeagent.services.market.settings import MarketSettings
 @pytest.mark.parametrize(("option", "source"), [("live", "coinbase-advanced"), ("binance", "binance")])
 def test_a_live_market_names_its_source_and_the_venues_own_products(option: str, source: str) -> None:
     market = choose_market(option, lambda: False)
-    said = market_settings(market, PRODUCTS[market.source], None, None, speed=1.0)
-    assert said is not None
-    assert said["feed"] == {"source": source}
-    assert tuple(MarketSettings(**said).products) == PRODUCTS[source]
-    assert load_source(said["feed"]["source"]).name == source
+    settings = market_settings(market, PRODUCTS[market.source], None, None, speed=1.0)
+    assert settings is not None
+    assert settings["feed"] == {"source": source}
+    assert tuple(MarketSettings(**settings).products) == PRODUCTS[source]
+    assert load_source(settings["feed"]["source"]).name == source
 
 
 def test_a_simulated_binance_is_an_exchange_that_speaks_as_binance_does(tmp_path: Path) -> None:
@@ -31,6 +31,8 @@ def test_a_simulated_binance_is_an_exchange_that_speaks_as_binance_does(tmp_path
     )
     command = " ".join(program.command)
     assert "--protocol binance --products BTCUSDT,ETHUSDT" in command
-    said = market_settings(market, products, Addresses("ws://a/stream", "http://a/api/v3", products), None, speed=1.0)
-    assert said is not None
-    assert said["feed"] == {"source": "binance", "ws_url": "ws://a/stream", "rest_url": "http://a/api/v3"}
+    settings = market_settings(
+        market, products, Addresses("ws://a/stream", "http://a/api/v3", products), None, speed=1.0
+    )
+    assert settings is not None
+    assert settings["feed"] == {"source": "binance", "ws_url": "ws://a/stream", "rest_url": "http://a/api/v3"}

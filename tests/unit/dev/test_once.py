@@ -107,6 +107,6 @@ def test_rate_is_over_the_last_seconds_and_begins_again_with_the_feed() -> None:
     assert rate.of(None, 13.0) == 0.0
 
 
-def test_a_brief_is_told_in_one_line() -> None:
+def test_a_brief_is_shown_in_one_line() -> None:
     assert brief_text({"brief": "one\n two"}) == "one two"
     assert brief_text(None) == ""

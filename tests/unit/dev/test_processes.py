@@ -41,7 +41,7 @@ def test_start_returns_when_the_program_serves(program: Make, keeper: Kept) -> N
     assert os.getsid(process.pid) == process.pid, "a Ctrl-C in our terminal would reach it"
 
 
-def test_death_while_starting_is_told_with_its_last_words(program: Make, keeper: Kept) -> None:
+def test_death_while_starting_is_reported_with_its_last_words(program: Make, keeper: Kept) -> None:
     broken = program("raise SystemExit('no such database')", is_ready=says("ready"))
     with pytest.raises(Unavailable, match=r"(?s)ended with status 1.*no such database"):
         keeper[0].start(broken, StopWish())
@@ -85,42 +85,42 @@ def test_words_written_before_the_start_returns_are_read(program: Make, monkeypa
     process.kill_group()
 
 
-def test_what_was_killed_runs_again_and_the_death_is_told(program: Make, keeper: Kept) -> None:
-    kept, said = keeper
-    first = kept.start(program(SAY_READY, is_ready=says("ready")), StopWish())
+def test_what_was_killed_runs_again_and_the_death_is_reported(program: Make, keeper: Kept) -> None:
+    programs, words = keeper
+    first = programs.start(program(SAY_READY, is_ready=says("ready")), StopWish())
     os.kill(first.pid, signal.SIGKILL)
 
     def runs_again() -> bool:
-        kept.look()
-        return kept.processes[0].pid != first.pid and kept.processes[0].is_running
+        programs.look()
+        return programs.processes[0].pid != first.pid and programs.processes[0].is_running
 
     until(runs_again, "the restart")
-    assert kept.restarts == 1
-    assert any("was killed by SIGKILL" in text for text in said)
+    assert programs.restarts == 1
+    assert any("was killed by SIGKILL" in text for text in words)
 
 
 def test_stop_kills_what_ignores_it_and_the_children_of_all(program: Make, keeper: Kept) -> None:
-    kept, said = keeper
+    programs, words = keeper
     wish = StopWish()
-    stubborn = kept.start(program(STUBBORN, "stubborn", is_ready=says("ready"), stop_within_s=0.2), wish)
-    parent = kept.start(program(WITH_CHILD, "parent", is_ready=says("child")), wish)
+    stubborn = programs.start(program(STUBBORN, "stubborn", is_ready=says("ready"), stop_within_s=0.2), wish)
+    parent = programs.start(program(WITH_CHILD, "parent", is_ready=says("child")), wish)
     child = int(parent.output().split()[1])
-    kept.stop(["stubborn", "parent"], wish)
+    programs.stop(["stubborn", "parent"], wish)
     assert not stubborn.is_running
     assert not parent.is_running
     until(lambda: is_gone(child), "the child's end")
-    assert any("stubborn did not stop in time" in text for text in said)
-    assert kept.names == []
+    assert any("stubborn did not stop in time" in text for text in words)
+    assert programs.names == []
 
 
 def test_a_second_wish_shortens_the_deadline(program: Make, keeper: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept, _ = keeper
+    programs, _ = keeper
     monkeypatch.setattr("farmctl.dev.processes.keeper.URGENT_STOP_S", 0.1)
     wish = StopWish()
-    stubborn = kept.start(program(STUBBORN, is_ready=says("ready"), stop_within_s=3600), wish)
+    stubborn = programs.start(program(STUBBORN, is_ready=says("ready"), stop_within_s=3600), wish)
     wish.wish()
     threading.Timer(0.05, wish.wish).start()
-    kept.stop([stubborn.name], wish)
+    programs.stop([stubborn.name], wish)
     assert not stubborn.is_running
 
 

@@ -52,11 +52,11 @@ def save(path: Path, *records: Record) -> None:
 
 
 def test_recorded_process_is_ended(sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    path, said = tmp_path / "processes.json", list[str]()
+    path, words = tmp_path / "processes.json", list[str]()
     save(path, record_of(sleeper))
-    assert end_leftovers(path, said.append) == 1
+    assert end_leftovers(path, words.append) == 1
     assert is_gone(sleeper.pid)
-    assert "left 1 process" in said[0]
+    assert "left 1 process" in words[0]
     assert not path.exists()
 
 
@@ -84,9 +84,9 @@ def test_damaged_and_absent_records_end_nothing(tmp_path: Path) -> None:
 def test_written_down_is_every_descendant(sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
     path = tmp_path / "processes.json"
     write_down(path, [sleeper.pid])
-    found = {entry["pid"]: entry for entry in json.loads(path.read_text())}
-    assert found[sleeper.pid]["is_root"]
-    assert tuple(found[sleeper.pid]["command"]) == SLEEPER
+    records = {entry["pid"]: entry for entry in json.loads(path.read_text())}
+    assert records[sleeper.pid]["is_root"]
+    assert tuple(records[sleeper.pid]["command"]) == SLEEPER
 
 
 def test_a_dead_process_is_not_found(sleeper: subprocess.Popen[bytes]) -> None:

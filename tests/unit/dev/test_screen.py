@@ -1,4 +1,4 @@
-"""What is shown of a farm: every node, every agent, the market, and calm lines where nobody watches."""
+"""What is shown of a farm: every node, every agent, the market, and calm lines where no person watches."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_one_line_holds_the_farm() -> None:
     )
 
 
-def test_where_nobody_watches_there_is_a_line_now_and_then_and_each_brief_once() -> None:
+def test_without_a_terminal_there_is_a_line_now_and_then_and_each_brief_once() -> None:
     written, now = io.StringIO(), [0.0]
     screen = LineScreen(Console(file=written, width=200), lambda: now[0])
     for step in range(7):

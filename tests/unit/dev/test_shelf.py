@@ -41,9 +41,9 @@ def test_a_capture_is_known_by_its_content(tmp_path: Path) -> None:
     assert market_key(Market(MarketKind.LIVE, "", source="binance")) == "live-binance"
 
 
-def test_trade_ids_are_those_the_feed_told_last(tmp_path: Path) -> None:
+def test_trade_ids_are_those_of_the_last_feed_status(tmp_path: Path) -> None:
     assert last_trade_ids(tmp_path) == {}
     (tmp_path / "feed").mkdir()
-    said = {"products": {"BTC-USD": {"last_trade_id": 42}, "ETH-USD": {"last_trade_id": 0}}}
-    (tmp_path / "feed" / "status.json").write_text(json.dumps(said))
+    status = {"products": {"BTC-USD": {"last_trade_id": 42}, "ETH-USD": {"last_trade_id": 0}}}
+    (tmp_path / "feed" / "status.json").write_text(json.dumps(status))
     assert last_trade_ids(tmp_path) == {"BTC-USD": 42}

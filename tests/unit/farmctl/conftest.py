@@ -95,9 +95,9 @@ def farmctl(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     def call(*arguments: object) -> Ran:
         capsys.readouterr()
         code = run([str(argument) for argument in arguments])
-        told = capsys.readouterr()
-        assert "Traceback (most recent call last)" not in told.err
-        return Ran(int(code), told.out, told.err)
+        output = capsys.readouterr()
+        assert "Traceback (most recent call last)" not in output.err
+        return Ran(int(code), output.out, output.err)
 
     return call
 

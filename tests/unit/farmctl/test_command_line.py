@@ -55,7 +55,7 @@ def test_exit_codes_are_those_of_the_design() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "hint"),
     [
         (["staus"], "Did you mean 'status'"),
         (["task", "sumbit"], "Did you mean 'submit'"),
@@ -65,12 +65,12 @@ def test_exit_codes_are_those_of_the_design() -> None:
         (["task", "submit"], "No agent was named"),
     ],
 )
-def test_typo_is_exit_1_with_the_nearest_right_word(farmctl: Farmctl, words: list[str], said: str) -> None:
+def test_typo_is_exit_1_with_the_nearest_right_word(farmctl: Farmctl, words: list[str], hint: str) -> None:
     ran = farmctl(*words)
     assert ran.code == 1
-    assert said in ran.err
+    assert hint in ran.err
     as_json = farmctl(*words, "--json")
-    assert said in json.dumps(as_json.json["problem"])
+    assert hint in json.dumps(as_json.json["problem"])
 
 
 def test_no_farm_known_and_none_answering_are_said_plainly(farmctl: Farmctl, tmp_path: Path) -> None:
@@ -92,8 +92,8 @@ def test_nearest_dev_farm_up_the_tree_is_found(
 ) -> None:
     (tmp_path / ".farm").mkdir()
     (tmp_path / "token").write_text("x" * 20)
-    told = {"server": "http://127.0.0.1:9", "token_file": str(tmp_path / "token"), "pid": 1}
-    (tmp_path / ".farm" / "dev.json").write_text(json.dumps(told))
+    announcement = {"server": "http://127.0.0.1:9", "token_file": str(tmp_path / "token"), "pid": 1}
+    (tmp_path / ".farm" / "dev.json").write_text(json.dumps(announcement))
     deep = tmp_path / "a" / "b"
     deep.mkdir(parents=True)
     monkeypatch.chdir(deep)

@@ -15,15 +15,15 @@ PAGE = (Path(__file__).parents[3] / "docs" / "farmctl.md").read_text(encoding="u
 
 def test_page_names_every_verb_and_no_other() -> None:
     cells = re.findall(r"^\| (`farmctl .*?) \| ", PAGE.replace("\\|", "¦"), re.MULTILINE)
-    told = {word for cell in cells for word in re.findall(r"`(?:farmctl )?(?:task |node |feed )?([a-z]+)", cell)}
+    listed = {word for cell in cells for word in re.findall(r"`(?:farmctl )?(?:task |node |feed )?([a-z]+)", cell)}
     group = typer.main.get_command(app)
     verbs = set()
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         inner = getattr(command, "commands", None)
         verbs |= set(inner) if inner is not None else {name}
-    assert told == verbs
+    assert listed == verbs
 
 
 def test_page_tells_every_exit_code() -> None:
-    told = dict(re.findall(r"^\| (\d+) \| ([^:|]*)", PAGE, re.MULTILINE))
-    assert {int(code) for code in told} == {int(code) for code in MEANINGS}
+    listed = dict(re.findall(r"^\| (\d+) \| ([^:|]*)", PAGE, re.MULTILINE))
+    assert {int(code) for code in listed} == {int(code) for code in MEANINGS}

@@ -1,4 +1,4 @@
-"""Is market data whole: the verbs, their exit codes, and what a wrong command line is told."""
+"""Is market data whole: the verbs, their exit codes, and the answer to a wrong command line."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def feeds(farm: ServedFarm) -> Feeds:
     return made
 
 
-def lines(*said: dict[str, object]) -> list[bytes]:
-    return [json.dumps(line).encode() + b"\n" for line in said]
+def lines(*answers: dict[str, object]) -> list[bytes]:
+    return [json.dumps(line).encode() + b"\n" for line in answers]
 
 
 def recording(path: Path, *ids: int, price: str = "100.25") -> Path:
@@ -112,7 +112,7 @@ def test_a_misspelt_product_is_answered_with_the_right_one(farmctl: Farmctl, fee
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "problem"),
     [
         (("verify", "recordings/x.gz"), "There is no recordings/x.gz"),
         (("verify", "today.jsonl"), "There is no today.jsonl"),
@@ -126,10 +126,10 @@ def test_a_misspelt_product_is_answered_with_the_right_one(farmctl: Farmctl, fee
         (("replay", "a.gz", "--endpoint", "e", "--node", "n"), "--node goes without a PATH"),
     ],
 )
-def test_a_wrong_command_line_is_told_what_is_wrong(farmctl: Farmctl, words: tuple[str, ...], told: str) -> None:
+def test_a_wrong_command_line_is_refused_and_explained(farmctl: Farmctl, words: tuple[str, ...], problem: str) -> None:
     ran = farmctl("feed", *words)
     assert ran.code == 1
-    assert told in ran.err
+    assert problem in ran.err
 
 
 def test_a_recording_is_verified_without_a_farm(tmp_path: Path, farmctl: Farmctl) -> None:

@@ -60,5 +60,5 @@ def test_logs_of_one_replica_and_of_all(farmctl: Farmctl, farm: ServedFarm) -> N
 
 
 def test_version_names_both_releases(farmctl: Farmctl, farm: ServedFarm) -> None:
-    told = farmctl("version", "--json").json
-    assert told["farmctl"] == told["farm"]
+    releases = farmctl("version", "--json").json
+    assert releases["farmctl"] == releases["farm"]

@@ -73,9 +73,9 @@ def test_drain_waits_for_the_word_of_the_daemon(
     ran = farmctl("drain", "node-1", "--deadline", "60s", "--events")
     assert ran.code == 0
     assert looks >= 5
-    told = [event["message"] for event in ran.events if event["event"] == "drain.progress"]
-    assert "empty, its daemon confirms" in told[-1]
-    assert "empty" not in told[0]
+    messages = [event["message"] for event in ran.events if event["event"] == "drain.progress"]
+    assert "empty, its daemon confirms" in messages[-1]
+    assert "empty" not in messages[0]
 
 
 def test_drain_that_hits_its_deadline_is_exit_3(farmctl: Farmctl, farm: ServedFarm) -> None:

@@ -28,11 +28,11 @@ def test_products_are_added_listed_and_removed(farmctl: Farmctl, feeds: ServedFa
     shown = farmctl("feed", "products")
     assert "by its own settings" in shown.out, "BTC-USD stands in the nodes' settings"
     assert max(map(len, shown.out.splitlines())) <= 80
-    found = {it["name"]: it for it in farmctl("feed", "products", "--json").json["products"]}
-    assert (found["ETH-USD"]["is_good"], found["ETH-USD"]["copies"]) == (True, 1)
+    by_name = {product["name"]: product for product in farmctl("feed", "products", "--json").json["products"]}
+    assert (by_name["ETH-USD"]["is_good"], by_name["ETH-USD"]["copies"]) == (True, 1)
     assert farmctl("feed", "add", "ETH-USD", "--json").json["changed"] == []
     assert farmctl("feed", "remove", "ETH-USD", "SOL-USD").out == "No longer fed: ETH-USD, SOL-USD.\n"
-    assert {it["name"] for it in farmctl("feed", "products", "--json").json["products"]} == {"BTC-USD"}
+    assert {product["name"] for product in farmctl("feed", "products", "--json").json["products"]} == {"BTC-USD"}
 
 
 def test_missing_copies_are_partly_done_and_explained(farmctl: Farmctl, feeds: ServedFarm) -> None:
@@ -69,7 +69,10 @@ def test_status_says_where_each_product_is_fed(farmctl: Farmctl, feeds: ServedFa
     ran = farmctl("feed", "status")
     assert "ETH-USD" in ran.out
     assert "good" in ran.out
-    assert [it["name"] for it in farmctl("feed", "status", "--json").json["products"]] == ["BTC-USD", "ETH-USD"]
+    assert [row["name"] for row in farmctl("feed", "status", "--json").json["products"]] == [
+        "BTC-USD",
+        "ETH-USD",
+    ]
 
 
 def test_drain_shows_which_products_move(farmctl: Farmctl, feeds: ServedFarm) -> None:
@@ -79,14 +82,14 @@ def test_drain_shows_which_products_move(farmctl: Farmctl, feeds: ServedFarm) ->
         ["ETH-USD", "node-1", "node-2", "move"]
     ]
     assert farmctl("drain", "node-1", "--deadline", "30s").code == 0
-    assert [it["node"] for it in _nodes(farmctl, "ETH-USD")] == ["node-2"]
+    assert [node["node"] for node in _nodes(farmctl, "ETH-USD")] == ["node-2"]
     stuck = farmctl("drain", "node-2")
     assert (stuck.code, "ETH-USD" in stuck.err) == (2, True)
 
 
 def _nodes(farmctl: Farmctl, name: str) -> list[dict[str, str]]:
     listed = farmctl("feed", "products", "--json").json["products"]
-    return next(it["nodes"] for it in listed if it["name"] == name)
+    return next(product["nodes"] for product in listed if product["name"] == name)
 
 
 def test_task_may_name_products(farmctl: Farmctl, feeds: ServedFarm) -> None:

@@ -73,10 +73,10 @@ def test_failed_task_is_exit_1_with_its_error(farmctl: Farmctl) -> None:
 
 
 def test_stream_prints_pieces_then_the_result(farmctl: Farmctl) -> None:
-    told = farmctl("task", "submit", "stream", "7", "--stream", "--events")
-    assert (told.code, told.events[0]["event"]) == (0, "task.submitted")
-    assert [event["data"] for event in told.events if event["event"] == "output"] == ["one", "two", "three"]
-    assert told.events[-1]["result"]["output"] == 7
+    ran = farmctl("task", "submit", "stream", "7", "--stream", "--events")
+    assert (ran.code, ran.events[0]["event"]) == (0, "task.submitted")
+    assert [event["data"] for event in ran.events if event["event"] == "output"] == ["one", "two", "three"]
+    assert ran.events[-1]["result"]["output"] == 7
     assert farmctl("task", "submit", "stream", "7", "--stream").out == "one\ntwo\nthree\n7\n"
     assert farmctl("task", "submit", "strm", "--stream").code == 1
 
@@ -125,9 +125,9 @@ def test_batch_submits_every_line_once(farmctl: Farmctl, tmp_path: Path, farm: S
     path.write_text('{"input": 1}\n{broken\n\n{"agent": "nobody"}\n{"agent": "echo", "input": 2}\n')
     ran = farmctl("task", "submit", "echo", "--batch", path, "--json")
     assert (ran.code, ran.json["accepted"], ran.json["refused"]) == (4, 2, 2)
-    told = farmctl("task", "submit", "echo", "--batch", path)
-    assert "line 2: The line is not JSON" in told.err
-    assert "2 tasks accepted" in told.out
+    in_words = farmctl("task", "submit", "echo", "--batch", path)
+    assert "line 2: The line is not JSON" in in_words.err
+    assert "2 tasks accepted" in in_words.out
     assert len(farmctl("task", "list", "--json").json["tasks"]) == 4
 
 

@@ -93,11 +93,11 @@ def test_ranges_keep_their_width() -> None:
             expand(wrong)
 
 
-def test_a_file_that_is_not_yaml_or_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_yaml_or_not_there_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "inventory.yaml"
     assert main([str(path)]) == 1
     path.write_text("all: [")
     assert main([str(path)]) == 1
-    said = capsys.readouterr().err
-    assert "cannot be read" in said
-    assert "is not YAML" in said
+    errors = capsys.readouterr().err
+    assert "cannot be read" in errors
+    assert "is not YAML" in errors

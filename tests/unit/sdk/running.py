@@ -36,7 +36,7 @@ def call(
 
 @dataclass
 class MemoryChannel(MemoryCheckpoints):
-    """The checkpoint store of `agentfarm.sdk.testing`, which takes the lease away at the put it is told to."""
+    """The checkpoint store of `agentfarm.sdk.testing`, which takes the lease away at a chosen put."""
 
     puts: int = 0
     lose_lease_at: int | None = None

@@ -51,7 +51,7 @@ async def test_keys_are_bound_to_parameters(tmp_path: Path, value: object, expec
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "reason"),
     [
         ({}, "it lacks 'question'"),
         (None, "must be an object with 'question', 'limit' (optional), not null"),
@@ -61,10 +61,10 @@ async def test_keys_are_bound_to_parameters(tmp_path: Path, value: object, expec
         ({"question": "x", "top": 1}, "it has 'top', which main() does not take"),
     ],
 )
-async def test_an_input_that_does_not_fit_is_rejected_for_good(tmp_path: Path, value: object, told: str) -> None:
+async def test_an_input_that_does_not_fit_is_rejected_for_good(tmp_path: Path, value: object, reason: str) -> None:
     with pytest.raises(Reject) as caught:
         await answer(tmp_path, QUESTION, value)
-    assert told in str(caught.value)
+    assert reason in str(caught.value)
 
 
 async def test_richer_types_are_made_by_pydantic(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_syntax_error_shows_its_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "reason"),
     [
         ("import nothing_like_it\n", "name it in a requirements.txt"),
         ("import sys\nsys.exit(3)\n", "called exit(3) when it was imported"),
@@ -242,8 +242,8 @@ def test_a_syntax_error_shows_its_place(tmp_path: Path) -> None:
         ("async def main(config): pass\n", "asynchronously"),
     ],
 )
-def test_what_cannot_be_an_agent_is_refused_with_a_reason(tmp_path: Path, source: str, told: str) -> None:
-    assert told in str(refused(tmp_path, source))
+def test_what_cannot_be_an_agent_is_refused_with_a_reason(tmp_path: Path, source: str, reason: str) -> None:
+    assert reason in str(refused(tmp_path, source))
 
 
 def test_entries_outside_the_folder_are_refused(tmp_path: Path) -> None:

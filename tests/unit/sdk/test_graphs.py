@@ -146,7 +146,7 @@ CHAT = """
 """
 
 
-def said(output: Any) -> list[str]:
+def contents(output: Any) -> list[str]:
     return [message["content"] for message in output["messages"]]
 
 
@@ -159,7 +159,7 @@ async def test_a_new_task_on_a_named_thread_is_the_next_turn(tmp_path: Path) -> 
     loaded = agent(tmp_path, CHAT)
     await loaded.run(call(turn("hello"), task=1, thread="talk", checkpoints=channel))
     output = await loaded.run(call(turn("and?"), task=2, thread="talk", checkpoints=channel))
-    assert said(output) == ["hello", "1: hello", "and?", "3: and?"]
+    assert contents(output) == ["hello", "1: hello", "and?", "3: and?"]
 
 
 async def test_the_second_attempt_of_a_turn_does_not_say_it_twice(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ async def test_the_second_attempt_of_a_turn_does_not_say_it_twice(tmp_path: Path
     with pytest.raises(ConnectionError):
         await loaded.run(call(turn("die"), task=2, thread="talk", checkpoints=channel))
     output = await loaded.run(call(turn("die"), task=2, attempt=2, thread="talk", checkpoints=channel))
-    assert said(output) == ["hello", "1: hello", "die", "3: die"]
+    assert contents(output) == ["hello", "1: hello", "die", "3: die"]
 
 
 async def test_an_attempt_that_died_before_its_first_checkpoint_takes_its_input(tmp_path: Path) -> None:
@@ -177,16 +177,16 @@ async def test_an_attempt_that_died_before_its_first_checkpoint_takes_its_input(
     loaded = agent(tmp_path, CHAT)
     await loaded.run(call(turn("hello"), task=1, thread="talk", checkpoints=channel))
     output = await loaded.run(call(turn("and?"), task=2, attempt=3, thread="talk", checkpoints=channel))
-    assert said(output) == ["hello", "1: hello", "and?", "3: and?"]
+    assert contents(output) == ["hello", "1: hello", "and?", "3: and?"]
 
 
-async def test_a_turn_after_one_that_never_ended_begins_anew(tmp_path: Path) -> None:
+async def test_a_turn_after_one_that_never_ended_begins_at_the_start(tmp_path: Path) -> None:
     channel = MemoryChannel()
     loaded = agent(tmp_path, CHAT)
     with pytest.raises(ConnectionError):
         await loaded.run(call(turn("die"), task=1, thread="talk", checkpoints=channel))
     output = await loaded.run(call(turn("hello"), task=2, thread="talk", checkpoints=channel))
-    assert said(output) == ["die", "hello", "2: hello"]
+    assert contents(output) == ["die", "hello", "2: hello"]
 
 
 async def test_a_thread_goes_on_on_a_node_whose_clock_is_behind(
@@ -203,7 +203,7 @@ async def test_a_thread_goes_on_on_a_node_whose_clock_is_behind(
     monkeypatch.setattr(ids, "_last_v6_timestamp", None)  # a process that has given no id yet
     for task, text in ((2, "and?"), (3, "more")):
         output = await loaded.run(call(turn(text), task=task, thread="talk", checkpoints=channel))
-    assert said(output) == ["hello", "1: hello", "and?", "3: and?", "more", "5: more"]
+    assert contents(output) == ["hello", "1: hello", "and?", "3: and?", "more", "5: more"]
 
 
 INTERRUPT = """
@@ -248,7 +248,7 @@ async def test_steps_and_messages_are_shown_as_they_come(tmp_path: Path) -> None
     """
     pieces: list[Any] = []
     output = await agent(tmp_path, source).run(call(turn("hi"), emit=pieces.append))
-    assert said(output) == ["hi", "two words"]
+    assert contents(output) == ["hi", "two words"]
     assert {"type": "custom", "data": {"half": 50}} in pieces
     texts = [piece["message"]["content"] for piece in pieces if piece["type"] == "message"]
     assert "".join(texts) == "two words"

@@ -32,9 +32,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_all_agents_of_the_guide_are_found_and_load(folder: Path) -> None:
-    found = {agent.name for agent in find_agents(folder)}
-    assert found == {"by-hand", "greeter", "last-price", "planner", "progress", "summary"}
-    for name in found:
+    names = {agent.name for agent in find_agents(folder)}
+    assert names == {"by-hand", "greeter", "last-price", "planner", "progress", "summary"}
+    for name in names:
         assert load(folder / f"{name.replace('-', '_')}.py").schemas()["input"]["properties"]
 
 

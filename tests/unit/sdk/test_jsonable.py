@@ -107,7 +107,7 @@ def circle() -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "reason"),
     [
         ({"a": [1, object()]}, r"output\.a\[1\] is object, which has no JSON form"),
         ({"raw": b"x"}, r"output\.raw is bytes; encode them"),
@@ -120,8 +120,8 @@ def circle() -> list[Any]:
         (lambda: 1, "is function"),
     ],
 )
-def test_what_has_no_json_form_is_named_by_its_place(value: object, told: str) -> None:
-    with pytest.raises(TypeError, match=told):
+def test_what_has_no_json_form_is_named_by_its_place(value: object, reason: str) -> None:
+    with pytest.raises(TypeError, match=reason):
         to_json(value)
     json.dumps(to_json(value, lenient=True), allow_nan=False).encode()
 

@@ -38,7 +38,7 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-def test_facts_of_the_prompt_are_told_unchanged() -> None:
+def test_facts_of_the_prompt_are_repeated_unchanged() -> None:
     text = llm().invoke("product: BTC-USD\nvwap: 65086.18\n- trades: 12").content
     assert text == "Product BTC-USD: vwap 65086.18; trades 12."
 
@@ -62,7 +62,7 @@ def test_equal_prompts_give_equal_answers_whole_or_streamed(system: str, user: s
     assert "".join(piece.text for piece in ScriptedEngine().stream(request)) == whole.text
 
 
-def test_a_tool_is_called_when_the_prompt_names_it_and_its_answer_told() -> None:
+def test_a_tool_is_called_when_the_prompt_names_it_and_its_answer_reported() -> None:
     model = llm().bind_tools([add])
     asked: list[Any] = [HumanMessage("Please add 19 and 23.")]
     answer = model.invoke(asked)
@@ -170,6 +170,6 @@ def test_answers_that_are_none_are_unavailable_never_a_crash(content: bytes) -> 
         assert piece is None or piece.text == ""
 
 
-def test_an_error_in_the_middle_of_a_stream_is_told() -> None:
+def test_an_error_in_the_middle_of_a_stream_is_raised() -> None:
     with pytest.raises(Unavailable, match="out of memory"):
         streamed_piece("data: " + json.dumps({"error": {"message": "out of memory"}}))
