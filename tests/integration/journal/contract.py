@@ -36,7 +36,8 @@ from controller.core.model import (
 from controller.core.timers import QueueTimedOut, RetryDue
 from controller.core.transition import Changes, FinishedTask, LeaseBatch
 from controller.journal.errors import JournalCorrupt, LostLead
-from tests.integration.journal.histories import ECHO, ROUNDS, WALL_OFFSET_S, Clock, History, OpenJournal, Port
+from tests.at_once import Journal
+from tests.integration.journal.histories import ECHO, ROUNDS, WALL_OFFSET_S, Clock, History, OpenJournal
 
 
 def new_task(number: int, data: bytes = b"{}", **options: Any) -> Task:
@@ -81,7 +82,7 @@ class JournalContract:
         return Clock()
 
     @pytest.fixture
-    def started(self, open_journal: OpenJournal, clock: Clock) -> tuple[Port, int]:
+    def started(self, open_journal: OpenJournal, clock: Clock) -> tuple[Journal, int]:
         """A leading journal with one deployment."""
         journal = open_journal()
         epoch = journal.take_lead()
@@ -105,7 +106,7 @@ class JournalContract:
         assert first.epoch + 1 == second.epoch
 
     def test_commit_under_an_old_epoch_is_refused_and_stores_nothing(
-        self, started: tuple[Port, int], clock: Clock
+        self, started: tuple[Journal, int], clock: Clock
     ) -> None:
         journal, epoch = started
         journal.take_lead()
@@ -114,7 +115,7 @@ class JournalContract:
         journal.take_lead()
         assert not journal.load(Limits(), clock()).tasks
 
-    def test_empty_commit_still_checks_who_leads(self, started: tuple[Port, int], clock: Clock) -> None:
+    def test_empty_commit_still_checks_who_leads(self, started: tuple[Journal, int], clock: Clock) -> None:
         journal, epoch = started
         journal.commit(Changes(), epoch)
         journal.take_lead()
@@ -123,7 +124,7 @@ class JournalContract:
 
     # -------------------------------------------------------------- tasks
 
-    def test_task_lives_and_ends(self, started: tuple[Port, int], clock: Clock) -> None:
+    def test_task_lives_and_ends(self, started: tuple[Journal, int], clock: Clock) -> None:
         journal, epoch = started
         task = new_task(1, b'{"a": 1}', thread_id="t", labels=(("k", "v"),), idempotency_key="once")
         journal.commit(Changes(inserted_tasks=[task]), epoch)
@@ -144,7 +145,7 @@ class JournalContract:
         assert ended.next_task == 2
         assert journal.find_keys(["once", "never"]) == {"once": 1}
 
-    def test_whole_life_in_one_turn(self, started: tuple[Port, int], clock: Clock) -> None:
+    def test_whole_life_in_one_turn(self, started: tuple[Journal, int], clock: Clock) -> None:
         journal, epoch = started
         task = new_task(1)
         end = FinishedTask(task, TaskState.CANCELLED, WALL_OFFSET_S + 1000, error_type="Cancelled")
@@ -153,7 +154,7 @@ class JournalContract:
         assert not state.tasks
         assert state.next_task == 2
 
-    def test_given_back_task_waits_out_its_backoff(self, started: tuple[Port, int], clock: Clock) -> None:
+    def test_given_back_task_waits_out_its_backoff(self, started: tuple[Journal, int], clock: Clock) -> None:
         journal, epoch = started
         first, second = new_task(1), new_task(2)
         batch = lease(1, [first, second], epoch)
@@ -173,7 +174,7 @@ class JournalContract:
         assert state.lease_batches == {1: 1}
 
     def test_task_given_back_and_leased_again_in_one_turn_has_its_new_lease(
-        self, started: tuple[Port, int], clock: Clock
+        self, started: tuple[Journal, int], clock: Clock
     ) -> None:
         journal, epoch = started
         task, other = new_task(1), new_task(2)
@@ -183,7 +184,7 @@ class JournalContract:
         loaded = journal.load(Limits(), clock()).tasks[TaskId(1)]
         assert (loaded.token, loaded.attempt, loaded.lease_batch) == (task.token, 2, 2)
 
-    def test_cancelling_is_remembered(self, started: tuple[Port, int], clock: Clock) -> None:
+    def test_cancelling_is_remembered(self, started: tuple[Journal, int], clock: Clock) -> None:
         journal, epoch = started
         task = new_task(1)
         journal.commit(Changes(inserted_tasks=[task], lease_batches=[lease(1, [task], epoch)]), epoch)
@@ -191,7 +192,7 @@ class JournalContract:
         assert journal.load(Limits(), clock()).tasks[TaskId(1)].is_cancelling
 
     def test_unknown_task_cannot_end_and_the_whole_turn_is_undone(
-        self, started: tuple[Port, int], clock: Clock
+        self, started: tuple[Journal, int], clock: Clock
     ) -> None:
         journal, epoch = started
         journal.commit(Changes(inserted_tasks=[new_task(1)]), epoch)
@@ -201,7 +202,7 @@ class JournalContract:
         journal.take_lead()
         assert set(journal.load(Limits(), clock()).tasks) == {1}
 
-    def test_second_end_of_a_task_is_refused(self, started: tuple[Port, int], clock: Clock) -> None:
+    def test_second_end_of_a_task_is_refused(self, started: tuple[Journal, int], clock: Clock) -> None:
         journal, epoch = started
         task = new_task(1)
         end = FinishedTask(task, TaskState.SUCCEEDED, WALL_OFFSET_S, b"1")
@@ -209,7 +210,7 @@ class JournalContract:
         with pytest.raises(JournalCorrupt):
             journal.commit(Changes(finished_tasks=[dataclasses.replace(end, output=b"2")]), epoch)
 
-    def test_inputs_beyond_the_limit_stay_stored(self, started: tuple[Port, int], clock: Clock) -> None:
+    def test_inputs_beyond_the_limit_stay_stored(self, started: tuple[Journal, int], clock: Clock) -> None:
         journal, epoch = started
         tasks = [new_task(number, b"x" * 100) for number in range(1, 11)]
         journal.commit(Changes(inserted_tasks=tasks), epoch)
@@ -219,7 +220,7 @@ class JournalContract:
         assert all(task.input_size == 100 for task in state.tasks.values())
         assert journal.read_inputs([TaskId(9), TaskId(10)]) == {9: b"x" * 100, 10: b"x" * 100}
 
-    def test_queue_timeouts_are_set_again(self, started: tuple[Port, int], clock: Clock) -> None:
+    def test_queue_timeouts_are_set_again(self, started: tuple[Journal, int], clock: Clock) -> None:
         journal, epoch = started
         journal.commit(Changes(inserted_tasks=[new_task(1, queue_timeout_s=30.0)]), epoch)
         clock.mono += 10
@@ -228,7 +229,7 @@ class JournalContract:
 
     # -------------------------------------------------------------- what is registered
 
-    def test_replica_ids_never_come_again(self, started: tuple[Port, int], clock: Clock) -> None:
+    def test_replica_ids_never_come_again(self, started: tuple[Journal, int], clock: Clock) -> None:
         journal, epoch = started
         replica = Replica(ReplicaId(41), ECHO, 0, 1)
         journal.commit(records(replica), epoch)
@@ -238,7 +239,7 @@ class JournalContract:
         assert state.next_replica == 42
         assert not state.replicas
 
-    def test_new_versions_and_news_of_old_ones_are_stored(self, started: tuple[Port, int], clock: Clock) -> None:
+    def test_new_versions_and_news_of_old_ones_are_stored(self, started: tuple[Journal, int], clock: Clock) -> None:
         journal, epoch = started
         policy = Policy(
             Resources(250, 512, 1), concurrency=4, constraints=(("zone", "a"),), capabilities=("avx",),
@@ -258,7 +259,7 @@ class JournalContract:
         assert loaded.rollout.deadline == pytest.approx(clock.mono + 60, abs=1e-3)
         assert loaded.rollout.seats_done == 1
 
-    def test_removed_deployment_may_come_again_under_its_name(self, started: tuple[Port, int], clock: Clock) -> None:
+    def test_removed_deployment_may_come_again_under_its_name(self, started: tuple[Journal, int], clock: Clock) -> None:
         journal, epoch = started
         [deployment] = journal.load(Limits(), clock()).deployments.values()
         journal.commit(records(removed=[*deployment.versions.values(), deployment]), epoch)
@@ -266,7 +267,7 @@ class JournalContract:
         journal.commit(registered("sha256:9"), epoch)
         assert journal.load(Limits(), clock()).deployments[ECHO].versions[1].digest == "sha256:9"
 
-    def test_products_are_stored_with_their_nodes(self, started: tuple[Port, int], clock: Clock) -> None:
+    def test_products_are_stored_with_their_nodes(self, started: tuple[Journal, int], clock: Clock) -> None:
         journal, epoch = started
         node = Node(NodeName("n1"), takes_products=True, market_source="coinbase-advanced", metrics_address="n1:9464")
         product = Product(ProductName("BTC-USD"), "coinbase-advanced", 2, {node.name}, WALL_OFFSET_S, missing=1)
@@ -288,7 +289,7 @@ class JournalContract:
         assert after.products == {product.name: dataclasses.replace(product, missing=0)}
         assert not after.nodes[node.name].assigned
 
-    def test_product_removed_and_added_in_one_turn_is_there(self, started: tuple[Port, int], clock: Clock) -> None:
+    def test_product_removed_and_added_in_one_turn_is_there(self, started: tuple[Journal, int], clock: Clock) -> None:
         journal, epoch = started
         name = ProductName("BTC-USD")
         first = Product(name, copies=3, added_at=WALL_OFFSET_S)
@@ -297,7 +298,7 @@ class JournalContract:
         journal.commit(records(again, removed=[first]), epoch)
         assert journal.load(Limits(), clock()).products == {name: again}
 
-    def test_products_of_a_task_come_back(self, started: tuple[Port, int], clock: Clock) -> None:
+    def test_products_of_a_task_come_back(self, started: tuple[Journal, int], clock: Clock) -> None:
         journal, epoch = started
         task = new_task(1, products=("BTC-USD", "ETH-USD"))
         journal.commit(Changes(inserted_tasks=[task]), epoch)

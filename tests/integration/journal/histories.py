@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Protocol
 
 from controller.core.commands import (
     AddNode,
@@ -34,7 +33,6 @@ from controller.core.commands import (
     Tick,
     Uncordon,
 )
-from controller.core.decide import decide
 from controller.core.lives import Outcome, ProductState, ReplicaState
 from controller.core.model import (
     OPERATOR,
@@ -52,22 +50,14 @@ from controller.core.model import (
     TaskOptions,
 )
 from controller.core.tasks.life import thread_id
-from controller.core.transition import Changes
+from controller.metrics import EngineMetrics
+from controller.turns import Turns
+from tests.at_once import Journal, Silence, carry_out, one_turn
 from tests.simulation.laws import check_same, check_state
 
 WALL_OFFSET_S = 1_795_000_000.0
 ECHO = DeploymentName("echo")
 ROUNDS = 120  # turns of one random history
-
-
-class Port(Protocol):
-    """A journal as the engine uses it."""
-
-    def take_lead(self) -> int: ...
-    def load(self, limits: Limits, now: Instant) -> FarmState: ...
-    def commit(self, changes: Changes, epoch: int) -> None: ...
-    def find_keys(self, keys: list[str]) -> dict[str, TaskId]: ...
-    def read_inputs(self, ids: list[TaskId]) -> dict[TaskId, bytes]: ...
 
 
 class Clock:
@@ -80,7 +70,7 @@ class Clock:
         return Instant(self.mono, self.mono + WALL_OFFSET_S)
 
 
-OpenJournal = Callable[[], Port]
+OpenJournal = Callable[[], Journal]
 
 
 class History:
@@ -94,8 +84,17 @@ class History:
         self._lead()
 
     def _lead(self) -> None:
-        self._epoch = self._journal.take_lead()
-        self.state = self._journal.load(Limits(input_memory_bytes=2_000), self._clock())
+        clock, limits = self._clock, Limits(input_memory_bytes=2_000)
+        self._turns = Turns(
+            Silence(), limits, EngineMetrics(), mono=lambda: clock.mono, wall=lambda: clock.mono + WALL_OFFSET_S
+        )
+        carry_out(self._turns.lead(), self._journal)
+
+    @property
+    def state(self) -> FarmState:
+        """The live state."""
+        assert self._turns.state is not None
+        return self._turns.state
 
     def compare(self) -> None:
         """The core's state against what the journal reads back."""
@@ -111,7 +110,7 @@ class History:
 
     def ask(self, *commands: Command) -> None:
         """One turn with these commands."""
-        self._journal.commit(decide(self.state, commands, self._clock()).changes, self._epoch)
+        one_turn(self._turns, self._journal, *commands)
 
     def report(self, replica: Replica, state: ReplicaState) -> None:
         """The node of a replica says how it is."""
@@ -135,11 +134,8 @@ class History:
             if node.session and self._chance.random() < 0.9
         ]
         commands = beats + [self._command() for _ in range(self._chance.randint(1, 6))]
-        out = decide(self.state, commands, self._clock())
-        self._journal.commit(out.changes, self._epoch)
+        out = one_turn(self._turns, self._journal, *commands)
         self.ended += len(out.changes.finished_tasks)
-        for task in out.forget_inputs:
-            task.input = None
         if self._chance.random() < 0.2:
             self.compare()
         if self._chance.random() < 0.05:
