@@ -75,6 +75,7 @@ CORE_MAY_IMPORT = {
 ONE_DOOR = {
     "langgraph": ("agentfarm/sdk/", "nodeagent/runner/zygote/", "benchmarks/agents/"),
     "langchain_core": ("agentfarm/sdk/", "nodeagent/runner/zygote/"),
+    "psutil": ("benchmarks/", "controller/postgres/", "farmctl/dev/"),
     "questdb": ("nodeagent/market/writer/",),
     "sqlalchemy": ("controller/journal/",),
     "alembic": ("controller/journal/migrations/",),

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from agentfarm.process import Child
 
+CPU_FIELDS: Final = slice(11, 13)
+RSS_FIELD: Final = 21
+"""Of /proc/PID/stat, counted from the state on: ticks in user and system mode, resident pages."""
 MAIN_CLASS: Final = "io.questdb/io.questdb.ServerMain"
 
 
@@ -34,31 +36,37 @@ class ServerProcess(Child):
 
     def rss_bytes(self) -> int:
         """Resident memory; 0 once gone."""
-        with suppress(psutil.Error):
-            return int(psutil.Process(self.pid).memory_info().rss) if self.is_running else 0
-        return 0
+        fields = _stat(self.pid) if self.is_running else ()
+        return int(fields[RSS_FIELD]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
 
     def cpu_s(self) -> float:
         """Processor time used so far; 0 once gone."""
-        with suppress(psutil.Error):
-            times = psutil.Process(self.pid).cpu_times()
-            return float(times.user + times.system)
-        return 0.0
+        fields = _stat(self.pid) if self.is_running else ()
+        return sum(int(ticks) for ticks in fields[CPU_FIELDS]) / os.sysconf("SC_CLK_TCK")
 
 
 def find_servers(root: Path) -> list[ServerProcess]:
     """Every QuestDB of this user that runs on `root`."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, ProcessLookupError):
-            words = process.cmdline()
-            if MAIN_CLASS in words and str(root) in words and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(ServerProcess(process.pid))
-    return found
+    servers = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if MAIN_CLASS in words and str(root) in words and folder.stat().st_uid == os.geteuid():
+                servers.append(ServerProcess(int(folder.name)))
+    return servers
+
+
+def _stat(pid: int) -> Sequence[bytes]:
+    """The fields of /proc/PID/stat from the state on; none when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return ()
+    return stat[stat.rindex(b")") + 2 :].split()
 
 
 def rotate_log(log: Path, max_bytes: int, files: int) -> bool:
-    """Copy a grown log to `log.1` … and empty it. The server goes on writing to the same file, opened for appending, so
+    """Copy a grown log to `log.1` … and empty it. The server keeps writing to the same file, opened for appending, so
     lines written between copy and cut may be lost: the price of not restarting it."""
     if not log.exists() or log.stat().st_size <= max_bytes:
         return False
