@@ -37,16 +37,16 @@ def main(arguments: list[str] | None = None) -> int:
     tell = Teller()
     try:
         return 0 if _answer(options, tell) else EXIT_NOT_GOOD
-    except BrokenPipeError:  # whoever asked has gone
+    except BrokenPipeError:  # the reader has gone
         sys.stderr.close()
         return EXIT_NOT_GOOD
     except KeyboardInterrupt:
         return EXIT_DETACHED
     except (FarmError, OSError) as error:
-        known = error if isinstance(error, FarmError) else FarmError(str(error))
-        told = {"code": known.code, "detail": known.problem, "remedy": known.remedy}
-        tell("problem", {"problem": told})
-        return EXIT_CONFLICT if isinstance(known, Conflict) else EXIT_NOT_GOOD
+        failure = error if isinstance(error, FarmError) else FarmError(str(error))
+        problem = {"code": failure.code, "detail": failure.problem, "remedy": failure.remedy}
+        tell("problem", {"problem": problem})
+        return EXIT_CONFLICT if isinstance(failure, Conflict) else EXIT_NOT_GOOD
 
 
 def _answer(options: argparse.Namespace, tell: Teller) -> bool:

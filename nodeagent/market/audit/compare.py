@@ -98,17 +98,17 @@ def compare(a: Path, b: Path, tell: Tell, *, product: str | None = None, span: S
             f"{a} and {b} have no product in common" + (f" called {product}." if product else "."),
             remedy="See what they hold: farmctl feed inspect.",
         )
-    told = [
+    comparisons = [
         agreement(
             name, first.trades.get(name, {}), second.trades.get(name, {}),
             first.mids.get(name, {}), second.mids.get(name, {}),
         )
         for name in both
     ]  # fmt: skip
-    for one in told:
+    for one in comparisons:
         tell("agreement", msgspec.to_builtins(one))
     damages = [f"{one.path}: {one.problem}" for side in sides for one in side.damages]
-    is_good = all(one.is_good for one in told) and not damages
+    is_good = all(one.is_good for one in comparisons) and not damages
     seconds = round(time.monotonic() - began_s, 3)
     sources = [side.source for side in sides]
     tell("done", {"is_good": is_good, "sources": sources, "damages": damages, "seconds": seconds})

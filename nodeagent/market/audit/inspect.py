@@ -1,4 +1,4 @@
-"""`python -m nodeagent.market.audit.inspect FILE [--json]`: what a recording holds, told by the real path.
+"""`python -m nodeagent.market.audit.inspect FILE [--json]`: what a recording holds, as the real path reads it.
 
 Needs no farm. The file goes through the same pipeline as live data; what is printed per product is what the feed
 would have known: `frames, trades, first_trade_id, last_trade_id, missing_trades, duplicates, rejected, gaps, crossed,

@@ -39,12 +39,12 @@ class Teller:
         """How much is done, by receipt times, where the end is known."""
         at_ns, end_ns = facts["at_ns"], facts["end_ns"]
         self._first_ns = self._first_ns or at_ns
-        told: dict[str, Any] = {"records": facts["records"]}
+        line: dict[str, Any] = {"records": facts["records"]}
         if at_ns:
-            told["at"] = utc_text(at_ns // 1000)
+            line["at"] = utc_text(at_ns // 1000)
         if end_ns > self._first_ns:
-            told["share"] = round(min(1.0, max(0.0, (at_ns - self._first_ns) / (end_ns - self._first_ns))), 3)
-        return told
+            line["share"] = round(min(1.0, max(0.0, (at_ns - self._first_ns) / (end_ns - self._first_ns))), 3)
+        return line
 
 
 def progress(tell: Tell, records: int, at_ns: int, state: State | None) -> None:

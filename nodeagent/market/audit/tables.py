@@ -66,28 +66,28 @@ class Tables:
         """Wait until the rows that the table has taken can be read. False when that does not happen in time."""
         sql = f"SELECT wal_txn, table_txn FROM tables() WHERE table_name = {_text(table)}"  # noqa: S608 - checked
         deadline_s = time.monotonic() + VISIBLE_WITHIN_S
-        wanted = None
+        transactions = None
         while time.monotonic() < deadline_s:
-            found = self._ask(sql)
-            if not found or found[0][0] is None:
+            rows = self._ask(sql)
+            if not rows or rows[0][0] is None:
                 return True
-            wanted = found[0][0] if wanted is None else wanted
-            if (found[0][1] or 0) >= wanted:
+            transactions = rows[0][0] if transactions is None else transactions
+            if (rows[0][1] or 0) >= transactions:
                 return True
             time.sleep(LOOK_EVERY_S)
         return False
 
     def trades(self, venue: str, product: str, captured: Mapping[int, Seen]) -> dict[int, list[Seen]]:
         """The stored trades of these ids, and perhaps of others between them."""
-        found: dict[int, list[Seen]] = {}
+        stored: dict[int, list[Seen]] = {}
         for first, last in runs(captured):
             times = [seen.ts_us for trade_id, seen in captured.items() if first <= trade_id <= last]
             where = f"trade_id BETWEEN {first} AND {last} AND {_between(min(times), max(times))}"
-            self._read(venue, product, where, found)
-        strays = [trade_id for trade_id in captured if trade_id not in found][:STRAYS_MAX]
+            self._read(venue, product, where, stored)
+        strays = [trade_id for trade_id in captured if trade_id not in stored][:STRAYS_MAX]
         if strays:
-            self._read(venue, product, f"trade_id IN ({','.join(map(str, strays))})", found)
-        return found
+            self._read(venue, product, f"trade_id IN ({','.join(map(str, strays))})", stored)
+        return stored
 
     def stored(self, venue: str, product: str, ids: tuple[int, int], times_us: tuple[int, int]) -> Stored:
         """How many rows, and of how many trades, a range of ids holds."""
@@ -117,14 +117,14 @@ class Tables:
         )
         return bool(self._ask(sql)[0][0])
 
-    def _read(self, venue: str, product: str, where: str, found: dict[int, list[Seen]]) -> None:
+    def _read(self, venue: str, product: str, where: str, stored: dict[int, list[Seen]]) -> None:
         sql = (
             "SELECT trade_id, price, size, aggressor_side, ts FROM trades"  # noqa: S608 - checked
             f" WHERE {_of(venue, product)} AND {where}"
         )
         for trade_id, price, size, side, ts in self._ask(sql):
             seen = Seen(Decimal(price), Decimal(size), str(side), parse_time_ns(ts) // 1000)
-            found.setdefault(int(trade_id), []).append(seen)
+            stored.setdefault(int(trade_id), []).append(seen)
 
     def _ask(self, sql: str) -> tuple[tuple[Any, ...], ...]:
         return query_now(self._endpoint, sql, timeout_s=TIMEOUT_S).rows
@@ -139,11 +139,11 @@ def tell_gaps(endpoint: Endpoint, tell: Tell, *, product: str | None, since_ns: 
     if "feed_gap" not in tables.names():
         raise Conflict("This QuestDB has no table feed_gap.", remedy="Make it again: farmctl feed replay --node NODE.")
     tables.until_visible("feed_gap")
-    found = tables.gaps(product, since_ns, is_open=is_open, now_ns=time.time_ns())
-    for gap in found[-GAPS_MAX:]:
+    gaps = tables.gaps(product, since_ns, is_open=is_open, now_ns=time.time_ns())
+    for gap in gaps[-GAPS_MAX:]:
         tell("gap", msgspec.to_builtins(gap))
-    still_open = sum(gap.repaired_at is None for gap in found)
-    tell("done", {"gaps": len(found), "open": still_open, "left_out": max(0, len(found) - GAPS_MAX)})
+    still_open = sum(gap.repaired_at is None for gap in gaps)
+    tell("done", {"gaps": len(gaps), "open": still_open, "left_out": max(0, len(gaps) - GAPS_MAX)})
     return True
 
 

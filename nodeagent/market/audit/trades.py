@@ -12,7 +12,7 @@ import msgspec
 from nodeagent.market.model.rows import TradeRow
 
 NAMED_MAX: Final = 5
-"""Differences told one by one, per product; the others are counted."""
+"""Differences listed one by one, per product; the rest are counted."""
 RUN_HOLE_MAX: Final = 1_000
 """Ids further apart than this are asked for in two questions."""
 
@@ -51,7 +51,7 @@ class Findings(msgspec.Struct):
     """The first few."""
 
     def compare(self, captured: Mapping[int, Seen], stored: Mapping[int, list[Seen]]) -> None:
-        """Take the next trades. `stored` may hold ids that were not captured: they are nobody's fault here."""
+        """Take the next trades. `stored` may hold ids that were not captured: these are no fault."""
         for trade_id, seen in captured.items():
             self.captured += 1
             found = stored.get(trade_id, [])

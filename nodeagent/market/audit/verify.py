@@ -41,7 +41,7 @@ class ProductVerdict(msgspec.Struct, frozen=True):
     differing: int
     twice: int
     missing: int
-    """Ids between the first and the last that nobody has: neither capture nor QuestDB."""
+    """Ids between the first and the last that neither capture nor QuestDB has."""
     uncaptured: int
     """Trades of that range that QuestDB has and the capture does not; no fault by itself."""
     open_gaps: int
@@ -128,7 +128,7 @@ class _Check:
         self._waiting = 0
 
     def verdicts(self, now_ns: int, *, contiguous: bool) -> list[ProductVerdict]:
-        """One per product. A product that nobody asked for and that is not stored is a damaged name, and left out."""
+        """One per product. A product never asked for and not stored is a damaged name, and left out."""
         return [
             self._verdict(checked, contiguous=contiguous, now_ns=now_ns)
             for name, checked in sorted(self.products.items())

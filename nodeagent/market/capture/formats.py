@@ -10,7 +10,7 @@
 | pyalgotrade L3 | `local date time {json}`; rows without `time` first: the book it began with |
 
 Plain, gzip or zstd around any of them. The product rules and the source are found in the recording where it has them;
-the source is otherwise told by its frames. Nothing here interprets a frame beyond that.
+otherwise its frames show the source. Nothing here interprets a frame beyond that.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _recognise(path: Path) -> tuple[str, Callable[[Iterator[bytes]], Iterator[Re
 
 
 def _source_of(records: Iterable[Record]) -> str | None:
-    """The source named by a CONNECT record of ours, or told by the looks of a frame."""
+    """The source that a CONNECT record of ours names, or that a frame shows."""
     for record in records:
         if record.kind is RecordKind.CONNECT:
             try:

@@ -79,8 +79,8 @@ class _Maker:
         self._content = content
         self._chance = chance
         self.product = Product(name)
-        known = KNOWN_PRICES.get(assets_of(name)[0])
-        self._middle = (known or chance.randint(1, 500)) * 100
+        price = KNOWN_PRICES.get(assets_of(name)[0])
+        self._middle = (price or chance.randint(1, 500)) * 100
         self._sizes: dict[Side, dict[int, Decimal]] = {"bid": {}, "offer": {}}
         first_id = chance.randint(10**6, 10**9)
         self._trade_id = content.after_trades.get(name, first_id)

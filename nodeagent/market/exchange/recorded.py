@@ -1,9 +1,8 @@
-"""A recording as content: what happened on the real venue, told again by our protocols.
+"""A recording as content: what happened on the real venue, sent again by our protocols.
 
 Reads, by content and not by name, gzipped or plain: cryptofeed's recordings of both formats, one raw frame a line, and
-lines with the frame under `payload` or `data`. The frames become venue events, so that a client who connects late,
-twice or
-over the other protocol is told a consistent story; times, ids, prices and sizes are those of the recording.
+lines with the frame under `payload` or `data`. The frames become venue events, so that a client that connects late,
+twice or over the other protocol sees a consistent story; times, ids, prices and sizes are those of the recording.
 """
 
 from __future__ import annotations
@@ -70,22 +69,22 @@ def read_frames(path: Path) -> Iterator[dict[str, Any]]:
                 if not head.replace(".", "", 1).isdigit():
                     continue
             try:
-                said = json.loads(text)
+                message = json.loads(text)
             except ValueError:
                 continue
-            if isinstance(said, dict) and isinstance(frame := _unwrap(said), dict):
+            if isinstance(message, dict) and isinstance(frame := _unwrap(message), dict):
                 yield frame
 
 
-def _unwrap(said: dict[str, Any]) -> Any:
-    if "t" in said:
-        return json.loads(said["data"]) if said["t"] == "recv" else None
-    return said.get("payload", said)
+def _unwrap(message: dict[str, Any]) -> Any:
+    if "t" in message:
+        return json.loads(message["data"]) if message["t"] == "recv" else None
+    return message.get("payload", message)
 
 
 @dataclass(slots=True)
-class _Told:
-    """What the recording says of one product before its first update, and what its numbers look like."""
+class _Recorded:
+    """One product before its first update, and how many digits its numbers have."""
 
     id: str
     bids: dict[str, str] = field(default_factory=dict)
@@ -107,7 +106,7 @@ class _Story:
     """Frames of either protocol, heard one by one."""
 
     def __init__(self) -> None:
-        self.products: dict[str, _Told] = {}
+        self.products: dict[str, _Recorded] = {}
         self.batches: list[Batch] = []
         self.start_ns = 0
         self._now_ns = 0
@@ -126,65 +125,66 @@ class _Story:
     def _hear_advanced(self, channel: str, event: dict[str, Any]) -> None:
         is_snapshot = event.get("type") == "snapshot"
         if channel == "l2_data":
-            told = self._told(event["product_id"])
+            product = self._product(event["product_id"])
             levels = [(_SIDES[u["side"]], u["price_level"], u["new_quantity"]) for u in event["updates"]]
             time_ns = time_ns_of(event["updates"][-1]["event_time"]) if event["updates"] else self._now_ns
-            self._book(told, is_snapshot, levels, time_ns)
+            self._book(product, is_snapshot, levels, time_ns)
         elif channel == "market_trades":
             trades = sorted((_advanced_trade(entry) for entry in event["trades"]), key=lambda trade: trade.trade_id)
             for name in dict.fromkeys(trade.product for trade in trades):
-                self._trades(self._told(name), is_snapshot, [trade for trade in trades if trade.product == name])
+                self._trades(self._product(name), is_snapshot, [trade for trade in trades if trade.product == name])
         elif channel == "ticker":
             for entry in event["tickers"]:
                 fields = {key: value for key, value in entry.items() if key not in ("type", "product_id")}
-                self._ticker(self._told(entry["product_id"]), is_snapshot, fields)
+                self._ticker(self._product(entry["product_id"]), is_snapshot, fields)
 
     def _hear_exchange(self, kind: str, frame: dict[str, Any]) -> None:
-        told = self._told(frame["product_id"])
+        product = self._product(frame["product_id"])
         if kind == "snapshot":
             levels: list[tuple[Side, str, str]] = [("bid", level[0], level[1]) for level in frame["bids"]]
             levels += [("offer", level[0], level[1]) for level in frame["asks"]]
-            self._book(told, True, levels, time_ns_of(frame["time"]) if frame.get("time") else 0)
+            self._book(product, True, levels, time_ns_of(frame["time"]) if frame.get("time") else 0)
         elif kind == "l2update":
-            self._book(told, False, [(_SIDES[c[0]], c[1], c[2]) for c in frame["changes"]], time_ns_of(frame["time"]))
+            changes = [(_SIDES[side], price, size) for side, price, size in frame["changes"]]
+            self._book(product, False, changes, time_ns_of(frame["time"]))
         elif kind == "ticker":
             fields = {ours: frame[theirs] for theirs, ours in TICKER_NAMES.items() if theirs in frame}
-            self._ticker(told, False, fields, int(frame.get("trade_id", 0)))
+            self._ticker(product, False, fields, int(frame.get("trade_id", 0)))
         else:
-            self._trades(told, kind == "last_match", [_exchange_trade(frame)])
+            self._trades(product, kind == "last_match", [_exchange_trade(frame)])
 
-    def _book(self, told: _Told, is_snapshot: bool, levels: list[tuple[Side, str, str]], time_ns: int) -> None:
+    def _book(self, product: _Recorded, is_snapshot: bool, levels: list[tuple[Side, str, str]], time_ns: int) -> None:
         for _, price, size in levels:
-            told.price_digits = max(told.price_digits, _digits(price))
-            told.size_digits = max(told.size_digits, _digits(size))
-        if is_snapshot and not told.bids and not told.asks:
-            told.time_ns = time_ns
-            told.bids = {price: size for side, price, size in levels if side == "bid"}
-            told.asks = {price: size for side, price, size in levels if side == "offer"}
+            product.price_digits = max(product.price_digits, _digits(price))
+            product.size_digits = max(product.size_digits, _digits(size))
+        if is_snapshot and not product.bids and not product.asks:
+            product.time_ns = time_ns
+            product.bids = {price: size for side, price, size in levels if side == "bid"}
+            product.asks = {price: size for side, price, size in levels if side == "offer"}
         elif not is_snapshot:
-            self.batches.append(BookBatch(told.id, tuple(levels), time_ns, self._now_ns))
+            self.batches.append(BookBatch(product.id, tuple(levels), time_ns, self._now_ns))
 
-    def _trades(self, told: _Told, is_snapshot: bool, trades: list[VenueTrade]) -> None:
-        fresh = [trade for trade in trades if trade.trade_id > told.last_trade_id]
+    def _trades(self, product: _Recorded, is_snapshot: bool, trades: list[VenueTrade]) -> None:
+        fresh = [trade for trade in trades if trade.trade_id > product.last_trade_id]
         for trade in fresh:
-            told.price_digits = max(told.price_digits, _digits(trade.price))
-            told.size_digits = max(told.size_digits, _digits(trade.size))
+            product.price_digits = max(product.price_digits, _digits(trade.price))
+            product.size_digits = max(product.size_digits, _digits(trade.size))
         if not fresh:
             return
-        if is_snapshot and not any(isinstance(b, TradeBatch) and b.product == told.id for b in self.batches):
-            told.history |= {trade.trade_id: trade for trade in fresh}
+        if is_snapshot and not any(isinstance(b, TradeBatch) and b.product == product.id for b in self.batches):
+            product.history |= {trade.trade_id: trade for trade in fresh}
         else:
-            self.batches.append(TradeBatch(told.id, tuple(fresh), self._now_ns))
-        told.last_trade_id = fresh[-1].trade_id
+            self.batches.append(TradeBatch(product.id, tuple(fresh), self._now_ns))
+        product.last_trade_id = fresh[-1].trade_id
 
-    def _ticker(self, told: _Told, is_snapshot: bool, fields: dict[str, str], trade_id: int = 0) -> None:
-        if is_snapshot and not told.ticker:
-            told.ticker = fields
+    def _ticker(self, product: _Recorded, is_snapshot: bool, fields: dict[str, str], trade_id: int = 0) -> None:
+        if is_snapshot and not product.ticker:
+            product.ticker = fields
         else:
-            self.batches.append(TickerBatch(told.id, fields, trade_id or told.last_trade_id, self._now_ns))
+            self.batches.append(TickerBatch(product.id, fields, trade_id or product.last_trade_id, self._now_ns))
 
-    def _told(self, name: str) -> _Told:
-        return self.products.setdefault(name, _Told(name))
+    def _product(self, name: str) -> _Recorded:
+        return self.products.setdefault(name, _Recorded(name))
 
     def _tick(self, text: str) -> None:
         if text:

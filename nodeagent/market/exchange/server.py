@@ -218,8 +218,8 @@ class ExchangeServer(Service):
     def delivered(self, frame: Frame) -> None:
         """A frame has gone out as it was meant."""
         if frame.first_trade_id:
-            known = self._first_told.get(frame.product, frame.first_trade_id)
-            self._first_told[frame.product] = min(known, frame.first_trade_id)
+            first = self._first_told.get(frame.product, frame.first_trade_id)
+            self._first_told[frame.product] = min(first, frame.first_trade_id)
 
     def subscribed(self) -> None:
         """A session has subscribed: content that waited may start."""
@@ -281,18 +281,18 @@ class ExchangeServer(Service):
         refusal = self._allowance.judge(request.path, now_s)
         return self._respond(refusal or self._speech.answer(self.venue, request.path, self.now_ns()))
 
-    def _respond(self, said: RestAnswer) -> Response:
+    def _respond(self, answer: RestAnswer) -> Response:
         """The answer as HTTP; half of a snapshot where its fault strikes."""
-        body, is_good = said.encode(), said.status == 200
+        body, is_good = answer.encode(), answer.status == 200
         if not is_good:
-            self.refused[said.status] += 1
+            self.refused[answer.status] += 1
         headers = {
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
             "Connection": "close",
             **(self._allowance.headers() if is_good else {}),
-            **said.headers,
+            **answer.headers,
         }
-        if said.is_snapshot and self.plan.draw((FaultKind.CLOSE_IN_SNAPSHOT,)):
+        if answer.is_snapshot and self.plan.draw((FaultKind.CLOSE_IN_SNAPSHOT,)):
             body = body[: len(body) // 2]
-        return Response(said.status, "OK" if is_good else "Refused", Headers(headers), body)
+        return Response(answer.status, "OK" if is_good else "Refused", Headers(headers), body)

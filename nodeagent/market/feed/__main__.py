@@ -69,13 +69,13 @@ async def _listen(feed: Feed, config: Path, is_told: asyncio.Event) -> None:
         await is_told.wait()
         is_told.clear()
         try:
-            told = FeedSettings.from_json(config.read_bytes())
+            fresh = FeedSettings.from_json(config.read_bytes())
         except (FarmError, OSError) as error:
             log.warning("feed.settings_not_read", problem=str(error))
             continue
-        if replace(told, products=feed.settings.products) != feed.settings:
+        if replace(fresh, products=feed.settings.products) != feed.settings:
             log.warning("feed.settings_need_a_restart")
-        feed.follow(told.products)
+        feed.follow(fresh.products)
 
 
 def _set_up_logging() -> None:

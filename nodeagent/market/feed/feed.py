@@ -130,7 +130,7 @@ class Feed:
         self._run(self._every(settings.keep_books_interval_s, self._intake.keep_books))
 
     async def stop(self) -> None:
-        """Take nothing new, store what is here, save how far, leave."""
+        """Take no new records, store those that are here, save the progress, close."""
         self._is_stopping = True
         await self._tasks.end()
         await self._rest.close()
@@ -194,7 +194,7 @@ class Feed:
         )
 
     def follow(self, products: tuple[str, ...]) -> None:
-        """Serve these from now on. The others' connection and frames go on; the new ones start as at a connect."""
+        """Follow these products from now on. Frames of those that stay keep coming; new ones start as at a connect."""
         before, self.settings = self.settings.products, replace(self.settings, products=products)
         added, gone = sorted(set(products) - set(before)), sorted(set(before) - set(products))
         if added or gone:
@@ -208,7 +208,7 @@ class Feed:
         self._intake.take(RecordKind.PRODUCTS, 0, msgspec.json.encode(Following(self.settings.products)))
 
     def _new_pipeline(self, state: State) -> Pipeline:
-        """For records after the state's position; a PRODUCTS record leads from what was followed then to now."""
+        """For records after the state's position; a PRODUCTS record leads from the products of then to those of now."""
         settings, memory = self.settings, state.memory
         return Pipeline(
             self._source,
@@ -248,14 +248,14 @@ class Feed:
                 for session in self._sessions:
                     self._start(session.resubscribe(action.connection_id, action.products, action.channels))
             elif isinstance(action, Subscribe):
-                known = refused(self._pipeline.state, self._pipeline.state.connections[action.connection_id])
+                refusals = refused(self._pipeline.state, self._pipeline.state.connections[action.connection_id])
                 for session in self._sessions:
-                    self._start(session.subscribe(action.connection_id, action.product, known))
+                    self._start(session.subscribe(action.connection_id, action.product, refusals))
             else:
                 self._start(self._rest.ask(action))
 
     def _is_open_question(self, request: RestRequest) -> bool:
-        """Not when it is about a book of a connection that is gone."""
+        """Whether its answer is still of use: not when it is about a book of a connection that is gone."""
         return request.connection_id < 0 or request.connection_id in self._pipeline.state.connections
 
     async def _sync(self) -> None:
@@ -266,7 +266,7 @@ class Feed:
             self._intake.problem = f"the capture cannot be written: {error}"
 
     async def _second(self) -> None:
-        """Once a second: tell time to a silent pipeline, save how far, tell the world."""
+        """Once a second: bring time to a silent pipeline, save the progress, publish the status."""
         now_ns = time.time_ns()
         if not self._is_stopping and now_ns - self._intake.taken_at_ns > NS:
             self._intake.take(RecordKind.TICK, 0, b"")
@@ -278,7 +278,7 @@ class Feed:
             log.warning("feed.status_not_written", problem=str(error))
 
     async def _make_room(self) -> None:
-        """Give up what may be given up when a disk runs full."""
+        """Delete old segments when a disk runs full."""
         settings = self.settings
         folders = [settings.capture_dir, *([settings.questdb_dir] if settings.questdb_dir else [])]
         rooms = [Room(*disk_room(folder)) for folder in folders if folder.exists()]
@@ -312,29 +312,29 @@ class Feed:
             self._progress = self._progress.advanced(state)
             self._past.note(state)
 
-    def _writes_to(self, found: Database, now: Database) -> None:
-        """On the writer's thread: which database the rows go to from now on, and what it was when it was found."""
-        self._loop.call_soon_threadsafe(self._see_database, found, now)
+    def _writes_to(self, before: Database, now: Database) -> None:
+        """On the writer's thread: which database takes the rows from now on, and what it was before."""
+        self._loop.call_soon_threadsafe(self._see_database, before, now)
 
-    def _see_database(self, found: Database, now: Database) -> None:
-        """What the database in its place does not hold is stored again, as far back as the capture goes."""
+    def _see_database(self, before: Database, now: Database) -> None:
+        """Store again what the database does not hold, as far back as the capture goes."""
         progress = self._progress
         if progress.state.database is None:
             self._progress = msgspec.structs.replace(
                 progress, state=msgspec.structs.replace(progress.state, database=now)
             )
             return
-        held = self._past.newest_in(found, (progress.state, progress.middle, progress.older))
+        held = self._past.newest_in(before, (progress.state, progress.middle, progress.older))
         start = held or State(memory=self._pipeline.state.memory_of_start())
         log.warning(
             "feed.database_went_back" if held else "feed.database_is_new",
             known=progress.state.database.identity,
-            found=found.identity,
+            found=before.identity,
             after=start.position,
         )
-        self._progress = progress.begun_anew(msgspec.structs.replace(start, database=now))
+        self._progress = progress.restarted_at(msgspec.structs.replace(start, database=now))
         self._pipeline = self._new_pipeline(start)
-        self._intake.begin_anew(self._pipeline, start)
+        self._intake.begin_again(self._pipeline, start)
 
     def _save(self) -> None:
         if self._progress is self._saved:
@@ -362,7 +362,7 @@ class Feed:
         self._tasks.run(work)
 
     def died(self, problem: BaseException) -> None:
-        """A part that dies takes the process with it: a supervisor starts it again, and nothing is lost by that."""
+        """A part that dies takes the process with it. A supervisor starts it again, and nothing is lost."""
         if not self.failed.done():
             self.failed.set_result(problem)
 

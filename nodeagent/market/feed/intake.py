@@ -33,10 +33,10 @@ from nodeagent.market.pipeline.state import Output
 from nodeagent.market.writer.writer import Mark, RowWriter
 
 WAITING_MAX_BYTES: Final = 32 * 1024 * 1024
-"""Of records that wait in memory for their turn behind a long one; with more, the intake falls behind."""
+"""Of records that wait in memory behind a long one; with more, the intake falls behind."""
 JOIN_MAX_BYTES: Final = 1024 * 1024
-"""Of records that came while the capture was read to its end. Up to so many wait in memory, and the intake is live
-again; with more, it reads on."""
+"""Of records that came while the intake read the capture to its end. With no more, they wait in memory and the intake
+is live again; with more, it reads on."""
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class IntakeCounts:
     uncaptured: int = 0
     """Records that the disk did not take."""
     lost_behind: int = 0
-    """Of those, such as came while rows could not be made either: their trades are asked for again over REST."""
+    """Of those, the records that made no rows either: the feed asks for their trades over REST."""
     venue_errors: int = 0
 
 
@@ -71,24 +71,24 @@ class Intake:
         on_damage: Callable[[Damage], None],
         on_venue_error: Callable[[VenueError], None],
     ) -> None:
-        """Rows of records up to `start.position` are stored already and not made again."""
+        """Rows of records up to `start.position` are stored already; the intake does not make them again."""
         self.counts = IntakeCounts()
         self.problem = ""
         """Why the capture cannot be written; empty when it can."""
         self.taken_at_ns = 0
         """Receipt time of the newest record."""
         self.era = 0
-        """How often the rows were begun anew."""
+        """How often the rows began again from an earlier place."""
         self._is_behind = True
         self._is_joining = False
         self._called = asyncio.Event()
-        """There is something to work off."""
+        """Set while there is something to work off."""
         self._called.set()
         self._waiting = Waiting()
-        """A long record that is being read, and what came since."""
+        """A long record under way, and the records behind it."""
         self._settled = asyncio.Event()
         self._course = 0
-        """Changes when what waits is to be read from the capture instead."""
+        """Changes when the intake falls behind: what waits comes from the capture then."""
         self._capture = capture
         self._capture_dir = capture_dir
         self._pipeline = pipeline
@@ -126,8 +126,8 @@ class Intake:
         else:
             self._fall_behind()
 
-    def begin_anew(self, pipeline: Pipeline, start: State) -> None:
-        """Make every row again from there on; what comes meanwhile waits in the capture."""
+    def begin_again(self, pipeline: Pipeline, start: State) -> None:
+        """Make every row again from there on; new records wait in the capture meanwhile."""
         self.era += 1
         self._pipeline = pipeline
         self._stored_until = self._done = self._marked = start.position
@@ -139,15 +139,15 @@ class Intake:
 
     @property
     def is_live(self) -> bool:
-        """Each record becomes rows as it comes; else they are read back from the capture."""
+        """Whether each record becomes rows as it comes; else the intake reads the capture."""
         return not self._is_behind
 
     async def settled(self) -> None:
-        """Return when nothing waits in memory any more, neither to become rows nor to be packed."""
+        """Return when no record waits in memory, neither to become rows nor to be packed."""
         while self._waiting and self.is_live:
             self._settled.clear()
             await self._settled.wait()
-        with suppress(OSError):  # the next flush says what is wrong
+        with suppress(OSError):  # the next flush reports it
             while self._capture.is_flush_due:
                 self._capture.flush_slice()
                 await asyncio.sleep(0)
@@ -158,7 +158,7 @@ class Intake:
             await asyncio.sleep(0)
 
     async def keep_up(self) -> None:
-        """Work off what could not become rows when it came; for ever."""
+        """Work off what could not become rows when it came. Runs until it is cancelled."""
         while True:
             await self._called.wait()
             if self.is_live:
@@ -179,8 +179,8 @@ class Intake:
         return 0.0 if self.is_live else max(0.0, (self.taken_at_ns - self._done_ns) / 1e9)
 
     async def keep_books(self) -> None:
-        """Write the trusted books into the capture, if what they are is the end of it. One at a time: a big one takes
-        some milliseconds."""
+        """Write the trusted books into the capture, if they stand at its end. One at a time: a big one takes some
+        milliseconds."""
         for connection_id, connection in list(self._pipeline.state.connections.items()):
             books = connection.kept_books()
             while True:
@@ -194,7 +194,7 @@ class Intake:
                 await asyncio.sleep(0)
 
     def finish(self) -> None:
-        """The clean end: close the running second and minute. Only after everything else has stopped."""
+        """The clean end: close the running second and minute. Call it after everything else has stopped."""
         if self.is_live and not self._waiting:
             self._put(self._pipeline.finish(), None)
 
@@ -244,8 +244,8 @@ class Intake:
         self._settled.set()
 
     async def _in_turns(self, record: Record) -> Output | None:
-        """What a record leads to; others have their turn after each slice of a long one. None: it was given up
-        meanwhile, and the pipeline knows nothing of it."""
+        """What a record leads to; others have their turn after each slice of a long one. None: the intake fell behind
+        meanwhile, and the pipeline has not taken the record."""
         if len(record.payload) <= SLICE_BYTES:
             return self._pipeline.feed(record)
         course, steps = self._course, self._pipeline.steps(record)
@@ -270,7 +270,7 @@ class Intake:
             self._called.set()
 
     def _wait_to_join(self, record: Record) -> None:
-        """It came while the capture is read; what waits follows on the capture's end."""
+        """A record came while the intake reads the capture: it may wait for the capture's end."""
         if self._is_joining:
             self._waiting.add(record)
             if self._waiting.bytes > JOIN_MAX_BYTES:
@@ -278,12 +278,12 @@ class Intake:
                 self._forget_waiting()
 
     def _forget_waiting(self) -> None:
-        """The capture has it, apart from what the disk did not take."""
+        """Let none wait: the capture has them, apart from those that the disk did not take."""
         self.counts.lost_behind += self._waiting.forget()
         self._settled.set()
 
     def _fall_behind(self) -> None:
-        """From here on the rows are made from the capture, also those of what waits in memory."""
+        """From here on all rows come from the capture, also those of records that wait in memory."""
         if self._is_behind:
             return
         self._is_behind = True
@@ -293,7 +293,7 @@ class Intake:
         self._called.set()
 
     def _took(self, record: Record, out: Output) -> None:
-        """Go on after a record and its rows."""
+        """The pipeline took a record: pass its rows on, and note the place."""
         if record.position == START:  # the capture does not have it
             self._put(out, record)
             return
@@ -305,7 +305,7 @@ class Intake:
             self._put(out, record)
 
     def _without_capture(self, record: Record, error: OSError) -> None:
-        """The disk does not take it. Its rows may still find a way."""
+        """The disk did not take the record. Its rows may still be stored."""
         self.problem = f"the capture cannot be written: {error}"
         self.counts.uncaptured += 1
         if self.is_live and self._writer.has_room:
@@ -322,9 +322,9 @@ class Intake:
         if out.rejects:
             self.counts.rejected += len(out.rejects)
             self._quarantine.keep(out.rejects, record)
-        for said in out.venue_errors:
+        for error in out.venue_errors:
             self.counts.venue_errors += 1
-            self._on_venue_error(said)
+            self._on_venue_error(error)
 
     def mark(self) -> None:
         """Tell the writer how far the rows put so far reach."""

@@ -16,10 +16,10 @@ from nodeagent.market.venues.recording import Capture
 
 
 def open_source(settings: FeedSettings) -> Source:
-    """The source, at the addresses we were told."""
+    """The source, at the addresses of the settings."""
     source = load_source(settings.source)
     if isinstance(source, Capture):
-        assert settings.recording is not None  # the settings have seen to it
+        assert settings.recording is not None  # the settings require it
         source.open(settings.recording)
         source.check_products(settings.products)
         return cast("Source", source)

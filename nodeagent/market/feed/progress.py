@@ -41,7 +41,7 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class State(msgspec.Struct, frozen=True):
-    """What was true when everything up to `position` had become rows."""
+    """How things stood when everything up to `position` had become rows."""
 
     position: Position = START
     at_ns: int = 0
@@ -55,7 +55,7 @@ class State(msgspec.Struct, frozen=True):
     database: Database | None = None
     """The one that has the rows up to here; None: there was none yet."""
     drops: Drops = ()
-    """Rows up to here that were left out, and are not in its table of them yet."""
+    """Rows up to here that were left out, and that the table of such rows does not have yet."""
 
     def replay_after(self) -> Position | None:
         """Where to begin reading; None: at the very beginning."""
@@ -89,16 +89,16 @@ class Progress(msgspec.Struct, frozen=True):
             older, middle = middle, state
         return msgspec.structs.replace(self, state=state, older=older, middle=middle)
 
-    def begun_anew(self, start: State) -> Progress:
-        """What came after `start` is not stored: another database is in the place of the one that held the rows."""
+    def restarted_at(self, start: State) -> Progress:
+        """Rows after `start` are not stored: another database has taken the place of the one that held them."""
         return Progress(start, start, start, self.last_connection_id, self.boot_id)
 
     def connected(self, connection_id: int) -> Progress:
-        """With a connection id given out: it is never given out again."""
+        """With this connection id given out; none is given out twice."""
         return msgspec.structs.replace(self, last_connection_id=connection_id)
 
     def resumed(self, boot_id: str) -> tuple[Progress, State]:
-        """The progress of a new process, and the state to go on from: the older one when the machine was restarted."""
+        """The progress of a new process, and the state to continue from: after its restart the older one."""
         state = self.state if boot_id == self.boot_id or not self.boot_id else self.older
         return msgspec.structs.replace(self, state=state, boot_id=boot_id), state
 
@@ -112,7 +112,7 @@ class Past:
         last = _state(lines[-1]) if lines else None
         self._noted_ns = last.at_ns if last is not None else 0
         if len(lines) > LINES_MAX:
-            with suppress(OSError):  # it is too long then, which harms nobody
+            with suppress(OSError):  # it stays too long then, which does no harm
                 write_private(self._path, b"\n".join([*lines[-LINES_MAX // 2 :], b""]))
 
     def note(self, state: State) -> None:
@@ -123,13 +123,13 @@ class Past:
             file.write(msgspec.json.encode(state) + b"\n")
             self._noted_ns = state.at_ns
 
-    def newest_in(self, found: Database, recent: Iterable[State]) -> State | None:
-        """The newest state, of these and of the file, whose rows this database has; None: of none that is known."""
+    def newest_in(self, database: Database, recent: Iterable[State]) -> State | None:
+        """The newest state, of these and of the file, whose rows this database has; None where there is none."""
         states = [*recent, *filter(None, map(_state, self._lines()))]
         held = [
             state
             for state in states
-            if state.position != START and state.database is not None and found.holds(state.database)
+            if state.position != START and state.database is not None and database.holds(state.database)
         ]
         return max(held, key=lambda state: state.position, default=None)
 

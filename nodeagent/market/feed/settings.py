@@ -1,4 +1,4 @@
-"""What a feed process is told, as one validated value. The daemon writes it as JSON; nothing else is read from
+"""The settings of a feed process, as one validated value. The daemon writes it as JSON; nothing else is read from
 outside."""
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class FeedSettings:
     speed: float = 1.0
     """Of the recording: 1 as it happened, 0 as fast as it goes."""
     metrics_port: int = 0
-    """Loopback; 0 chooses one, told in the status."""
+    """Loopback; 0 chooses one, which the status names."""
     connections: int = 1
     """2: a hot spare; what both bring is stored once."""
     book_depth: int = 50
@@ -92,26 +92,26 @@ class FeedSettings:
 
     def to_json(self) -> str:
         """As `from_json` reads it."""
-        said = asdict(self) | {name: str(value) for name in _PATHS if (value := getattr(self, name)) is not None}
-        return json.dumps(said, indent=1)
+        values = asdict(self) | {name: str(value) for name in _PATHS if (value := getattr(self, name)) is not None}
+        return json.dumps(values, indent=1)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Read settings. Raises InvalidRequest, naming what is wrong."""
         try:
-            said: dict[str, Any] = json.loads(text)
+            values: dict[str, Any] = json.loads(text)
         except ValueError as error:
             raise InvalidRequest(f"the feed's settings are not JSON: {error}.") from error
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(said) - known):
-            raise InvalidRequest(f"unknown feed settings {unknown}; known: {', '.join(sorted(known))}.")
+        names = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - names):
+            raise InvalidRequest(f"unknown feed settings {unknown}; known: {', '.join(sorted(names))}.")
         for name in _PATHS:
-            if said.get(name) is not None:
-                said[name] = Path(said[name])
+            if values.get(name) is not None:
+                values[name] = Path(values[name])
         for name in ("products", "channels"):
-            if name in said:
-                said[name] = tuple(said[name])
+            if name in values:
+                values[name] = tuple(values[name])
         try:
-            return cls(**said)
+            return cls(**values)
         except TypeError as error:
             raise InvalidRequest(f"the feed's settings are incomplete: {error}.") from error

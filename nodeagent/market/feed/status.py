@@ -126,17 +126,17 @@ def _product_status(feed: FeedState, name: str, doubt: str) -> ProductStatus:
     product = feed.products.get(name)
     connection = feed.synced_connection(name)
     book = connection.books[name].levels if connection is not None else None
-    found = quality(feed, name)
-    if doubt and found.state is QualityState.GOOD:
-        found = Quality(QualityState.DOUBTFUL, doubt)
+    now = quality(feed, name)
+    if doubt and now.state is QualityState.GOOD:
+        now = Quality(QualityState.DOUBTFUL, doubt)
     return ProductStatus(
         last_trade_id=product.ledger.last_id if product is not None else -1,
         trades=product.all_counts().trades if product is not None else 0,
         missing_trades=product.ledger.missing.total() if product is not None else 0,
         is_synced=product is not None and feed.is_synced(name),
         book_levels=len(book.bids) + len(book.asks) if book is not None else 0,
-        state=found.state.value,
-        reason=found.reason,
+        state=now.state.value,
+        reason=now.reason,
     )
 
 

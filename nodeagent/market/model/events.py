@@ -185,7 +185,7 @@ class RejectReason(StrEnum):
 
 
 class Reject(msgspec.Struct, frozen=True, gc=False):
-    """Something refused. The frame it came in is kept raw by whoever holds it; `detail` is the offending part."""
+    """Something refused. The frame it came in is kept raw by the intake; `detail` is the offending part."""
 
     reason: RejectReason
     product: str

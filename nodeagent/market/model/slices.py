@@ -1,9 +1,9 @@
 """How much the feed does in one go, and the form of work that may be more.
 
 Everything happens on one event loop: frames, questions, heartbeats of the connections. A book snapshot of 5 MB is a
-tenth of a second of work on a slow machine, so what can be large is a generator (`Steps`) that yields after each slice:
-whoever is live lets others have their turn there, and whoever replays runs it through. Both do the same in the same
-order, so rows do not know the difference.
+tenth of a second of work on a slow machine, so what can be large is a generator (`Steps`) that yields after each slice.
+A live feed lets others have their turn there; a replay runs it through. Both do the same in the same order, so their
+rows are the same.
 """
 
 from __future__ import annotations

@@ -198,9 +198,9 @@ BUILT_IN: Final = {
 
 def load_source(name: str) -> Source:
     """The source of that name. Raises InvalidRequest, listing the known ones, when there is none."""
-    known = {key: EntryPoint(key, value, ENTRY_POINT_GROUP) for key, value in BUILT_IN.items()}
-    known.update({entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)})
-    if name not in known:
-        raise InvalidRequest(f"There is no feed source {name!r}.", remedy=f"Known: {', '.join(sorted(known))}.")
-    source: Source = known[name].load()()
+    sources = {key: EntryPoint(key, value, ENTRY_POINT_GROUP) for key, value in BUILT_IN.items()}
+    sources.update({entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)})
+    if name not in sources:
+        raise InvalidRequest(f"There is no feed source {name!r}.", remedy=f"Known: {', '.join(sorted(sources))}.")
+    source: Source = sources[name].load()()
     return source

@@ -21,7 +21,7 @@ from nodeagent.market.venues.recording import Capture
 
 SILENCE_MAX_S: Final = 5.0
 LAST_SECOND_S: Final = 2.5
-"""Before the end is told: the feed closes its running second within two, and stores the books as they stand."""
+"""Before the end shows: the feed closes its running second within two, and stores the books as they stand."""
 OVER: Final = "the recording is over"
 SPOKEN: Final = frozenset({RecordKind.RECEIVED, RecordKind.SENT})
 """Other kinds are facts of the feed that recorded, and not of the venue."""
@@ -113,8 +113,8 @@ class RecordedSession:
     def _connect(self, number: int, payload: bytes) -> None:
         """A connection of the recording under a number of ours; one whose beginning was not recorded has one now."""
         try:
-            said = msgspec.json.decode(payload, type=Connected)
-            products, channels = said.products or self._products, said.channels
+            recorded = msgspec.json.decode(payload, type=Connected)
+            products, channels = recorded.products or self._products, recorded.channels
         except (msgspec.MsgspecError, UnicodeDecodeError):
             products, channels = self._products, ()
         channels = channels or tuple(channel.value for channel in self._channels)

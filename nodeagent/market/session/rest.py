@@ -27,7 +27,8 @@ RETRY_AFTER_MAX_S: Final = 3 * 86_400.0
 class RestClient:
     """Asks the venue within its budget. A question that is under way is not put a second time.
 
-    When the venue names a time to wait (`Retry-After`), nothing is asked before it is over: who goes on is banned.
+    When the venue names a time to wait (`Retry-After`), the client asks nothing before it is over. The venue bans those
+    that ask.
     """
 
     def __init__(
@@ -50,11 +51,11 @@ class RestClient:
 
     @property
     def is_waiting(self) -> bool:
-        """The venue has told us to wait: a question put now is not asked."""
+        """Whether the venue makes us wait: a question put now is not asked."""
         return time.monotonic() < self._waits_until_s
 
     async def ask(self, request: RestRequest) -> None:
-        """Ask, and follow the pages of a hole. Failures are counted; whoever asked asks again by its own clock."""
+        """Ask, and follow the pages of a hole. Failures are counted; the caller asks again by its own clock."""
         if request in self._under_way:
             return
         self._under_way.add(request)

@@ -148,13 +148,13 @@ class FeedSession:
     async def resubscribe(self, connection_id: int, products: Sequence[str], channels: Sequence[Channel]) -> None:
         """Ask the open connection for fresh snapshots; nothing happens when it is another one by now."""
         async with self._speaking:
-            wanted = [product for product in products if product in self._products]
-            if connection_id != self.connection_id or self._socket is None or not wanted:
+            followed = [product for product in products if product in self._products]
+            if connection_id != self.connection_id or self._socket is None or not followed:
                 return
             with suppress(ConnectionClosed):
-                for message in self._source.unsubscribe(wanted, channels):
+                for message in self._source.unsubscribe(followed, channels):
                     await self._say(self._socket, message, message)
-                await self._subscribe(self._socket, wanted, channels)
+                await self._subscribe(self._socket, followed, channels)
 
     async def _one_connection(self) -> None:
         """From connecting to the end of it. Raises what ended it."""

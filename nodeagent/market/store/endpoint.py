@@ -111,8 +111,8 @@ class Passwords:
         """Those in the file, or new ones. A damaged file is set aside: the server takes new passwords at its start."""
         if path.exists():
             try:
-                known = json.loads(path.read_text())
-                return cls(admin=str(known["admin"]), reader=str(known["reader"]))
+                passwords = json.loads(path.read_text())
+                return cls(admin=str(passwords["admin"]), reader=str(passwords["reader"]))
             except (ValueError, KeyError, TypeError):
                 path.replace(path.with_suffix(".damaged"))
         fresh = cls(secrets.token_urlsafe(PASSWORD_BYTES), secrets.token_urlsafe(PASSWORD_BYTES))

@@ -26,7 +26,7 @@ VERSION_TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS schema_version (applied_at TIMESTAMP, version INT, name STRING, digest STRING)"
     " TIMESTAMP(applied_at) PARTITION BY YEAR BYPASS WAL"
 )
-"""Without a WAL, so that a row is seen by whoever asks next."""
+"""Without a WAL, so that the next question sees a row."""
 APPLIED: Final = "SELECT version, applied_at FROM schema_version"
 BRANCH_VERSION: Final = 0
 """Of no migration: such a row says that the database went on from an older copy."""
@@ -109,7 +109,7 @@ async def restore_tables(endpoint: Endpoint) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A database at one moment, as one who writes to it remembers it."""
+    """A database at one moment, as its writer remembers it."""
 
     identity: str
     """When its first migration was applied, and when it was last told from its own copies."""
@@ -128,7 +128,7 @@ async def identify(endpoint: Endpoint, tables: Iterable[str]) -> Database:
     copy of itself.
 
     Where one of `tables` is missing although its migration was applied, somebody dropped it: all are applied again, and
-    the database counts as another one, so that whoever writes to it begins anew. Raises Unavailable, SqlRefused or
+    the database counts as another one, so that its writer begins again. Raises Unavailable, SqlRefused or
     Conflict.
     """
     tables = frozenset(tables)

@@ -1,11 +1,9 @@
 """One QuestDB, kept running in a data folder.
 
-`QuestDBServer.start` returns when the server answers and its tables stand; from then on a crash is followed by a
-restart
-with growing, capped backoff, a suspended table by RESUME WAL, and an unanswering server by a kill. A supervisor
-that was itself killed leaves the server running; the next one in the folder takes it over, if it was started with the
-same
-settings, and replaces it otherwise. `ExternalQuestDB` has the same face for a server that somebody else runs.
+`QuestDBServer.start` returns when the server answers and its tables stand. From then on it restarts a server that
+crashed, with backoff; it resumes a suspended table by RESUME WAL, and kills a server that does not answer. A supervisor
+that was itself killed leaves the server running. The next one in the folder takes it over, if it was started with the
+same settings, and replaces it otherwise. `ExternalQuestDB` has the same face for a server that somebody else runs.
 """
 
 from __future__ import annotations
@@ -55,7 +53,7 @@ class ServerState(StrEnum):
 
 
 class QuestDB(Protocol):
-    """A QuestDB that others may use, whoever runs it."""
+    """A QuestDB, our own or another's."""
 
     endpoint: Endpoint
 
@@ -183,8 +181,8 @@ class QuestDBServer:
             ports = _choose_ports(remembered.get("ports"))
             environment = server_environment(settings, ports, passwords)
             command = server_command(self._runtime, settings)
-            known = {"ports": [ports.http, ports.pg, ports.health], "fingerprint": _fingerprint(command, environment)}
-            write_private(memory, json.dumps(known).encode())
+            facts = {"ports": [ports.http, ports.pg, ports.health], "fingerprint": _fingerprint(command, environment)}
+            write_private(memory, json.dumps(facts).encode())
             self.endpoint = _endpoint(ports, passwords)
             self._process = ServerProcess.start(command, self.log, {**os.environ, **environment})
         await self._until_ready()
@@ -196,16 +194,16 @@ class QuestDBServer:
 
     async def _take_over(self, remembered: dict[str, object], passwords: Passwords) -> ServerProcess | None:
         """An own server that still runs here, when it is the one we would start; any other on our root is ended."""
-        found = find_servers(self._settings.root)
+        servers = find_servers(self._settings.root)
         ports = _ports(remembered.get("ports"))
-        if ports and len(found) == 1:
+        if ports and len(servers) == 1:
             command = server_command(self._runtime, self._settings)
             environment = server_environment(self._settings, ports, passwords)
             self.endpoint = _endpoint(ports, passwords)
             if remembered.get("fingerprint") == _fingerprint(command, environment) and await _answers(self.endpoint):
-                self._tell("questdb.taken_over", {"pid": found[0].pid})
-                return found[0]
-        for process in found:
+                self._tell("questdb.taken_over", {"pid": servers[0].pid})
+                return servers[0]
+        for process in servers:
             self._tell("questdb.replaced", {"pid": process.pid})
             await process.end(self._settings.stop_within_s)
         return None
@@ -351,21 +349,21 @@ async def _answers(endpoint: Endpoint) -> bool:
 def _remembered(memory: Path) -> dict[str, object]:
     """What the last supervisor wrote down; nothing when it is absent or damaged: it only saves work."""
     try:
-        said = json.loads(memory.read_text())
+        content = json.loads(memory.read_text())
     except (OSError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def _ports(said: object) -> Ports | None:
-    if isinstance(said, list) and len(said) == 3 and all(isinstance(port, int) for port in said):
-        return Ports(*said)
+def _ports(value: object) -> Ports | None:
+    if isinstance(value, list) and len(value) == 3 and all(isinstance(port, int) for port in value):
+        return Ports(*value)
     return None
 
 
-def _choose_ports(said: object) -> Ports:
+def _choose_ports(value: object) -> Ports:
     """The remembered ports while they are free, so that addresses stay; else three free ones."""
-    ports = _ports(said)
+    ports = _ports(value)
     if ports and all(_is_free(port) for port in (ports.http, ports.pg, ports.health)):
         return ports
     holders = [socket.create_server((LOOPBACK, 0)) for _ in range(3)]

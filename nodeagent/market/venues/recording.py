@@ -1,4 +1,4 @@
-"""A recording as a source: what its venue's own source makes of the frames, and nobody is asked anything.
+"""A recording as a source: its venue's own source reads the frames, and no question is put.
 
 `open` says which recording. Rows are those of the recorded venue, under its source's name; the node's settings say
 that they are no live data (`kind: capture`).

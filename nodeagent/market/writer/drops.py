@@ -1,6 +1,6 @@
 """Rows left out for want of room, counted until their minute is over and the count is a row itself.
 
-The counts travel with what is acknowledged: a feed that is killed goes on from there, and counts each row once, because
+The counts travel with what is acknowledged: a feed that is killed continues there, and counts each row once, because
 those that it had counted since are made, and left out, again.
 """
 
@@ -14,7 +14,7 @@ import msgspec
 from nodeagent.market.model.times import MINUTE_NS
 
 Drops: TypeAlias = tuple[tuple[int, str, int], ...]
-"""Rows left out and not told yet: minute, table, count."""
+"""Rows left out and not yet in a table: minute, table, count."""
 
 
 class DropRow(msgspec.Struct, frozen=True, gc=False):
@@ -43,7 +43,7 @@ class DropCounts:
         self._counts[now_ns // MINUTE_NS, table] += 1
 
     def now(self) -> Drops:
-        """What is counted and not told."""
+        """What is counted and not yet in a table."""
         return tuple((minute, what, rows) for (minute, what), rows in self._counts.items())
 
     def take(self, now_ns: int | None) -> list[DropRow]:

@@ -5,7 +5,7 @@ everything before it stands for the capture up to a position. A batch is built i
 server has taken it, however long that lasts: the client's own buffer would be emptied by a failed flush. Only then is
 the mark acknowledged, so that what is saved as acknowledged never runs ahead of what is stored. Sending twice is
 harmless: every table has DEDUP keys. An empty database in the place of the one that had the rows, or an older copy of
-it, is noticed and told.
+it, is noticed and reported.
 
 Limits: `INGEST_QUEUE_MAX` units of rows wait in memory (a book row counts `BOOK_ROW_UNITS`). Beyond that `has_room` is
 false and the feed stops making rows; they are in the capture, from which it makes them later.
@@ -66,7 +66,7 @@ class Mark:
     position: int
     state: Any
     era: int = 0
-    """Grows each time the rows are made anew."""
+    """Grows each time the rows begin again."""
     database: Database | None = None
     """Set when it is acknowledged: the one that has the rows."""
     drops: Drops = ()
@@ -115,8 +115,8 @@ class RowWriter:
         database: Database | None = None,
         drops: Drops = (),
     ) -> None:
-        """`endpoint` is asked anew at each connection: a restarted server may have moved. `database`: the one that has
-        what was put before. `on_database` is told of another in its place, or of the first, before any row goes there:
+        """`endpoint` is asked at each connection: a restarted server may have moved. `database`: the one that has
+        what was put before. `on_database` hears of another in its place, or of the first, before any row goes there:
         as it was found, and as it is called from then on. The callbacks run on the writer's thread."""
         self.counts = WriterCounts()
         self._endpoint = endpoint
@@ -324,12 +324,12 @@ class RowWriter:
         """Make sure of its tables, and that it is the one that has our rows, with all of them; tell if it is not.
         Raises FarmError, OSError."""
         endpoint = self._endpoint()
-        found = now = asyncio.run(identify(endpoint, TABLES.values()))
-        known = self._stored_in()
-        if self._on_database is not None and (known is None or not found.holds(known)):
-            if known is not None:
+        before = now = asyncio.run(identify(endpoint, TABLES.values()))
+        stored_in = self._stored_in()
+        if self._on_database is not None and (stored_in is None or not before.holds(stored_in)):
+            if stored_in is not None:
                 now = asyncio.run(branch(endpoint, TABLES.values()))
-            self._on_database(found, now)
+            self._on_database(before, now)
         self._database = now
         self._taken.clear()
         self._looked_at_s = time.monotonic()
@@ -373,10 +373,10 @@ class RowWriter:
 def _is_about_rows(error: QuestDBError) -> bool:
     """Whether sending the same batch again would fail again: the server answered, and named a line for what is in it.
 
-    A full disk names a line too, that at which the room ended; it is told by the operating system's error number.
+    A full disk names a line too, that at which the room ended; the operating system's error number shows it.
     """
-    said = str(error)
-    return error.code not in AWAY and '"line"' in said and _ERRNO.search(said) is None
+    text = str(error)
+    return error.code not in AWAY and '"line"' in text and _ERRNO.search(text) is None
 
 
 def _rows(items: Iterable[AnyRow | Mark]) -> list[AnyRow]:

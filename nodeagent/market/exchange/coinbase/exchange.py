@@ -60,12 +60,12 @@ class ExchangeSession:
         try:
             message = json.loads(text)
             kind = message["type"]
-            wanted = _wanted(message, list(self._venue.markets))
+            channels = _wanted(message, list(self._venue.markets))
         except (ValueError, TypeError, KeyError, AttributeError):
             return [_error("Malformed JSON", "")]
         if kind not in ("subscribe", "unsubscribe"):
             return [_error(f"Type {kind!r} is not known", "")]
-        for channel, products in wanted.items():
+        for channel, products in channels.items():
             if channel in PRIVATE_CHANNELS:
                 return [_error("Failed to subscribe", f"{channel} channel requires authentication")]
             if channel not in PUBLIC_CHANNELS:
@@ -74,9 +74,9 @@ class ExchangeSession:
                 if product not in self._venue.markets:
                     return [_error("Failed to subscribe", f"{product} is not a valid product")]
         if kind == "unsubscribe":
-            self._unsubscribe(wanted)
+            self._unsubscribe(channels)
             return [self._acknowledge()]
-        fresh = self._subscribe(wanted)
+        fresh = self._subscribe(channels)
         snapshots = [frame for channel, product in fresh for frame in self._snapshot(channel, product, now_ns)]
         return [self._acknowledge(), *snapshots]
 
@@ -99,20 +99,20 @@ class ExchangeSession:
         """Nothing: the venue just goes."""
         return []
 
-    def _subscribe(self, wanted: dict[str, list[str]]) -> list[tuple[str, str]]:
+    def _subscribe(self, channels: dict[str, list[str]]) -> list[tuple[str, str]]:
         fresh = []
-        for channel, products in wanted.items():
-            known = self._channels.setdefault(channel, {})
-            fresh += [(channel, product) for product in products if product not in known]
-            known.update(dict.fromkeys(products))
+        for channel, products in channels.items():
+            subscribed = self._channels.setdefault(channel, {})
+            fresh += [(channel, product) for product in products if product not in subscribed]
+            subscribed.update(dict.fromkeys(products))
         return fresh
 
-    def _unsubscribe(self, wanted: dict[str, list[str]]) -> None:
-        for channel, products in wanted.items():
-            known = self._channels.get(channel, {})
+    def _unsubscribe(self, channels: dict[str, list[str]]) -> None:
+        for channel, products in channels.items():
+            subscribed = self._channels.get(channel, {})
             for product in products:
-                known.pop(product, None)
-            if not known:
+                subscribed.pop(product, None)
+            if not subscribed:
                 self._channels.pop(channel, None)
 
     def _acknowledge(self) -> Frame:
@@ -125,14 +125,14 @@ class ExchangeSession:
     def _snapshot(self, channel: str, product: str, now_ns: int) -> list[Frame]:
         market = self._venue.markets[product]
         if channel == "level2_batch":
-            said = {
+            message = {
                 "type": "snapshot",
                 "product_id": product,
                 "asks": market.levels("offer"),
                 "bids": market.levels("bid"),
                 "time": time_text(market.book_time_ns),
             }
-            return [_frame(said, "snapshot", product, is_snapshot=True)]
+            return [_frame(message, "snapshot", product, is_snapshot=True)]
         if channel == "matches" and market.trades:
             return [_match("last_match", market.trades[-1], market)]
         if channel == "ticker" and market.ticker and market.trades:
@@ -153,17 +153,17 @@ def trade_terms(trade: VenueTrade) -> dict[str, str]:
 def _wanted(message: dict[str, Any], everything: list[str]) -> dict[str, list[str]]:
     """Channel to products: root products apply to every named channel."""
     root = list(message.get("product_ids") or ())
-    wanted: dict[str, list[str]] = {}
+    channels: dict[str, list[str]] = {}
     for entry in message["channels"]:
         if isinstance(entry, str):
-            wanted[entry] = root or everything
+            channels[entry] = root or everything
         else:
-            wanted[entry["name"]] = [*root, *(entry.get("product_ids") or ())] or everything
-    return wanted
+            channels[entry["name"]] = [*root, *(entry.get("product_ids") or ())] or everything
+    return channels
 
 
-def _frame(said: dict[str, Any], channel: str, product: str = "", **marks: Any) -> Frame:
-    return Frame(json.dumps(said, separators=(",", ":")), channel, product, **marks)
+def _frame(message: dict[str, Any], channel: str, product: str = "", **marks: Any) -> Frame:
+    return Frame(json.dumps(message, separators=(",", ":")), channel, product, **marks)
 
 
 def _error(message: str, reason: str) -> Frame:
@@ -172,12 +172,12 @@ def _error(message: str, reason: str) -> Frame:
 
 def _l2update(batch: BookBatch) -> Frame:
     changes = [[_SIDES[side], price, "0.00000000" if is_zero(size) else size] for side, price, size in batch.changes]
-    said = {"type": "l2update", "product_id": batch.product, "changes": changes, "time": time_text(batch.time_ns)}
-    return _frame(said, "l2update", batch.product)
+    message = {"type": "l2update", "product_id": batch.product, "changes": changes, "time": time_text(batch.time_ns)}
+    return _frame(message, "l2update", batch.product)
 
 
 def _match(kind: str, trade: VenueTrade, market: Market) -> Frame:
-    said = {
+    message = {
         "type": kind,
         "trade_id": trade.trade_id,
         "maker_order_id": str(uuid.uuid5(_ORDERS, f"maker/{trade.product}/{trade.trade_id}")),
@@ -187,31 +187,32 @@ def _match(kind: str, trade: VenueTrade, market: Market) -> Frame:
         "sequence": market.next_sequence(),
         "time": time_text(trade.time_ns),
     }
-    return _frame(said, kind, trade.product, first_trade_id=trade.trade_id)
+    return _frame(message, kind, trade.product, first_trade_id=trade.trade_id)
 
 
 def _ticker(market: Market, fields: dict[str, str], trade_id: int, sent_at_ns: int) -> Frame:
     last = market.trades[-1] if market.trades else None
-    said: dict[str, Any] = {"type": "ticker", "sequence": market.next_sequence(), "product_id": market.product.id}
-    said |= {theirs: fields[ours] for theirs, ours in TICKER_NAMES.items() if ours in fields}
-    said |= {"open_24h": fields["price"], "volume_30d": fields.get("volume_24_h", "0"), "time": time_text(sent_at_ns)}
-    said |= {
+    message: dict[str, Any] = {"type": "ticker", "sequence": market.next_sequence(), "product_id": market.product.id}
+    message |= {theirs: fields[ours] for theirs, ours in TICKER_NAMES.items() if ours in fields}
+    message |= {"open_24h": fields["price"], "volume_30d": fields.get("volume_24_h", "0")}
+    message["time"] = time_text(sent_at_ns)
+    message |= {
         "side": "buy" if last and last.maker_side == "SELL" else "sell",
         "trade_id": trade_id,
         "last_size": last.size if last else "0",
     }
-    return _frame(said, "ticker", market.product.id)
+    return _frame(message, "ticker", market.product.id)
 
 
 def _heartbeat(market: Market, now_ns: int) -> Frame:
-    said = {
+    message = {
         "type": "heartbeat",
         "last_trade_id": market.last_trade_id,
         "product_id": market.product.id,
         "sequence": market.next_sequence(),
         "time": time_text(now_ns // NS * NS),
     }
-    return _frame(said, "heartbeat", market.product.id)
+    return _frame(message, "heartbeat", market.product.id)
 
 
 def _status(market: Market) -> dict[str, Any]:

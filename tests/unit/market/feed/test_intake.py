@@ -299,7 +299,7 @@ async def test_rows_are_made_again_from_the_beginning_for_another_database(tmp_p
     for trade_id in range(5):
         intake.take(RecordKind.RECEIVED, 1, _trade(trade_id))
     intake.mark()
-    intake.begin_anew(Pipeline(load_source("coinbase-exchange"), ["A-USD"]), State())
+    intake.begin_again(Pipeline(load_source("coinbase-exchange"), ["A-USD"]), State())
     intake.take(RecordKind.RECEIVED, 1, _trade(5))
     assert writer.trade_ids() == list(range(5))
     async with asyncio.timeout(10):

@@ -59,8 +59,8 @@ def test_the_file_does_not_grow_for_ever(tmp_path: Path) -> None:
     assert newest == stored(LINES_MAX + 5, LINES_MAX + 5)
 
 
-def test_what_is_begun_anew_survives_a_power_cut_too() -> None:
+def test_what_begins_again_survives_a_power_cut_too() -> None:
     start = stored(3, 30)
-    progress = Progress(stored(9, 90), boot_id="one").connected(7).begun_anew(start)
+    progress = Progress(stored(9, 90), boot_id="one").connected(7).restarted_at(start)
     assert progress.resumed("two")[1] == start
     assert progress.last_connection_id == 7
