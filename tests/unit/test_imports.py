@@ -29,6 +29,14 @@ MAY_IMPORT = {
 
 ROOMS_MAY_IMPORT = {
     "nodeagent/market": ("agentfarm", "nodeagent.market"),
+    "nodeagent/market/exchange": ("agentfarm", "nodeagent.market.exchange"),
+    "nodeagent/market/pipeline": (
+        "agentfarm.backoff",
+        "agentfarm.errors",
+        "nodeagent.market.books",
+        "nodeagent.market.model",
+        "nodeagent.market.pipeline",
+    ),
     "nodeagent/core": ("agentfarm.backoff", "agentfarm.wire", "nodeagent.core", "nodeagent.runner.replica.frames"),
     "nodeagent/runner": ("agentfarm.sdk", "nodeagent.runner"),
     "controller/explain": ("agentfarm", "controller.core", "controller.explain"),

@@ -39,9 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--products", default="", help="comma-separated, BTC-USD or BTCUSDT; generated content only")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--after-trades", default="", help="go on after these ids, e.g. BTC-USD=120,ETH-USD=7; generated content only"
+        "--after-trades",
+        default="",
+        help="continue after ids, e.g. BTC-USD=120,ETH-USD=7; generated content only",
     )
-    parser.add_argument("--capture", type=Path, help="tell a recording instead of a generated market")
+    parser.add_argument("--capture", type=Path, help="send a recording instead of a generated market")
     parser.add_argument("--list-products", action="store_true", help="print the products as a JSON list, and end")
     parser.add_argument("--speed", type=float, default=1.0, help="times real time; 0: as fast as clients take it")
     parser.add_argument("--faults", default="", help="e.g. drop=0.01,stall=0.001:5,close=2x")

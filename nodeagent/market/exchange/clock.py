@@ -16,8 +16,8 @@ class VenueClock:
         self._began_s = time.monotonic()
         self._paused_at_s: float | None = None
         self._step_ns = 0
-        self._told_ns = start_ns
-        self._told_at_s = self._began_s
+        self._event_ns = start_ns
+        self._event_at_s = self._began_s
 
     def start(self) -> None:
         """The story begins now."""
@@ -28,7 +28,7 @@ class VenueClock:
         self._paused_at_s = self._paused_at_s or time.monotonic()
 
     def resume(self) -> None:
-        """Let events go on from where they stood; time steps back to them."""
+        """Let events continue where they stood; time steps back to them."""
         if self._paused_at_s is not None:
             self._began_s += time.monotonic() - self._paused_at_s
             self._paused_at_s = None
@@ -37,15 +37,15 @@ class VenueClock:
         """Jump."""
         self._step_ns += int(seconds * NS)
 
-    def told(self, sent_at_ns: int) -> None:
-        """Something that happened at this time has been told."""
-        if sent_at_ns > self._told_ns:
-            self._told_ns, self._told_at_s = sent_at_ns, time.monotonic()
+    def happened(self, sent_at_ns: int) -> None:
+        """Clients have been sent an event of this time."""
+        if sent_at_ns > self._event_ns:
+            self._event_ns, self._event_at_s = sent_at_ns, time.monotonic()
 
     def now_ns(self) -> int:
-        """At speed 0 it goes on from what was last told. A pause holds back events, not time."""
+        """At speed 0 it runs on from the last event sent. A pause holds back events, not time."""
         if self._speed == 0:
-            return self._told_ns + int((time.monotonic() - self._told_at_s) * NS) + self._step_ns
+            return self._event_ns + int((time.monotonic() - self._event_at_s) * NS) + self._step_ns
         return self._content_ns(time.monotonic()) + self._step_ns
 
     def wait_s(self, sent_at_ns: int) -> float:

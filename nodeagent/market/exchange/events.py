@@ -86,7 +86,7 @@ class Opening:
 
 
 class Content(Protocol):
-    """A story to tell: where it starts and what follows, by the venue's own clock."""
+    """A story: where it starts and what follows, by the venue's own clock."""
 
     @property
     def start_ns(self) -> int:
@@ -94,7 +94,7 @@ class Content(Protocol):
 
     @property
     def is_finite(self) -> bool:
-        """It ends, and its times are the past: nothing should be told before somebody listens."""
+        """It ends, and its times are the past: it should not start before a client listens."""
 
     def openings(self) -> list[Opening]:
         """Every product at `start_ns`."""

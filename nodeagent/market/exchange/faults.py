@@ -24,7 +24,7 @@ class FaultKind(StrEnum):
     """One character becomes one that no number and no keyword has."""
     TRUNCATE = "truncate"
     STALL = "stall"
-    """The session stays open and says nothing for `seconds`; what it had to say comes later."""
+    """The session stays open and sends nothing for `seconds`; its frames come later."""
     CLOSE = "close"
     """The connection is cut before the frame."""
     CLOSE_IN_SNAPSHOT = "close_in_snapshot"
@@ -34,7 +34,7 @@ class FaultKind(StrEnum):
     SHUTDOWN = "shutdown"
     """The server that serves the connection shuts down, with a word where the venue has one, and closes."""
     TOO_MANY_REQUESTS = "429"
-    """A REST request or a connection is refused; where the venue says for how long, for `seconds`."""
+    """A REST request or a connection is refused; where the venue names a time, for `seconds`."""
     CLOCK_STEP = "clock_step"
     """The venue's clock jumps by `seconds`."""
 
@@ -55,7 +55,7 @@ FRAME_FAULTS: Final = (
 
 @dataclass(slots=True)
 class Fault:
-    """Happens to the next `count` things it fits, or to a share `rate` of them for ever."""
+    """Happens to the next `count` things it fits, or to a share `rate` of them without end."""
 
     kind: FaultKind
     count: int = 0
@@ -102,9 +102,9 @@ class FaultPlan:
 
     def draw(self, kinds: Iterable[FaultKind], frame: Frame | None = None) -> Fault | None:
         """The fault, if any, that happens now among `kinds`; counted."""
-        wanted = tuple(kinds)
+        chosen = tuple(kinds)
         for fault in self.faults:
-            if fault.kind not in wanted or (frame and not _fits(fault, frame)):
+            if fault.kind not in chosen or (frame and not _fits(fault, frame)):
                 continue
             is_asked = fault.count > 0
             is_drawn = fault.rate > 0 and not (frame and frame.is_control) and self._chance.random() < fault.rate

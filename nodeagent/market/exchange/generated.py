@@ -1,6 +1,6 @@
 """A seeded market: prices walk, books stay consistent, trades take what rests at the best price.
 
-Everything follows from the seed, the products and `start_ns`: the same arguments tell the same story. Prices move by
+Everything follows from the seed, the products and `start_ns`: the same arguments give the same story. Prices move by
 consumption: a taker eats the best level, makers quote around the new middle. So a trade's price always was the best
 price.
 """
@@ -48,10 +48,10 @@ class GeneratedContent:
     changes_per_s: float = 140.0
     depth: int = 60
     trade_group_ms: int = 250
-    """Trades are told this often (Advanced Trade batches 250 ms)."""
+    """Trades come this often (Advanced Trade batches 250 ms)."""
     is_finite: bool = False
     after_trades: Mapping[str, int] = field(default_factory=dict)
-    """Per product, the trade id after which to go on, for clients who remember an earlier story."""
+    """Per product, the trade id after which to continue, for clients that remember an earlier story."""
 
     def openings(self) -> list[Opening]:
         """Books around a price that follows from the product's name, and some past trades."""

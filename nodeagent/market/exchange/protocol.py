@@ -59,14 +59,14 @@ class Speaker(Protocol):
     def receive(self, text: str, now_ns: int) -> list[Frame]:
         """Answer a client's message."""
 
-    def tell(self, batch: Batch, now_ns: int) -> list[Frame]:
-        """What this connection is told of an event, which has happened already."""
+    def frames_of(self, batch: Batch, now_ns: int) -> list[Frame]:
+        """The frames that an event brings to this connection. It has happened already."""
 
     def second(self, now_ns: int) -> list[Frame]:
         """What comes once a second, also while nothing happens."""
 
     def farewell(self, now_ns: int) -> list[Frame]:
-        """What is said before the server shuts down; nothing where the venue just goes."""
+        """The last frames before the server shuts down; none where the venue just goes."""
 
 
 class Allowance(Protocol):
@@ -76,10 +76,10 @@ class Allowance(Protocol):
         """The refusal of a question; None where it may be asked."""
 
     def refuse(self, seconds: float, now_s: float) -> RestAnswer:
-        """Refuse a question that could have been asked: the fault `429`, for so long where the venue says how long."""
+        """Refuse a question that could have been asked: the fault `429`, for so long where the venue names a time."""
 
     def headers(self) -> dict[str, str]:
-        """What a good answer says of the allowance."""
+        """The headers of a good answer, about the allowance."""
 
 
 @dataclass(frozen=True, slots=True)

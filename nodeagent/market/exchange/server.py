@@ -1,6 +1,6 @@
 """The exchange as a server: one loopback port for the WebSocket and for REST.
 
-Owns time, sockets and the books of record. A pump tells the content at its pace; each session has its own protocol, its
+Owns time, sockets and the books of record. A pump sends the content at its pace; each session has its own protocol, its
 own queue and its own sender. What the venue says, allows and answers is the protocol's (`protocol.VenueProtocol`); the
 server keeps to it.
 """
@@ -78,7 +78,7 @@ class ExchangeServer(Service):
         port: int = 0,
         house: HouseRules = HouseRules(),
     ) -> None:
-        """`speed` 0 tells the content as fast as clients take it. Without `products` those of the protocol. A recording
+        """`speed` 0 sends the content as fast as clients take it. Without `products` those of the protocol. A recording
         waits for slow clients; a generated market is a live venue and cuts them off."""
         super().__init__("exchange")
         self.protocol = Protocol(protocol)
@@ -87,19 +87,19 @@ class ExchangeServer(Service):
         self.content = content or GeneratedContent(products or self._speech.products, seed, time.time_ns())
         self.venue = Venue(self.content.openings())
         self.plan = FaultPlan(seed, list(faults))
-        self.told = Counter[str]()
+        self.frames = Counter[str]()
         """Frames meant for clients, by channel, before faults."""
         self.refused = Counter[int]()
         """Questions over REST that were refused, by status."""
         self.speed = speed
         self.session_ended = asyncio.Event()
-        """Set when a connection has ended, whoever ended it."""
+        """Set when a connection has ended, on either side."""
         self.is_over = asyncio.Event()
-        """Set when finite content has been told to its end."""
+        """Set when finite content has come to its end."""
         self._port, self._session_queue_max = port, house.session_queue_max
         self._connects, self._allowance = self._rules.connects(), self._speech.allowance(house.rest_per_s)
         self._sessions: set[Session] = set()
-        self._first_told: dict[str, int] = {}
+        self._first_sent: dict[str, int] = {}
         self._go, self._subscribed = asyncio.Event(), asyncio.Event()
         if not (self.content.is_finite if house.wait_for_subscriber is None else house.wait_for_subscriber):
             self._subscribed.set()
@@ -159,10 +159,10 @@ class ExchangeServer(Service):
 
     @property
     def sent_trades(self) -> dict[str, dict[int, VenueTrade]]:
-        """The truth: per product every trade from the first that reached any client on, told or not."""
+        """The truth: per product every trade from the first that reached any client on, sent or lost."""
         return {
             name: {trade.trade_id: trade for trade in self.venue.markets[name].trades if trade.trade_id >= first}
-            for name, first in self._first_told.items()
+            for name, first in self._first_sent.items()
         }
 
     @property
@@ -186,7 +186,7 @@ class ExchangeServer(Service):
         self.plan.faults.clear()
 
     def pause(self) -> None:
-        """Let nothing more happen at the venue; heartbeats go on."""
+        """Let nothing more happen at the venue, apart from heartbeats."""
         self._go.clear()
         self._clock.pause()
 
@@ -212,21 +212,21 @@ class ExchangeServer(Service):
         """Enter frames into the books of record."""
         noted = list(frames)
         for frame in noted:
-            self.told[frame.channel] += 1
+            self.frames[frame.channel] += 1
         return noted
 
     def delivered(self, frame: Frame) -> None:
         """A frame has gone out as it was meant."""
         if frame.first_trade_id:
-            first = self._first_told.get(frame.product, frame.first_trade_id)
-            self._first_told[frame.product] = min(first, frame.first_trade_id)
+            first = self._first_sent.get(frame.product, frame.first_trade_id)
+            self._first_sent[frame.product] = min(first, frame.first_trade_id)
 
     def subscribed(self) -> None:
         """A session has subscribed: content that waited may start."""
         self._subscribed.set()
 
     async def _pump(self) -> None:
-        """Tell the content at its pace."""
+        """Send the content at its pace."""
         if not self._subscribed.is_set():
             await self._subscribed.wait()
             await asyncio.sleep(FIRST_SUBSCRIBER_GRACE_S)
@@ -236,9 +236,9 @@ class ExchangeServer(Service):
             if number % YIELD_EVERY == 0:
                 await asyncio.sleep(0)  # a pump that is behind must not starve the senders
             self.venue.apply(batch)
-            self._clock.told(batch.sent_at_ns)
+            self._clock.happened(batch.sent_at_ns)
             for session in list(self._sessions):
-                await session.tell(batch, is_patient=self.content.is_finite or self.speed == 0)
+                await session.send_event(batch, is_patient=self.content.is_finite or self.speed == 0)
         self.is_over.set()
 
     async def _until(self, sent_at_ns: int) -> None:
@@ -268,7 +268,7 @@ class ExchangeServer(Service):
             self.session_ended.set()
 
     async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Answer plain HTTP; let a WebSocket handshake pass, unless there are too many or nobody speaks there."""
+        """Answer plain HTTP; let a WebSocket handshake pass, unless there are too many or no stream is there."""
         now_s = time.monotonic()
         fault = self.plan.draw((FaultKind.TOO_MANY_REQUESTS,))
         if request.headers.get("Upgrade", "").lower() == "websocket":

@@ -25,7 +25,7 @@ GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER = 1001, 1008, 1013
 
 
 class VenueConnection(ServerConnection):
-    """A connection that also tells of the client's PING and PONG, which some venues count."""
+    """A connection that also reports the client's PING and PONG, which some venues count."""
 
     on_control: Callable[[], None] | None = None
 
@@ -95,14 +95,14 @@ class Session:
             work.append(self._end_old(rules.lives_s))
         await first_of(*work)
 
-    async def tell(self, batch: Batch, *, is_patient: bool) -> None:
-        """Queue what this session is told of an event; a patient teller waits for room first, so that frames are
+    async def send_event(self, batch: Batch, *, is_patient: bool) -> None:
+        """Queue the frames that an event brings here; a patient sender waits for room first, so that frames are
         queued in the order of their numbers."""
         if is_patient and self._queue.qsize() > self._queue.maxsize // 2:
             self._room.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._room.wait(), PATIENCE_S)
-        for frame in self._office.note(self._speaker.tell(batch, self._office.now_ns())):
+        for frame in self._office.note(self._speaker.frames_of(batch, self._office.now_ns())):
             self._put(frame)
 
     def second(self) -> None:
@@ -166,7 +166,7 @@ class Session:
                     return await self._shut_down()
 
     async def _send_half(self, text: str) -> None:
-        """The first half of a message as a fragment, then silence for ever."""
+        """The first half of a message as a fragment, then silence."""
 
         async def fragments() -> AsyncIterator[str]:
             yield text[: len(text) // 2]

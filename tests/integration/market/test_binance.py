@@ -93,12 +93,14 @@ async def _suffer(
     await until("a hole in a book is told", lambda: _has_book_hole(server.endpoint))
     for part in range(1, times + 1):
         await until(
-            "a part was told", lambda part=part: exchange.told.total() > part * frames / (times + 1), within_s=200
+            "a part was told",
+            lambda part=part: exchange.frames.total() > part * frames / (times + 1),
+            within_s=200,
         )
         for kind in BY_HAND:
             exchange.inject(kind, seconds=0.8)
     happened = exchange.plan.happened
-    await until("all was told", lambda: exchange.told.total() > frames, within_s=200)
+    await until("all was told", lambda: exchange.frames.total() > frames, within_s=200)
     await until("each fault has happened", lambda: all(happened[f.kind] for f in BY_RATE), within_s=60)
     await until("each fault by hand, too", lambda: all(happened[kind] >= times for kind in BY_HAND), within_s=60)
     exchange.heal()
@@ -110,7 +112,7 @@ async def _suffer(
     assert await _stored(server.endpoint) == _sent(exchange)
     await until("the stored books are the venue's", lambda: _books_are_equal(exchange, server.endpoint))
     status, found = feed.status(), await gaps_by_kind(server.endpoint)
-    print(f"{exchange.told.total()} frames; {dict(happened)}; found {found}; refused {dict(exchange.refused)}")
+    print(f"{exchange.frames.total()} frames; {dict(happened)}; found {found}; refused {dict(exchange.refused)}")
     assert found["trade_id"] > 0
     assert status["rejected"] >= happened[FaultKind.TRUNCATE], "no part of a frame is a frame"
     assert set(exchange.refused) <= {429}, "whoever is told to wait and asks on is banned"
@@ -124,7 +126,7 @@ async def test_a_clean_run_raises_no_alarm_and_its_books_are_those_of_a_plain_re
         feed = feed_for(tmp_path, exchange, server, book_depth=WHOLE_BOOK)
         feeds.append(feed)
         await feed.start()
-        await until("all was told", lambda: exchange.told.total() > 800, within_s=60)
+        await until("all was told", lambda: exchange.frames.total() > 800, within_s=60)
         exchange.pause()
         await until_all_stored(exchange, server.endpoint)
         await until("the stored books are the venue's", lambda: _books_are_equal(exchange, server.endpoint))
@@ -151,10 +153,10 @@ async def test_a_killed_feed_loses_nothing(server: QuestDBServer, feeds: list[Fe
         feed = feed_for(tmp_path, exchange, server, book_depth=WHOLE_BOOK)
         feeds.append(feed)
         await feed.start()
-        await until("trades flow", lambda: exchange.told["trade"] > 100)
+        await until("trades flow", lambda: exchange.frames["trade"] > 100)
         for _ in range(2):
-            told = exchange.told["trade"] + chance.randint(50, 200)
-            await until("more trades flow", lambda told=told: exchange.told["trade"] > told)
+            told = exchange.frames["trade"] + chance.randint(50, 200)
+            await until("more trades flow", lambda told=told: exchange.frames["trade"] > told)
             await feed.kill()
             before = sum(map(len, exchange.sent_trades.values()))
             await until("trades pass unheard", lambda b=before: sum(map(len, exchange.sent_trades.values())) > b + 30)

@@ -74,7 +74,7 @@ async def test_questdb_away_loses_nothing_and_holds_no_rows_in_memory(
         await feed.start()
         await until("rows are stored", lambda: feed.status().get("rows_stored", 0) > 300)
         before_bytes = feed.rss_bytes()
-        server._process.send(signal.SIGSTOP)  # type: ignore[union-attr]  # away without being gone: the worst kind
+        server._process.signal(signal.SIGSTOP)  # type: ignore[union-attr]  # away without being gone: the worst kind
         try:
             told = _told(exchange)
             await until("the feed is behind", lambda: feed.status()["state"] == "behind")
@@ -82,7 +82,7 @@ async def test_questdb_away_loses_nothing_and_holds_no_rows_in_memory(
             assert feed.status()["rows_queued"] < 1000
             assert feed.rss_bytes() - before_bytes < 50 * 2**20
         finally:
-            server._process.send(signal.SIGCONT)  # type: ignore[union-attr]
+            server._process.signal(signal.SIGCONT)  # type: ignore[union-attr]
         exchange.pause()
         await until_all_stored(exchange, server.endpoint)
         await until("the feed is live", lambda: feed.status()["state"] == "live")

@@ -45,7 +45,7 @@ async def test_ten_thousand_frames_with_every_fault_leave_no_hole(
         feeds.append(feed)
         await feed.start()
         for part in range(1, 6):
-            await until("a fifth was told", lambda part=part: exchange.told.total() > part * FRAMES / 5, within_s=60)
+            await until("a fifth was told", lambda part=part: exchange.frames.total() > part * FRAMES / 5, within_s=60)
             for kind in BY_HAND:
                 exchange.inject(kind, seconds=0.8)
             exchange.disconnect_all()  # a new connection asks over REST and gets snapshots
@@ -58,7 +58,8 @@ async def test_ten_thousand_frames_with_every_fault_leave_no_hole(
         await until("each hole in trade ids is closed in feed_gap", lambda: _no_open_trade_hole(server))
         status, happened, found = feed.status(), exchange.plan.happened, await _found(server)
         print(
-            f"{protocol}: {exchange.told.total()} frames; {dict(happened)}; found {found}, {status['rejected']} refused"
+            f"{protocol}: {exchange.frames.total()} frames; {dict(happened)}; found {found},"
+            f" {status['rejected']} refused"
         )
         assert status["gaps"] > 0
         assert status["rejected"] >= happened[FaultKind.TRUNCATE], "no part of a frame is a frame"
@@ -79,7 +80,7 @@ async def test_ten_thousand_clean_frames_raise_no_alarm(
         feed = feed_for(tmp_path, exchange, server)
         feeds.append(feed)
         await feed.start()
-        await until("all was told", lambda: exchange.told.total() > FRAMES, within_s=120)
+        await until("all was told", lambda: exchange.frames.total() > FRAMES, within_s=120)
         exchange.pause()
         await until_all_stored(exchange, server.endpoint, within_s=60)
         status = feed.status()

@@ -58,7 +58,7 @@ async def _be_away(own: QuestDBServer, feeds: list[FeedProcess], folder: Path, *
         await feed.start()
         await until("it is warm", lambda: feed.status().get("frames", 0) > WARM_UP_FRAMES, within_s=60)
         memory = _Memory(feed)
-        frames, began_s = exchange.told.total(), time.monotonic()
+        frames, began_s = exchange.frames.total(), time.monotonic()
         pid = own.pid
         assert pid is not None
         await own.detach()  # its supervisor would end a server that stands still, and start another
@@ -70,10 +70,10 @@ async def _be_away(own: QuestDBServer, feeds: list[FeedProcess], folder: Path, *
         enough = frames + int(seconds * FRAMES_PER_S_MIN)  # a slow machine takes longer, and tells as much
         await until(
             "all of it is over, and enough was told to show anything",
-            lambda: memory.watched_s() > seconds and exchange.told.total() > enough,
+            lambda: memory.watched_s() > seconds and exchange.frames.total() > enough,
             within_s=4 * seconds,
         )
-        frames, took_s = exchange.told.total() - frames, time.monotonic() - began_s
+        frames, took_s = exchange.frames.total() - frames, time.monotonic() - began_s
         away, during = feed.status(), memory.growth_bytes
         await own.start()
         back_s, back_cpu_s = time.monotonic(), feed.cpu_s()

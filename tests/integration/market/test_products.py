@@ -77,8 +77,8 @@ async def test_a_product_joins_and_leaves_while_another_streams(
         change(feed, "BTC-USD")
         await until("ETH is gone", lambda: state(feed, "ETH-USD") == "" and state(feed, "BTC-USD") == "good")
         await until("its rows end", lambda: _newest_state(server, "ETH-USD", "gone"))
-        told = exchange.told.copy()
-        await until("BTC goes on", lambda: exchange.told["heartbeats"] + exchange.told["heartbeat"]
+        told = exchange.frames.copy()
+        await until("BTC goes on", lambda: exchange.frames["heartbeats"] + exchange.frames["heartbeat"]
                     > told["heartbeats"] + told["heartbeat"] + 1)  # fmt: skip
         exchange.pause()
         await until_stored(exchange, server, "BTC-USD")

@@ -1,7 +1,7 @@
 """Binance's REST, purely: a path and its query in, an answer out; and what each question weighs.
 
 Source: developers.binance.com, rest-api. Trades are oldest first, `fromId` upwards. A minute allows 6,000 of weight;
-beyond it comes 429 with `Retry-After`, and who goes on asking is banned: 418.
+beyond it comes 429 with `Retry-After`, and a client that asks on is banned: 418.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def is_stream_path(path: str) -> bool:
 
 @dataclass(slots=True)
 class _Gathered:
-    """Changes of a book that are not told yet."""
+    """Changes of a book that no frame has brought yet."""
 
     since_ns: int
     first_update_id: int = 0
@@ -81,8 +81,8 @@ class BinanceSession:
             return [_control({"error": error, "id": message["id"]} if "id" in message else error)]
         return [_control({"result": result, "id": message.get("id")})]
 
-    def tell(self, batch: Batch, now_ns: int) -> list[Frame]:
-        """What this connection is told of an event."""
+    def frames_of(self, batch: Batch, now_ns: int) -> list[Frame]:
+        """The frames that an event brings to this connection."""
         symbol = batch.product.lower()
         if isinstance(batch, TradeBatch):
             stream = f"{symbol}@trade"
@@ -144,13 +144,13 @@ class BinanceSession:
             side: [[eight(price), eight(size)] for (of, price), size in waiting.levels.items() if of == side]
             for side in ("bid", "offer")
         }
-        said = {"e": "depthUpdate", "E": now_ns // MS_NS, "s": product}
-        said |= {"U": waiting.first_update_id, "u": waiting.last_update_id, "b": sides["bid"], "a": sides["offer"]}
+        message = {"e": "depthUpdate", "E": now_ns // MS_NS, "s": product}
+        message |= {"U": waiting.first_update_id, "u": waiting.last_update_id, "b": sides["bid"], "a": sides["offer"]}
         self._gathered[stream] = _Gathered(now_ns)
-        return self._frame(stream, said, product)
+        return self._frame(stream, message, product)
 
     def _trade(self, stream: str, trade: VenueTrade, sent_at_ns: int) -> Frame:
-        said = {
+        message = {
             "e": "trade",
             "E": sent_at_ns // MS_NS,
             "s": trade.product,
@@ -161,7 +161,7 @@ class BinanceSession:
             "m": trade.maker_side == "BUY",
             "M": True,
         }
-        return self._frame(stream, said, trade.product, first_trade_id=trade.trade_id)
+        return self._frame(stream, message, trade.product, first_trade_id=trade.trade_id)
 
     def _ticker(self, stream: str, market: Market, now_ns: int) -> list[Frame]:
         if not market.trades:
@@ -171,14 +171,14 @@ class BinanceSession:
         numbers = {"c": last.price, "Q": last.size, "b": bid, "B": bid_size, "a": ask, "A": ask_size}
         numbers |= {"o": first.price, "x": first.price, "v": market.ticker.get("volume_24_h", "0")}
         numbers |= {"h": market.ticker.get("high_24_h", last.price), "l": market.ticker.get("low_24_h", last.price)}
-        said: dict[str, Any] = {"e": "24hrTicker", "E": now_ns // MS_NS, "s": market.product.id}
-        said |= {name: eight(number) for name, number in numbers.items()}
-        said |= {"O": now_ns // MS_NS - 86_400_000, "C": now_ns // MS_NS, "F": first.trade_id, "L": last.trade_id}
-        return [self._frame(stream, said | {"n": last.trade_id - first.trade_id + 1}, market.product.id)]
+        message: dict[str, Any] = {"e": "24hrTicker", "E": now_ns // MS_NS, "s": market.product.id}
+        message |= {name: eight(number) for name, number in numbers.items()}
+        message |= {"O": now_ns // MS_NS - 86_400_000, "C": now_ns // MS_NS, "F": first.trade_id, "L": last.trade_id}
+        return [self._frame(stream, message | {"n": last.trade_id - first.trade_id + 1}, market.product.id)]
 
-    def _frame(self, stream: str, said: dict[str, Any], product: str = "", **marks: Any) -> Frame:
-        text = json.dumps({"stream": stream, "data": said} if self._is_combined else said, separators=(",", ":"))
-        return Frame(text, said["e"], product, **marks)
+    def _frame(self, stream: str, message: dict[str, Any], product: str = "", **marks: Any) -> Frame:
+        text = json.dumps({"stream": stream, "data": message} if self._is_combined else message, separators=(",", ":"))
+        return Frame(text, message["e"], product, **marks)
 
 
 def eight(number: str) -> str:
@@ -214,5 +214,5 @@ def _names(message: dict[str, Any]) -> list[str]:
     return names
 
 
-def _control(said: dict[str, Any]) -> Frame:
-    return Frame(json.dumps(said, separators=(",", ":")), "answer", is_control=True)
+def _control(message: dict[str, Any]) -> Frame:
+    return Frame(json.dumps(message, separators=(",", ":")), "answer", is_control=True)

@@ -70,8 +70,8 @@ class AdvancedSession:
             return self._unsubscribe(channel, products, now_ns)
         return self._subscribe(channel, products, now_ns)
 
-    def tell(self, batch: Batch, now_ns: int) -> list[Frame]:
-        """What this connection is told of an event."""
+    def frames_of(self, batch: Batch, now_ns: int) -> list[Frame]:
+        """The frames that an event brings to this connection."""
         if isinstance(batch, BookBatch) and self._wants("level2", batch.product):
             return [self._book("update", batch.product, _changes(batch), batch.sent_at_ns)]
         if isinstance(batch, TradeBatch) and self._wants("market_trades", batch.product):
@@ -102,17 +102,17 @@ class AdvancedSession:
         return []
 
     def _subscribe(self, channel: str, products: list[str], now_ns: int) -> list[Frame]:
-        known = self._channels.setdefault(channel, {})
-        fresh = [product for product in products or self._venue.markets if product not in known]
-        known.update(dict.fromkeys(fresh))
+        subscribed = self._channels.setdefault(channel, {})
+        fresh = [product for product in products or self._venue.markets if product not in subscribed]
+        subscribed.update(dict.fromkeys(fresh))
         return [*self._snapshots(channel, fresh, now_ns), self._acknowledge(now_ns)]
 
     def _unsubscribe(self, channel: str, products: list[str], now_ns: int) -> list[Frame]:
         """Without products the channel ends; so it does where the venue knows it without products."""
-        known = self._channels.get(channel, {})
-        for product in products if products and channel not in CONNECTION_WIDE else list(known):
-            known.pop(product, None)
-        if not known:
+        subscribed = self._channels.get(channel, {})
+        for product in products if products and channel not in CONNECTION_WIDE else list(subscribed):
+            subscribed.pop(product, None)
+        if not subscribed:
             self._channels.pop(channel, None)
         return [self._acknowledge(now_ns)]
 
@@ -133,28 +133,28 @@ class AdvancedSession:
         return []
 
     def _acknowledge(self, now_ns: int) -> Frame:
-        said = {
+        content = {
             channel: ["heartbeats"] if channel == "heartbeats" else list(products)
             for channel, products in self._channels.items()
         }
-        return self._frame("subscriptions", [{"subscriptions": said}], now_ns, is_control=True)
+        return self._frame("subscriptions", [{"subscriptions": content}], now_ns, is_control=True)
 
     def _book(self, kind: str, product: str, updates: list[dict[str, str]], now_ns: int) -> Frame:
         event = {"type": kind, "product_id": product, "updates": updates}
         return self._frame("l2_data", [event], now_ns, product, is_snapshot=kind == "snapshot")
 
     def _trades(self, kind: str, product: str, trades: list[VenueTrade], now_ns: int) -> Frame:
-        said = [_trade(trade) for trade in reversed(trades)]
+        content = [_trade(trade) for trade in reversed(trades)]
         first = trades[0].trade_id if trades else 0
-        event = {"type": kind, "trades": said}
+        event = {"type": kind, "trades": content}
         return self._frame(
             "market_trades", [event], now_ns, product, is_snapshot=kind == "snapshot", first_trade_id=first
         )
 
     def _ticker(self, kind: str, channel: str, product: str, fields: dict[str, str], now_ns: int) -> Frame:
         left_out = _BATCH_LEAVES_OUT if channel == "ticker_batch" else ()
-        said = {"type": "ticker", "product_id": product} | {k: v for k, v in fields.items() if k not in left_out}
-        event = {"type": kind, "tickers": [said]}
+        content = {"type": "ticker", "product_id": product} | {k: v for k, v in fields.items() if k not in left_out}
+        event = {"type": kind, "tickers": [content]}
         return self._frame(channel, [event], now_ns, product, is_snapshot=kind == "snapshot")
 
     def _wants(self, channel: str, product: str) -> bool:

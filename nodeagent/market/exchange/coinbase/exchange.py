@@ -80,8 +80,8 @@ class ExchangeSession:
         snapshots = [frame for channel, product in fresh for frame in self._snapshot(channel, product, now_ns)]
         return [self._acknowledge(), *snapshots]
 
-    def tell(self, batch: Batch, now_ns: int) -> list[Frame]:
-        """What this connection is told of an event."""
+    def frames_of(self, batch: Batch, now_ns: int) -> list[Frame]:
+        """The frames that an event brings to this connection."""
         market = self._venue.markets[batch.product]
         if isinstance(batch, BookBatch) and self._wants("level2_batch", batch.product):
             return [_l2update(batch)] if batch.changes else []

@@ -69,7 +69,7 @@ async def test_book_of_updates_equals_a_later_snapshot() -> None:
 def test_empty_update_still_counts() -> None:
     session = AdvancedSession(_venue())
     session.receive('{"type":"subscribe","channel":"level2","product_ids":["A-USD"]}', 0)
-    frames = session.tell(BookBatch("A-USD", (), 5, 5), 5) + session.tell(BookBatch("A-USD", (), 6, 6), 6)
+    frames = session.frames_of(BookBatch("A-USD", (), 5, 5), 5) + session.frames_of(BookBatch("A-USD", (), 6, 6), 6)
     assert ['"sequence_num":2' in frames[0].text, '"updates":[]' in frames[1].text] == [True, True]
 
 
@@ -77,7 +77,7 @@ def test_a_session_hears_only_what_it_subscribed_to() -> None:
     session = AdvancedSession(_venue())
     session.receive('{"type":"subscribe","channel":"level2","product_ids":["A-USD"]}', 0)
     trade = VenueTrade("A-USD", 8, "1.00", "1", "BUY", 5)
-    assert session.tell(TradeBatch("A-USD", (trade,), 5), 5) == []
+    assert session.frames_of(TradeBatch("A-USD", (trade,), 5), 5) == []
 
 
 @pytest.mark.parametrize(

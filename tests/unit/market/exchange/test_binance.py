@@ -82,7 +82,7 @@ def test_a_connection_has_at_most_1024_streams() -> None:
 def test_a_trade_says_whether_the_buyer_made_it_in_milliseconds() -> None:
     session = BinanceSession(_venue(), "/stream?streams=btcusdt@trade")
     trades = tuple(VenueTrade("BTCUSDT", n, "1.5", "2", side, 5 * MS_NS) for n, side in ((8, "BUY"), (9, "SELL")))  # type: ignore[arg-type]
-    first, second = (json.loads(f.text) for f in session.tell(TradeBatch("BTCUSDT", trades, 6 * MS_NS), 0))
+    first, second = (json.loads(f.text) for f in session.frames_of(TradeBatch("BTCUSDT", trades, 6 * MS_NS), 0))
     assert first == {
         "stream": "btcusdt@trade",
         "data": {"e": "trade", "E": 6, "s": "BTCUSDT", "t": 8, "p": "1.50000000", "q": "2.00000000"}
@@ -94,7 +94,7 @@ def test_a_trade_says_whether_the_buyer_made_it_in_milliseconds() -> None:
 def test_a_raw_stream_is_not_wrapped() -> None:
     session = BinanceSession(_venue(), "/ws/btcusdt@trade")
     trade = VenueTrade("BTCUSDT", 8, "1.5", "2", "BUY", 5)
-    (frame,) = session.tell(TradeBatch("BTCUSDT", (trade,), 6), 0)
+    (frame,) = session.frames_of(TradeBatch("BTCUSDT", (trade,), 6), 0)
     assert json.loads(frame.text)["e"] == "trade"
 
 
@@ -106,7 +106,7 @@ def test_depth_gathers_changes_for_100_ms_under_the_numbers_of_all_of_them() -> 
     def change(price: str, size: str, at_ms: int) -> list[dict[str, Any]]:
         batch = BookBatch("BTCUSDT", (("bid", price, size),), 0, at_ms * MS_NS)
         venue.apply(batch)
-        return [json.loads(frame.text)["data"] for frame in session.tell(batch, 0)]
+        return [json.loads(frame.text)["data"] for frame in session.frames_of(batch, 0)]
 
     assert change("0.99", "1", 0) == []
     assert change("0.99", "2", 50) == []

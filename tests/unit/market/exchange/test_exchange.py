@@ -55,7 +55,7 @@ async def test_root_products_apply_to_every_named_channel() -> None:
 def test_removal_is_written_with_eight_zeros_and_books_have_no_number() -> None:
     session = ExchangeSession(_venue())
     session.receive('{"type":"subscribe","product_ids":["A-USD"],"channels":["level2_batch"]}', 0)
-    (frame,) = session.tell(BookBatch("A-USD", (("bid", "1.00", "0"),), 5, 5), 5)
+    (frame,) = session.frames_of(BookBatch("A-USD", (("bid", "1.00", "0"),), 5, 5), 5)
     assert '["buy","1.00","0.00000000"]' in frame.text
     assert "sequence" not in frame.text
 
