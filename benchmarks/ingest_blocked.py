@@ -4,7 +4,7 @@ A venue of its own sends each of twenty products a snapshot of 46,000 levels (5 
 500 updates a second, and every second one more such snapshot in the stream. The feed is the real one, started by this
 file, which puts a clock around everything that its event loop runs: the longest piece is what any other part of the
 feed had to wait. On a busy machine that includes the time for which another process had the core, so the longest
-piece's own processor time is told beside it.
+piece's own processor time stands beside it.
 """
 
 from __future__ import annotations

@@ -197,8 +197,8 @@ async def _until_live(status_file: Path) -> None:
 
 
 def _status(status_file: Path) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(status_file.read_text())
-    return said
+    status: dict[str, Any] = json.loads(status_file.read_text())
+    return status
 
 
 def _cpu_s(process: psutil.Process) -> float:

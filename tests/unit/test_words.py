@@ -26,7 +26,6 @@ NAMES: Final = frozenset({"said", "told", "found", "known", "wanted", "heard", "
 """Not the name of a value or a function: name the thing (`answer`, `status`, `match`, …)."""
 
 REMAINING: Final[tuple[str, ...]] = (
-    "benchmarks/ingest",
     "controller/core",
     "controller/engine.py",
     "controller/explain",
@@ -34,14 +33,11 @@ REMAINING: Final[tuple[str, ...]] = (
     "controller/journal",
     "controller/link",
     "controller/turns.py",
-    "docs/market-data.md",
-    "farmctl/dev/market",
     "nodeagent/core",
     "nodeagent/daemon.py",
     "nodeagent/join.py",
     "nodeagent/link",
     "nodeagent/machine",
-    "nodeagent/market",
     "nodeagent/replicas",
     "nodeagent/runner",
     "nodeagent/services",

@@ -68,18 +68,18 @@ class Preparation:
         self._thread.join(1.0)
 
     def _follow(self, lines: IO[str]) -> None:
-        told = 0.0
+        shown = 0.0
         for line in lines:
             try:
-                said = json.loads(line)
+                report = json.loads(line)
             except ValueError:
                 continue
-            if "total_bytes" not in said:
-                self._answer = said
+            if "total_bytes" not in report:
+                self._answer = report
                 continue
-            done, total = int(said["done_bytes"]), int(said["total_bytes"])
+            done, total = int(report["done_bytes"]), int(report["total_bytes"])
             share = done / total if total else 0.0
-            if share - told >= TELL_EVERY or not told:
-                told = max(share, 1e-9)
+            if share - shown >= TELL_EVERY or not shown:
+                shown = max(share, 1e-9)
                 self._say(f"downloading QuestDB: {done // MIB} of {total // MIB} MiB")
         self._child.wait()

@@ -1,7 +1,7 @@
 """The node's market data, one store for each market: made-up trades never stand beside real ones.
 
 A node has one store, in the folders named here. When the market is another than last time, they are set aside and
-those of the new market, if it was here before, are put in their place. Nothing is deleted. Nobody may be using them.
+those of the new market, if it was here before, are put in their place. Nothing is deleted. No process may use them.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def exchange_shelf(node: Path, before: str | None, now: str) -> bool:
 
 def last_trade_ids(node: Path) -> dict[str, int]:
     """The newest trade id of each product that the feed has seen; empty before its first start."""
-    said = read_json(node / "feed" / "status.json")
-    products = said.get("products", {}) if isinstance(said, dict) else {}
+    status = read_json(node / "feed" / "status.json")
+    products = status.get("products", {}) if isinstance(status, dict) else {}
     return {name: int(one["last_trade_id"]) for name, one in products.items() if one.get("last_trade_id")}
 
 
 def _move(source: Path, target: Path) -> bool:
-    found = [name for name in FOLDERS if (source / name).exists()]
-    for name in found:
+    folders = [name for name in FOLDERS if (source / name).exists()]
+    for name in folders:
         target.mkdir(parents=True, exist_ok=True)
         (source / name).rename(target / name)
-    return bool(found)
+    return bool(folders)

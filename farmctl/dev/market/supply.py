@@ -78,10 +78,10 @@ class Feeding:
         if self._settings.questdb_url is not None:
             return self._settings.questdb_url
         file = self._node / "questdb" / "endpoint.json"
-        said = read_json(file)
-        if self.market.kind is MarketKind.OFF or not isinstance(said, dict):
+        endpoint = read_json(file)
+        if self.market.kind is MarketKind.OFF or not isinstance(endpoint, dict):
             return None
-        return f"http://{said['host']}:{said['http_port']}  (user {said['user']}, password in {file})"
+        return f"http://{endpoint['host']}:{endpoint['http_port']}  (user {endpoint['user']}, password in {file})"
 
     @property
     def pids(self) -> list[int]:
@@ -122,8 +122,8 @@ class Feeding:
         remembered = read_json(self._folder.memory) or {}
         port = remembered_port(remembered.get("exchange_port"))
         write_json(self._folder.memory, {**remembered, "exchange_port": port})
-        known = last_trade_ids(self._node)
+        last_ids = last_trade_ids(self._node)
         protocol = PROTOCOLS[self.market.source]
         return exchange_program(
-            self._folder, self.products, protocol=protocol, port=port, seed=SEED, after_trades=known
+            self._folder, self.products, protocol=protocol, port=port, seed=SEED, after_trades=last_ids
         )

@@ -68,7 +68,7 @@ def _replay(options: argparse.Namespace, endpoint: Endpoint, span: Span, tell: T
             options.path,
             endpoint,
             products=(options.product,) if options.product is not None else None,
-            known=tuple(options.known.split(",")) if options.known else (),
+            feed_products=tuple(options.known.split(",")) if options.known else (),
             span=span,
             speed=options.speed,
             on_record=lambda number, record, state: progress(tell, number, record.received_at_ns, state),

@@ -60,14 +60,14 @@ class _Side:
         captured = open_captured(path, span, self.damages.append, is_stored=False)
         self.source = captured.source
         pipeline = Pipeline(load_source(captured.source), None)
-        kept = 0
+        count = 0
         for number, record in enumerate(captured.records, 1):
             if record.received_at_ns >= span.until_ns:
                 break
             for row in pipeline.feed(record).rows:
                 if span.holds(record.received_at_ns) and (product is None or row.product == product):
-                    kept += self._keep(row)
-            if kept > TRADES_MAX:
+                    count += self._keep(row)
+            if count > TRADES_MAX:
                 raise InvalidRequest(
                     f"{path} holds more than {TRADES_MAX:,} trades and books of that time.",
                     remedy="Compare less: --product, --since, --until.",

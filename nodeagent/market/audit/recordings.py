@@ -68,21 +68,21 @@ def open_captured(path: Path, span: Span, on_damage: OnDamage, *, is_stored: boo
     opened = open_recording(path, on_damage)
     if not path.is_dir():
         return Captured(opened.format, opened.source, opened.records, None)
-    found = _since(segments(path, on_damage), span.since_ns)
+    parts = _since(segments(path, on_damage), span.since_ns)
     until = state.position if state is not None and is_stored else None
-    return Captured(opened.format, opened.source, read_settled(found, until, on_damage), state)
+    return Captured(opened.format, opened.source, read_settled(parts, until, on_damage), state)
 
 
-def read_settled(found: list[Segment], until: Position | None, on_damage: OnDamage) -> Iterator[Record]:
+def read_settled(parts: list[Segment], until: Position | None, on_damage: OnDamage) -> Iterator[Record]:
     """The records of these segments up to a position, that one included; none is missed while a feed goes on writing.
 
     A feed moves records from the tail file into the segment. A reader between the two sees a hole in the numbers, or an
     early end: it looks again.
     """
-    for segment in found:
+    for segment in parts:
         if until is not None and segment.number > segment_of(until):
             return
-        is_last = segment.number == (segment_of(until) if until is not None else found[-1].number)
+        is_last = segment.number == (segment_of(until) if until is not None else parts[-1].number)
         yield from _settled(segment, until if is_last else None, on_damage, is_last=is_last)
 
 
@@ -97,29 +97,29 @@ def products_asked(record: Record) -> set[str]:
 
 
 def _settled(segment: Segment, until: Position | None, on_damage: OnDamage, *, is_last: bool) -> Iterator[Record]:
-    wanted = 0
+    next_number = 0
     for tries_left in reversed(range(TRIES)):
         damages: list[object] = []
         is_torn = False
         try:
-            for record in read_segment(segment.path, wanted, damages.append):
+            for record in read_segment(segment.path, next_number, damages.append):
                 if until is not None and record.position > until:
                     return
-                if record_of(record.position) > wanted and is_last and not damages and tries_left:
+                if record_of(record.position) > next_number and is_last and not damages and tries_left:
                     is_torn = True
                     break
-                wanted = record_of(record.position) + 1
+                next_number = record_of(record.position) + 1
                 yield record
         except FileNotFoundError:
             return  # the feed has made room: its oldest segments go
-        is_whole = until is None or wanted > record_of(until)
+        is_whole = until is None or next_number > record_of(until)
         if damages or not tries_left or (is_whole and not is_torn):
             for damage in damages:
                 on_damage(damage)  # type: ignore[arg-type]  # they come from the reader
             return
 
 
-def _since(found: list[Segment], since_ns: int) -> list[Segment]:
+def _since(parts: list[Segment], since_ns: int) -> list[Segment]:
     """The segments from the last one on that was begun before a moment."""
-    first = max((index for index, segment in enumerate(found) if segment.created_ns <= since_ns), default=0)
-    return found[first:]
+    first = max((index for index, segment in enumerate(parts) if segment.created_ns <= since_ns), default=0)
+    return parts[first:]

@@ -62,7 +62,7 @@ async def replay(
     endpoint: Endpoint,
     *,
     products: Sequence[str] | None = None,
-    known: Sequence[str] = (),
+    feed_products: Sequence[str] = (),
     settings: PipelineSettings | None = None,
     span: Span | None = None,
     speed: float = 0.0,
@@ -70,8 +70,8 @@ async def replay(
 ) -> Replayed:
     """Replay what `path` holds of `span`; tables that are gone are made again first.
 
-    products: only rows of these; None: of all. known: products of a feed at work beside those that its capture says it
-    asked for; others are damaged names. speed: 1 is as fast as it happened, 0 as fast as it goes.
+    products: only rows of these; None: of all. feed_products: those of a feed at work, beside those that its capture
+    says it asked for; others are damaged names. speed: 1 is as fast as it happened, 0 as fast as it goes.
     The folder of a feed at work is replayed up to this moment. A part of a recording cannot tell all: it leaves out
     minutes cut in two, and gaps without their end.
     Raises InvalidRequest for an unknown format, Unavailable without a server.
@@ -79,7 +79,7 @@ async def replay(
     began_s = time.monotonic()
     await restore_tables(endpoint)
     damages: list[Damage] = []
-    choice = _Choice(span or Span(), products, known)
+    choice = _Choice(span or Span(), products, feed_products)
     captured = open_captured(path, choice.span, damages.append, is_stored=False)
     result = Replayed(captured.format, captured.source)
     pipeline = Pipeline(load_source(captured.source), None if captured.state or span else products, settings=settings)
@@ -123,28 +123,28 @@ async def _until_the_end(captured: Captured, span: Span, pace: _Pace) -> AsyncIt
 class _Choice:
     """Which rows of a replay are stored. Gaps wait for the end: only their last word counts."""
 
-    def __init__(self, span: Span, products: Sequence[str] | None, known: Sequence[str]) -> None:
+    def __init__(self, span: Span, products: Sequence[str] | None, feed_products: Sequence[str]) -> None:
         self.span = span
         self._only = frozenset(products) if products is not None else None
-        self._known = set(known)
+        self._feed_products = set(feed_products)
         self._gaps: dict[tuple[object, ...], GapRow] = {}
 
     def learn(self, products: set[str]) -> None:
         """The feed has asked for these."""
-        self._known |= products
+        self._feed_products |= products
 
     def of(self, rows: Sequence[Row], received_at_ns: int) -> list[Row]:
         """Those of these, which a record of that time led to, that are wanted now."""
         is_in = self.span.holds(received_at_ns)
-        kept: list[Row] = []
+        rows_in_span: list[Row] = []
         for row in rows:
             if not self._is_wanted(row.product):
                 continue
             if type(row) is GapRow:
                 self._gaps[row.ts_ns, row.source, row.product, row.kind, row.first_id, row.last_id] = row
             elif is_in and (type(row) is not HealthRow or self._is_whole_minute(row.ts_ns)):
-                kept.append(row)
-        return kept
+                rows_in_span.append(row)
+        return rows_in_span
 
     def gaps(self, tables: Tables | None) -> list[Row]:
         """The gaps of the time.
@@ -166,7 +166,7 @@ class _Choice:
     def _is_wanted(self, product: str) -> bool:
         if self._only is not None:
             return product in self._only
-        return not self._known or not product or product in self._known
+        return not self._feed_products or not product or product in self._feed_products
 
     def _is_whole_minute(self, minute_ns: int) -> bool:
         return self.span.since_ns <= minute_ns and minute_ns + MINUTE_NS <= self.span.until_ns

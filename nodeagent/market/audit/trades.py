@@ -54,26 +54,26 @@ class Findings(msgspec.Struct):
         """Take the next trades. `stored` may hold ids that were not captured: these are no fault."""
         for trade_id, seen in captured.items():
             self.captured += 1
-            found = stored.get(trade_id, [])
-            self.stored += len(found)
-            if not found:
+            rows = stored.get(trade_id, [])
+            self.stored += len(rows)
+            if not rows:
                 self.lacking += 1
                 self._name(trade_id, "lacking", seen, [])
-            elif len(found) > 1:
+            elif len(rows) > 1:
                 self.twice += 1
-                self._name(trade_id, "twice", seen, found)
-            elif found[0] != seen:
+                self._name(trade_id, "twice", seen, rows)
+            elif rows[0] != seen:
                 self.differing += 1
-                self._name(trade_id, "differing", seen, found)
+                self._name(trade_id, "differing", seen, rows)
 
     @property
     def is_good(self) -> bool:
         """Nothing to name."""
         return not (self.lacking or self.differing or self.twice)
 
-    def _name(self, trade_id: int, what: str, seen: Seen, found: list[Seen]) -> None:
+    def _name(self, trade_id: int, what: str, seen: Seen, rows: list[Seen]) -> None:
         if len(self.differences) < NAMED_MAX:
-            stored = "; ".join(in_words(one) for one in found)
+            stored = "; ".join(in_words(one) for one in rows)
             self.differences.append(Difference(trade_id, what, in_words(seen), stored))
 
 

@@ -144,8 +144,8 @@ class _Check:
         if self._tables is not None and self._has_trades:
             times = (checked.first_us, checked.last_us)
             held = self._tables.stored(product.venue, product.name, ids, times)
-            known = findings.captured - findings.lacking
-            uncaptured = max(0, held.distinct - known)
+            captured = findings.captured - findings.lacking
+            uncaptured = max(0, held.distinct - captured)
             missing = width - findings.captured - uncaptured
             gaps = self._tables.gaps(product.name, 0, is_open=True, now_ns=now_ns) if self._has_gaps else []
             open_gaps = len([gap for gap in gaps if gap.product == product.name])

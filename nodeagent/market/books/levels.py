@@ -80,11 +80,11 @@ class Book:
         return Applied.CROSSED if has_new and self.is_crossed() else Applied.FINE
 
     def best_bid(self) -> int | None:
-        """The highest price bid; None when nobody bids."""
+        """The highest price bid; None where there is no bid."""
         return self._bid_keys[-1] if self._bid_keys else None
 
     def best_ask(self) -> int | None:
-        """The lowest price asked; None when nobody asks."""
+        """The lowest price asked; None where there is no ask."""
         return -self._ask_keys[-1] if self._ask_keys else None
 
     def is_crossed(self) -> bool:

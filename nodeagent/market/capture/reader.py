@@ -44,7 +44,7 @@ class Segment(msgspec.Struct, frozen=True):
 
 def segments(directory: Path, on_damage: OnDamage | None = None) -> list[Segment]:
     """The segments of a capture, oldest first. Files that are none are reported and left out."""
-    found = []
+    whole = []
     for path in sorted(directory.glob(f"*{form.SEGMENT_SUFFIX}")):
         try:
             with path.open("rb") as file:
@@ -52,8 +52,8 @@ def segments(directory: Path, on_damage: OnDamage | None = None) -> list[Segment
         except (form.Damaged, OSError) as error:
             _report(on_damage, path, 0, str(error), 0)
             continue
-        found.append(Segment(number, path, created_ns, path.stat().st_size))
-    return sorted(found, key=lambda segment: segment.number)
+        whole.append(Segment(number, path, created_ns, path.stat().st_size))
+    return sorted(whole, key=lambda segment: segment.number)
 
 
 def read_capture(directory: Path, after: Position | None = None, on_damage: OnDamage | None = None) -> Iterator[Record]:

@@ -159,10 +159,10 @@ def parse_faults(spec: str) -> list[Fault]:
             else:
                 fault.rate = float(amount)
         except ValueError as error:
-            known = ", ".join(FaultKind)
+            names = ", ".join(FaultKind)
             raise InvalidRequest(
                 f"{part!r} is not a fault: {error}.",
-                remedy=f"Write kind=share[:seconds] or kind=NUMBERx; kinds: {known}.",
+                remedy=f"Write kind=share[:seconds] or kind=NUMBERx; kinds: {names}.",
             ) from error
         faults.append(fault)
     return faults

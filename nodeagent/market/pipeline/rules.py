@@ -1,7 +1,7 @@
 """What an event does to a feed: validate, count, keep the ledger and the book, lose or win back trust, build rows.
 
-The rules change `state` and write what follows into the record's `Output`. They call nobody above them. First each kind
-of event, then trust: every gap, doubted book and repair passes there and leaves a row.
+The rules change `state` and write what follows into the record's `Output`. They call no module above them. First comes
+each kind of event, then trust: every gap, doubted book and repair passes there and leaves a row.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Migration:
 
 def load_migrations() -> tuple[Migration, ...]:
     """The packaged migrations, by version; numbers have no holes."""
-    found = sorted(
+    migrations = sorted(
         (
             parse_migration(file.name, file.read_text())
             for file in files(__package__).joinpath("schema").iterdir()
@@ -52,10 +52,10 @@ def load_migrations() -> tuple[Migration, ...]:
         ),
         key=lambda migration: migration.version,
     )
-    assert [migration.version for migration in found] == list(range(1, len(found) + 1)), (
+    assert [migration.version for migration in migrations] == list(range(1, len(migrations) + 1)), (
         "numbers of migrations have a hole"
     )
-    return tuple(found)
+    return tuple(migrations)
 
 
 def parse_migration(file_name: str, text: str) -> Migration:
@@ -112,7 +112,7 @@ class Database:
     """A database at one moment, as its writer remembers it."""
 
     identity: str
-    """When its first migration was applied, and when it was last told from its own copies."""
+    """When its first migration was applied, and when it last parted from its own copies."""
     transactions: dict[str, int]
     """Per table, how many it has taken in its life. They go back with the data, whatever brought that back."""
 

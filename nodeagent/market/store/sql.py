@@ -49,15 +49,15 @@ def query_now(endpoint: Endpoint, sql: str, *, timeout_s: float = QUERY_TIMEOUT_
     """`query`, blocking."""
     status, body = get(endpoint, f"/exec?{urlencode({'query': sql, 'timings': 'false'})}", timeout_s)
     try:
-        said: dict[str, Any] = json.loads(body)
+        content: dict[str, Any] = json.loads(body)
     except ValueError:
-        said = {}
-    if status >= 500 and "error" not in said:
+        content = {}
+    if status >= 500 and "error" not in content:
         raise Unavailable(f"QuestDB answered {status}.")
-    if status != 200 or "error" in said:
-        raise SqlRefused(f"{said.get('error', body[:200])} (in: {sql.strip()[:200]})", status=status)
-    columns = tuple(column["name"] for column in said.get("columns", ()))
-    return Answer(columns, tuple(tuple(row) for row in said.get("dataset", ())))
+    if status != 200 or "error" in content:
+        raise SqlRefused(f"{content.get('error', body[:200])} (in: {sql.strip()[:200]})", status=status)
+    columns = tuple(column["name"] for column in content.get("columns", ()))
+    return Answer(columns, tuple(tuple(row) for row in content.get("dataset", ())))
 
 
 def get(endpoint: Endpoint, path: str, timeout_s: float, *, port: int | None = None) -> tuple[int, bytes]:

@@ -43,26 +43,26 @@ class Capture:
         """All of it, from the beginning."""
         return open_recording(self.path).records
 
-    def check_products(self, wanted: tuple[str, ...]) -> None:
+    def check_products(self, products: tuple[str, ...]) -> None:
         """Raises InvalidRequest when the recording holds others, whose frames would look damaged, or lacks one."""
         held: set[str] = set()
         for record in islice(self.records(), PROBE_RECORDS):
             if record.kind is RecordKind.RECEIVED:
                 held |= {getattr(event, "product", "") for event in self.recorded.parse(record.payload, 1).events}
         held.discard("")
-        for product in sorted(set(wanted) - held):
+        for product in sorted(set(products) - held):
             raise InvalidRequest(
                 f"The recording {self.path.name} holds no {product}.",
                 remedy=suggestion(product, held) or f"It holds {', '.join(sorted(held))}.",
             )
-        if held - set(wanted):
+        if held - set(products):
             raise InvalidRequest(
-                f"The recording {self.path.name} also holds {', '.join(sorted(held - set(wanted)))}.",
+                f"The recording {self.path.name} also holds {', '.join(sorted(held - set(products)))}.",
                 remedy="Name all of its products.",
             )
 
     def instruments_request(self) -> RestRequest | None:
-        """Nobody to ask: answers are in the recording or nowhere."""
+        """None: answers are in the recording or nowhere."""
         return None
 
     def trades_request(self, hole: TradeHole) -> RestRequest | None:

@@ -202,9 +202,9 @@ class RowWriter:
     def _run(self) -> None:
         while (batch := self._take()) is not None:
             last = max((place for place, item in enumerate(batch) if isinstance(item, Mark)), default=0)
-            kept = self._kept(_rows(batch[:last]))
+            first_rows = self._rows_to_store(_rows(batch[:last]))
             drops = self._drops.now()
-            if not self._store(kept + self._kept(_rows(batch[last:]))):
+            if not self._store(first_rows + self._rows_to_store(_rows(batch[last:]))):
                 with self._changed:
                     self._queue.extendleft(reversed(batch))
                 return
@@ -232,20 +232,20 @@ class RowWriter:
             self._first_at_s = time.monotonic()
             return batch
 
-    def _kept(self, rows: list[AnyRow]) -> list[AnyRow]:
+    def _rows_to_store(self, rows: list[AnyRow]) -> list[AnyRow]:
         """The rows to store: without those to leave out, with the counts of such as were left out in a past minute."""
         now_ns = time.time_ns()
         without = self._without
         if without:
-            kept = []
+            to_store = []
             for row in rows:
                 table = TABLES[type(row)]
                 if table in without:
                     self.counts.dropped[table] += 1
                     self._drops.add(table, now_ns)
                 else:
-                    kept.append(row)
-            rows = kept
+                    to_store.append(row)
+            rows = to_store
         return [*rows, *self._drops.take(now_ns)] if self._drops else rows
 
     def _drained(self, rows: list[AnyRow]) -> None:

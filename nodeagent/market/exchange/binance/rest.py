@@ -23,7 +23,7 @@ WEIGHT_PER_MINUTE: Final = 6000
 DEPTH_WEIGHTS: Final = ((100, 5), (500, 25), (1000, 50), (DEPTH_MAX, 250))
 WEIGHTS: Final = {"exchangeInfo": 20, "trades": 25, "historicalTrades": 25}
 DEAF_MAX: Final = 5
-"""Questions put although told to wait; then comes the ban. (The venue gives no number.)"""
+"""Questions put although the client must wait; then comes the ban. (The venue gives no number.)"""
 BAN_S: Final = 120.0
 """The shortest documented."""
 TOO_MANY, MISSING, UNREADABLE, BAD_SYMBOL = -1003, -1102, -1130, -1121

@@ -60,7 +60,7 @@ class ExchangeSession:
         try:
             message = json.loads(text)
             kind = message["type"]
-            channels = _wanted(message, list(self._venue.markets))
+            channels = _channels_of(message, list(self._venue.markets))
         except (ValueError, TypeError, KeyError, AttributeError):
             return [_error("Malformed JSON", "")]
         if kind not in ("subscribe", "unsubscribe"):
@@ -150,7 +150,7 @@ def trade_terms(trade: VenueTrade) -> dict[str, str]:
     return {"side": "buy" if trade.maker_side == "BUY" else "sell", "size": trade.size, "price": trade.price}
 
 
-def _wanted(message: dict[str, Any], everything: list[str]) -> dict[str, list[str]]:
+def _channels_of(message: dict[str, Any], everything: list[str]) -> dict[str, list[str]]:
     """Channel to products: root products apply to every named channel."""
     root = list(message.get("product_ids") or ())
     channels: dict[str, list[str]] = {}
