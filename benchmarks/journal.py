@@ -28,13 +28,13 @@ from controller.core.model import (
     Instant,
     Limits,
     NodeName,
-    Policy,
     ReplicaId,
     Task,
     TaskId,
     Token,
     Version,
 )
+from controller.core.policy import Policy
 from controller.core.transition import Changes, FinishedTask, LeaseBatch
 from controller.journal.journal import Journal
 from controller.journal.migrations.migrate import migrate

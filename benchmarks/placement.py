@@ -13,7 +13,8 @@ import sys
 import time
 
 from controller.core.agents.placement import Offer, Wish, place
-from controller.core.model import DeploymentName, NodeName, Policy, ReplicaId, Resources
+from controller.core.model import DeploymentName, NodeName, ReplicaId
+from controller.core.policy import Policy, Resources
 
 SIZES = (100, 300, 1_000, 3_000, 10_000)
 SHAPES = (

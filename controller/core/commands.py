@@ -15,7 +15,6 @@ from controller.core.model import (
     DeploymentName,
     Measured,
     NodeName,
-    Policy,
     ProductName,
     ProductStatus,
     ReplicaId,
@@ -24,6 +23,7 @@ from controller.core.model import (
     Token,
     node_actor,
 )
+from controller.core.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class NewTask:
 
 
 class KnownTask(int):
-    """The id of the task that was submitted before under this idempotency key; whether as the same work is not said."""
+    """The id of the task that was submitted before under this idempotency key. It may be other work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,10 @@ class StoreCheckpoint(Wish):
     namespace: str
     checkpoint_id: str
     parent_id: str
-    payload: bytes | None  # None: only writes are added
-    writes: tuple[tuple[str, int, bytes], ...] = ()  # (writer id, index, payload)
+    payload: bytes | None
+    """None: only writes are added."""
+    writes: tuple[tuple[str, int, bytes], ...] = ()
+    """(writer id, index, payload)."""
 
 
 # ------------------------------------------------------------------ deployments
@@ -108,7 +110,8 @@ class Deploy(Wish):
     digest: str
     spec_json: str
     policy: Policy
-    replicas: int | None = None  # None: as it is, or as the spec says for a new one
+    replicas: int | None = None
+    """None: as it is, or as the spec says for a new one."""
     spec_replicas: int = 1
     if_generation: int | None = None
 

@@ -31,8 +31,9 @@ TICK_S: Final = 0.25  # the longest the core goes without a turn while nodes are
 def decide(state: FarmState, commands: Sequence[Command], now: Instant) -> Transition:
     """Apply `commands` in order and return everything that follows.
 
-    `state` is changed in place; whoever cannot commit the returned changes must throw it away. `now.mono` must not run
-    backwards. Answers are keyed by the index of their command; a FarmError among them is an answer, not an exception.
+    `state` is changed in place; a caller that cannot commit the returned changes must throw it away. `now.mono` must
+    not run backwards. Answers are keyed by the index of their command; a FarmError among them is an answer, not an
+    exception.
     """
     turn = Turn(state, now)
     for index, command in enumerate(commands):

@@ -15,18 +15,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, NewType, TypeVar
 
-from agentfarm.limits import (
-    ATTEMPTS,
-    BACKOFF_MAX_S,
-    BACKOFF_S,
-    CONCURRENCY,
-    CPU_MILLICORES,
-    HEALTHY_TIMEOUT_S,
-    MEMORY_MIB,
-    PRIORITY,
-    RUN_TIMEOUT_S,
-)
 from controller.core.lives import NodeState, ProductState, ReplicaState, TaskState
+from controller.core.policy import Policy
 from controller.core.records import (
     BYTES,
     COUNTS,
@@ -51,14 +41,14 @@ DeploymentName = NewType("DeploymentName", str)
 ReplicaId = NewType("ReplicaId", int)
 TaskId = NewType("TaskId", int)
 ProductName = NewType("ProductName", str)
-Actor = NewType("Actor", str)  # who wants or says something: see below
+Actor = NewType("Actor", str)  # who acts: an operator, a node, or the farm
 T = TypeVar("T")
 Token = NewType("Token", int)  # a fencing token: epoch in the high bits, so it grows across restarts too
 
 PRODUCTS_MAX = 2_000  # market products assigned across the farm
 COPIES_MAX = 16  # nodes that feed one of them
 
-OPERATOR: Final = Actor("operator")  # whoever holds the operators' token
+OPERATOR: Final = Actor("operator")  # the holder of the operators' token
 FARM: Final = Actor("farm")  # the farm itself, as time passes
 
 
@@ -82,50 +72,30 @@ class Limits:
     reissue_after_s: float = 8.0
     backoff_base_s: float = 1.0
     backoff_max_s: float = 60.0
-    input_memory_bytes: int = 64 * 1024 * 1024  # queued inputs kept in memory; the rest stay in PostgreSQL
-    assign_bytes_max: int = 1024 * 1024  # inputs sent to one node in one turn, roughly
-    prefetch_horizon_s: float = 0.05  # how much measured work may wait at a replica
-    prefetch_max: int = 256  # attempts per unit of concurrency, at most
-    recall_after_s: float = 1.0  # how long an attempt may wait unstarted at a replica while another could take it
-    poison_after: int = 3  # a task whose attempts killed this many replicas is dead, whatever its retries say
-    seat_backoff_s: float = 2.0  # first wait after a failed placement of a seat; doubles to a minute
-    cpu_overcommit: float = 8.0  # agents mostly wait; CPU may be promised this many times over, memory never
-    queued_max: int = 2_000_000  # tasks waiting in the whole farm; beyond it submits are refused
+    input_memory_bytes: int = 64 * 1024 * 1024
+    """Queued inputs kept in memory; the rest stay in PostgreSQL."""
+    assign_bytes_max: int = 1024 * 1024
+    """Inputs sent to one node in one turn, roughly."""
+    prefetch_horizon_s: float = 0.05
+    """How much measured work may wait at a replica."""
+    prefetch_max: int = 256
+    """Attempts per unit of concurrency, at most."""
+    recall_after_s: float = 1.0
+    """How long an attempt may wait unstarted at a replica while another could take it."""
+    poison_after: int = 3
+    """A task whose attempts killed this many replicas is dead, whatever its retries say."""
+    seat_backoff_s: float = 2.0
+    """First wait after a failed placement of a seat; doubles to a minute."""
+    cpu_overcommit: float = 8.0
+    """Agents mostly wait; CPU may be promised this many times over, memory never."""
+    queued_max: int = 2_000_000
+    """Tasks waiting in the whole farm; beyond it submits are refused."""
 
     def __post_init__(self) -> None:
         if not 0 < self.unreachable_after_s < self.reissue_after_s:
             raise ValueError("reissue_after_s must be longer than unreachable_after_s")
         if self.recall_after_s <= self.prefetch_horizon_s:
             raise ValueError("recall_after_s must be longer than prefetch_horizon_s")
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What one replica needs."""
-
-    cpu_millicores: int = CPU_MILLICORES
-    memory_mib: int = MEMORY_MIB
-    gpus: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The part of an agent's spec on which the core decides. Made from AgentSpec once, at the edge."""
-
-    resources: Resources = Resources()
-    concurrency: int = CONCURRENCY
-    priority: int = PRIORITY
-    max_attempts: int = ATTEMPTS
-    backoff_s: float = BACKOFF_S
-    backoff_max_s: float = BACKOFF_MAX_S
-    queue_timeout_s: float | None = None
-    run_timeout_s: float | None = RUN_TIMEOUT_S
-    exclusive: bool = False
-    strategy: str = "spread"  # or "pack"
-    constraints: tuple[tuple[str, str], ...] = ()  # node labels that must match
-    capabilities: tuple[str, ...] = ()
-    products: tuple[str, ...] = ()  # market products it reads: a preference for nodes that hold them
-    healthy_deadline_s: float = HEALTHY_TIMEOUT_S
 
 
 @record
@@ -187,7 +157,7 @@ class Node:
     assigned: set[ProductName] = live(default_factory=set)
     """Products that name it in their `nodes`."""
     fed: dict[str, ProductStatus] | None = live(default=None)
-    """What its feed serves now; None: not said since its Hello."""
+    """What its feed serves now; None: it has said nothing of it since its Hello."""
     daemon_version: str = stored(TEXT, default="")
     measured: Measured | None = live(default=None)
     replicas: set[ReplicaId] = live(default_factory=set)
@@ -221,7 +191,7 @@ class ProductStatus:
 
 @record
 class Product:
-    """A market product that the operator wants fed by `copies` nodes, and the nodes that were told to.
+    """A market product that the operator wants fed by `copies` nodes, and the nodes that must feed it.
 
     What a node's own settings name is a copy too, and never stands in `nodes`. A node that leaves (drain) stays there
     until as many copies as wanted are good without it, so `nodes` may hold more than `copies` for a while.
@@ -303,7 +273,7 @@ class Task:
     crashes: int = stored(NUMBER, default=0)
     """Attempts that ended with the death of their replica or node."""
     state: TaskState = live(default=TaskState.QUEUED)
-    """Whoever has a lease is LEASED to the next controller, which does not know whether it runs."""
+    """A task with a lease is LEASED to the next controller, which does not know whether it runs."""
     options: TaskOptions | None = stored(value(TaskOptions), default=None)
     """None: the version's own policy."""
     not_before: float = stored(MOMENT, default=0.0)
@@ -375,20 +345,28 @@ class FarmState:
     tasks: dict[TaskId, Task] = field(default_factory=dict)
     products: dict[ProductName, Product] = field(default_factory=dict)
     by_token: dict[Token, TaskId] = field(default_factory=dict)
-    timers: list[tuple[float, int, Any]] = field(default_factory=list)  # heap of (mono, sequence, timer)
+    timers: list[tuple[float, int, Any]] = field(default_factory=list)
+    """Heap of (mono, sequence, timer)."""
     timer_sequence: int = 0
     next_task: int = 1
     next_replica: int = 1
     next_token: int = 0
     next_batch: int = 1
-    lease_batches: dict[int, int] = field(default_factory=dict)  # lease batch -> leases still held
+    lease_batches: dict[int, int] = field(default_factory=dict)
+    """Lease batch -> leases still held."""
     queued_input_bytes: int = 0
-    pending: dict[ReplicaId, None] = field(default_factory=dict)  # replicas that want a node, oldest first
-    undispatched: set[DeploymentName] = field(default_factory=set)  # held back by a turn's byte limit
-    ahead: set[ReplicaId] = field(default_factory=set)  # replicas that were given more than they can work on at once
-    last_turn: float = 0.0  # mono
-    seed: int = 0  # of the jitter; given by the shell at start
-    parts: dict[type[Any], Any] = field(default_factory=dict)  # what only one part knows: see `own`
+    pending: dict[ReplicaId, None] = field(default_factory=dict)
+    """Replicas that want a node, oldest first."""
+    undispatched: set[DeploymentName] = field(default_factory=set)
+    """Held back by a turn's byte limit."""
+    ahead: set[ReplicaId] = field(default_factory=set)
+    """Replicas that were given more than they can work on at once."""
+    last_turn: float = 0.0
+    """mono."""
+    seed: int = 0
+    """Of the jitter; given by the shell at start."""
+    parts: dict[type[Any], Any] = field(default_factory=dict)
+    """What only one part knows: see `own`."""
 
     def own(self, kind: type[T]) -> T:
         """What one part keeps for itself between turns: a dataclass in its folder, new where there is none yet."""

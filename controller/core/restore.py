@@ -18,9 +18,10 @@ from typing import Any, Final, Protocol
 
 from controller.core.agents.rollouts import SEAT_BACKOFF_MAX_S
 from controller.core.lives import NodeState, ReplicaState, TaskState
-from controller.core.model import DeploymentName, FarmState, Instant, Limits, Policy, Task, TaskId
+from controller.core.model import DeploymentName, FarmState, Instant, Limits, Task, TaskId
 from controller.core.nodes.life import Silence
 from controller.core.parts import TABLES
+from controller.core.policy import Policy
 from controller.core.records import Clock, Table
 from controller.core.tasks.life import queue_timeout_s
 from controller.core.timers import DrainDeadline, PlaceAgain, QueueTimedOut, RetryDue, RolloutDeadline, Timer

@@ -35,7 +35,8 @@ class LeaseBatch:
 
     id: int
     node: NodeName
-    leased_at: float  # wall
+    leased_at: float
+    """wall."""
     tasks: list[TaskId]
     attempts: list[int]
     tokens: list[Token]
@@ -48,7 +49,8 @@ class FinishedTask:
 
     task: Task
     state: TaskState
-    finished_at: float  # wall
+    finished_at: float
+    """wall."""
     output: bytes = b""
     error_type: str = ""
     error_message: str = ""
@@ -77,15 +79,18 @@ class Event:
     """One fact of the farm's story. `kind` is a fixed word such as "node.lost"; `data` is small and JSON."""
 
     kind: str
-    at: float  # wall
+    at: float
+    """wall."""
     message: str
     node: NodeName | None = None
     deployment: DeploymentName | None = None
     replica: ReplicaId | None = None
     task: TaskId | None = None
-    severity: str = "info"  # or "warning", "error"
+    severity: str = "info"
+    """Or "warning", "error"."""
     data: dict[str, object] = field(default_factory=dict)
-    actor: Actor = FARM  # who made it happen; "" in what releases before 0.2 stored
+    actor: Actor = FARM
+    """Who made it happen; "" in what releases before 0.2 stored."""
 
 
 @dataclass(slots=True)
@@ -93,7 +98,8 @@ class Changes:
     """Rows of one transaction. The objects are the live ones: the core rests while the journal reads them."""
 
     inserted_tasks: list[Task] = field(default_factory=list)
-    requeued_tasks: list[Task] = field(default_factory=list)  # attempt, crashes and backoff changed
+    requeued_tasks: list[Task] = field(default_factory=list)
+    """Attempt, crashes and backoff changed."""
     finished_tasks: list[FinishedTask] = field(default_factory=list)
     ended_attempts: list[EndedAttempt] = field(default_factory=list)
     lease_batches: list[LeaseBatch] = field(default_factory=list)
@@ -174,7 +180,8 @@ class CancelAttempts:
     node: NodeName
     session: int
     tokens: list[Token]
-    reason: str  # "requested", "stale" or "moved"
+    reason: str
+    """One of "requested", "stale" and "moved"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,9 +249,13 @@ class Transition:
     """The whole of what follows."""
 
     changes: Changes = field(default_factory=Changes)
-    answers: dict[int, object | FarmError] = field(default_factory=dict)  # index of the command -> answer
+    answers: dict[int, object | FarmError] = field(default_factory=dict)
+    """Index of the command -> answer."""
     effects: list[Effect] = field(default_factory=list)
-    finished: list[FinishedTask] = field(default_factory=list)  # for those who wait on a task
+    finished: list[FinishedTask] = field(default_factory=list)
+    """For those who wait on a task."""
     started: list[TaskId] = field(default_factory=list)
-    forget_inputs: list[Task] = field(default_factory=list)  # memory is short: drop `input` once it is durable
-    next_due: float | None = None  # mono; when to send the next Tick at the latest
+    forget_inputs: list[Task] = field(default_factory=list)
+    """Memory is short: drop `input` once it is durable."""
+    next_due: float | None = None
+    """mono; when to send the next Tick at the latest."""

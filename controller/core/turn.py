@@ -22,13 +22,13 @@ from controller.core.model import (
     Instant,
     Node,
     NodeName,
-    Policy,
     Replica,
     ReplicaId,
     Task,
     TaskId,
     Token,
 )
+from controller.core.policy import Policy
 from controller.core.records import Table
 from controller.core.timers import RetryDue, Timer
 from controller.core.transition import (
@@ -177,7 +177,10 @@ class Turn:
             state.lease_batches[task.lease_batch] = held - 1
 
     def finish(self, task: Task, event: str, output: bytes = b"", error: tuple[str, str, str] = ("", "", "")) -> None:
-        """End a task for ever. `event` is a final move of TASK_MOVES; `error` is type, message and traceback."""
+        """End a task; nothing changes it afterwards.
+
+        event: a final move of TASK_MOVES. error: type, message and traceback.
+        """
         state, deployment = self.state, self.state.deployments[task.deployment]
         was_queued = task.state is TaskState.QUEUED
         task.state = move_task(task.state, event)

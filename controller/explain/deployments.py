@@ -13,7 +13,8 @@ from controller.core.agents.placement import Wish, place
 from controller.core.agents.seats import offer
 from controller.core.commands import Deploy
 from controller.core.lives import ReplicaState
-from controller.core.model import Deployment, DeploymentName, FarmState, Instant, NodeName, Policy, ReplicaId
+from controller.core.model import Deployment, DeploymentName, FarmState, Instant, NodeName, ReplicaId
+from controller.core.policy import Policy
 from controller.core.turn import Turn
 from controller.explain.nodes import NodeFit, fits_of, replica_fits
 from controller.explain.replicas import ReplicaStanding, standings

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from controller.core.agents.placement import Offer, Refusal, refusals, score
 from controller.core.agents.seats import offer
-from controller.core.model import DeploymentName, FarmState, NodeName, Policy
+from controller.core.model import DeploymentName, FarmState, NodeName
+from controller.core.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from controller.core.model import Replica, Task
 from controller.core.records import Clock
 from controller.core.transition import Changes, CheckpointRow, FinishedTask
 from controller.journal import rows, statements
-from controller.journal.batch import Batch
 from controller.journal.encode import (
     TASK_COPY,
     Blobs,
@@ -27,6 +26,7 @@ from controller.journal.encode import (
     to_json,
     words,
 )
+from controller.journal.statements import Batch
 
 FINISH_BYTES_MAX: Final = 16 * 1024 * 1024  # outputs in one statement; more are split, in the same transaction
 COPY_FROM: Final = 16  # tasks; fewer travel in the turn's own message

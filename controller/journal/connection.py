@@ -13,9 +13,8 @@ from agentfarm.errors import Unavailable
 from controller.journal.errors import LOST_LEAD_STATE, JournalCorrupt, LostLead
 
 CONNECT_TIMEOUT_S: Final = 5
-STATEMENT_TIMEOUT_MS: Final = (
-    30_000  # a statement of one turn takes milliseconds; a disk that hangs must not hold us for ever
-)
+STATEMENT_TIMEOUT_MS: Final = 30_000
+"""A statement of one turn takes milliseconds. A disk that hangs must not stop us without end."""
 
 # Of a connection over TCP: a server that vanished without a word is noticed in about ten seconds.
 KEEPALIVE: Final[dict[str, Any]] = {

@@ -63,10 +63,10 @@ def options_json(options: TaskOptions | None) -> str | None:
     """A task's options without what was not set; None if nothing was."""
     if options is None:
         return None
-    told = {
+    given = {
         name: value for name in TaskOptions.__dataclass_fields__ if (value := getattr(options, name)) not in (None, ())
     }
-    return to_json(told) if told else None
+    return to_json(given) if given else None
 
 
 def options_of(stored: dict[str, Any] | None) -> TaskOptions | None:

@@ -42,7 +42,8 @@ class TaskRow:
     attempt: int = 0
     failures: int = 0
     crashes: int = 0
-    not_before: float | None = None  # wall
+    not_before: float | None = None
+    """wall."""
     is_cancelling: bool = False
 
 

@@ -10,8 +10,8 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names 
 from controller.core.parts import TABLES
 from controller.core.records import Clock, Column, Row, Table
 from controller.core.transition import Changes
-from controller.journal.batch import Batch
 from controller.journal.encode import clean, to_json
+from controller.journal.statements import Batch
 
 PLACES: Final = {
     "text": "%s", "number": "%s", "flag": "%s", "time": "to_timestamp(%s::double precision)", "texts": "%s::text[]",

@@ -148,7 +148,7 @@ replica = Table(
     one_of("state", ReplicaState, "replica_state"),
 )
 
-# What the operator wants fed, and the nodes that were told to. How they do is the nodes' to say, and is not stored.
+# What the operator wants fed, and the nodes that must feed it. What the nodes say of it is not stored.
 product = Table(
     "product",
     metadata,
@@ -209,7 +209,8 @@ task_finished = Table(
     postgresql_partition_by="RANGE (finished_at)",
 )
 
-# How many tasks ended how, for ever: counting millions of rows for a status line would cost more than running them.
+# How many tasks ended in which way, of all time. To count millions of rows for a status line would cost more than to
+# run them.
 task_tally = Table(
     "task_tally",
     metadata,

@@ -1,12 +1,20 @@
 """The statements of a turn. Those of the happy path are prepared once per connection and take whole arrays.
 
 Plans are made once and fixed to index lookups (SESSION_SETTINGS): one made while a table was empty must not meet a
-million rows, and PostgreSQL left to itself plans `finish` anew for each turn, which costs more than running it.
+million rows, and PostgreSQL left to itself plans `finish` for each turn, which costs more than running it.
+
+They are gathered and sent together: a turn is one message to PostgreSQL, not one for each statement. Guards inside
+PostgreSQL check what must hold between two of them (the epoch still leads, as many rows moved as must), and end the
+transaction where it does not: see errors.py.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import io
+from collections.abc import Sequence
+from typing import Any, Final
+
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names a class in lower case
 
 SESSION_SETTINGS: Final = (
     "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c plan_cache_mode=force_generic_plan"
@@ -98,3 +106,61 @@ EVENT: Final = {
     "kind": "%s", "severity": "%s", "at": "to_timestamp(%s)", "node": "%s", "deployment": "%s", "replica": "%s",
     "task": "%s", "message": "%s", "data": "%s::jsonb", "actor": "%s",
 }  # fmt: skip
+
+# ------------------------------------------------------------------ sent together
+
+MESSAGE_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Beyond it, what was gathered is sent; the transaction goes on."""
+ROWS_MAX: Final = 1_000
+"""In one VALUES list."""
+
+
+class Batch:
+    """One transaction in the making on a connection in autocommit."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+        self._parts: list[bytes] = [b"BEGIN"]
+        self._size = 0
+
+    def add(self, statement: str, *values: Any) -> None:
+        """A statement with its values."""
+        part = self._cursor.mogrify(statement, values or None)
+        self._parts.append(part)
+        self._size += len(part)
+        if self._size > MESSAGE_BYTES_MAX:
+            self._send()
+
+    def execute(self, name: str, *values: Any) -> None:
+        """A prepared statement."""
+        self.add(f"EXECUTE {name}({', '.join(['%s'] * len(values))})", *values)
+
+    def insert(
+        self, table: str, columns: dict[str, str], rows: Sequence[tuple[Any, ...]], *, key: Sequence[str] = ()
+    ) -> None:
+        """Rows into a table; with a key, a row that is there already takes the new values."""
+        changed = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
+        upsert = f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changed}" if key else ""
+        place = f"({', '.join(columns.values())})"
+        for start in range(0, len(rows), ROWS_MAX):
+            listed = b", ".join(self._cursor.mogrify(place, row) for row in rows[start : start + ROWS_MAX])
+            head = f"INSERT INTO {table} ({', '.join(columns)}) VALUES "  # noqa: S608 - names are ours
+            self._parts.append(head.encode() + listed + upsert.encode())
+            self._size += len(listed)
+            if self._size > MESSAGE_BYTES_MAX:
+                self._send()
+
+    def copy(self, statement: str, rows: bytes) -> None:
+        """Rows in COPY's binary form."""
+        self._send()
+        self._cursor.copy_expert(statement, io.BytesIO(rows))
+
+    def commit(self) -> None:
+        """Send the rest, and make it durable."""
+        self._parts.append(b"COMMIT")
+        self._send()
+
+    def _send(self) -> None:
+        if self._parts:
+            self._cursor.execute(b";".join(self._parts))
+        self._parts, self._size = [], 0

@@ -26,16 +26,8 @@ from controller.core.commands import (
     StartDrain,
     Uncordon,
 )
-from controller.core.model import (
-    OPERATOR,
-    DeploymentName,
-    Limits,
-    NodeName,
-    Policy,
-    ProductName,
-    Resources,
-    TaskOptions,
-)
+from controller.core.model import OPERATOR, DeploymentName, Limits, NodeName, ProductName, TaskOptions
+from controller.core.policy import Policy, Resources
 from tests.simulation.agents import AgentSpec
 from tests.simulation.checkers import Checkers
 from tests.simulation.clients import Clients

@@ -17,8 +17,9 @@ from controller.core.agents import placement
 from controller.core.agents import seats as seating
 from controller.core.commands import AttemptsEnded
 from controller.core.lives import NodeState, ReplicaState
-from controller.core.model import DeploymentName, FarmState, Instant, Node, Replica, Resources, Task
+from controller.core.model import DeploymentName, FarmState, Instant, Node, Replica, Task
 from controller.core.nodes import life as nodes
+from controller.core.policy import Resources
 from controller.core.tasks import dispatch
 from controller.core.tasks import life as tasks
 from controller.core.timers import RetryDue

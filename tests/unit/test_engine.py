@@ -22,17 +22,8 @@ from controller.core.commands import (
     SubmitTasks,
 )
 from controller.core.lives import Outcome, ReplicaState, TaskState
-from controller.core.model import (
-    OPERATOR,
-    DeploymentName,
-    FarmState,
-    Instant,
-    Limits,
-    NodeName,
-    Policy,
-    TaskId,
-    TaskOptions,
-)
+from controller.core.model import OPERATOR, DeploymentName, FarmState, Instant, Limits, NodeName, TaskId, TaskOptions
+from controller.core.policy import Policy
 from controller.core.transition import Assign, Changes, Effect, FinishedTask
 from controller.engine import Engine
 from controller.turns import recover_wait_s

@@ -14,7 +14,7 @@ from agentfarm import limits
 from agentfarm.agents.spec import AgentSpec
 from agentfarm.agents.view import SpecView
 from agentfarm.names import is_name, is_product_name
-from controller.core.model import Policy
+from controller.core.policy import Policy
 from controller.gateway.agents.deployments import policy_of
 from nodeagent.runner.replica import frames
 from tests.unit.test_imports import ROOT, modules

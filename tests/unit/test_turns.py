@@ -10,7 +10,8 @@ import pytest
 from agentfarm.errors import FarmError, Unavailable
 from controller import turns
 from controller.core.commands import AddNode, Command, Deploy, NewTask, NodeBeat, NodeJoined, SubmitTasks
-from controller.core.model import OPERATOR, DeploymentName, FarmState, Limits, NodeName, Policy, TaskOptions
+from controller.core.model import OPERATOR, DeploymentName, FarmState, Limits, NodeName, TaskOptions
+from controller.core.policy import Policy
 from controller.core.transition import Effect, Transition
 from controller.journal.errors import LostLead
 from controller.metrics import EngineMetrics

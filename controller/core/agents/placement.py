@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from controller.core.model import DeploymentName, NodeName, Policy, ReplicaId, Resources
+from controller.core.model import DeploymentName, NodeName, ReplicaId
+from controller.core.policy import Policy, Resources
 
 CROWD_WEIGHT: Final = 8.0  # more than the whole range of base_score
 Shape = tuple[Resources, tuple[tuple[str, str], ...], tuple[str, ...], tuple[str, ...], str]
@@ -70,7 +71,8 @@ class Offer:
     capabilities: frozenset[str] = frozenset()
     products: frozenset[str] = frozenset()
     blocked: tuple[Refusal, ...] = ()
-    seats: dict[DeploymentName, int] = field(default_factory=dict)  # replicas per deployment
+    seats: dict[DeploymentName, int] = field(default_factory=dict)
+    """Replicas per deployment."""
     recent_failures: int = 0
 
     def take(self, deployment: DeploymentName, need: Resources) -> None:
@@ -125,28 +127,28 @@ def place(wishes: Sequence[Wish], offers: Iterable[Offer]) -> Placements:
 def refusals(policy: Policy, offer: Offer) -> list[Refusal]:
     """Every reason why this node cannot seat such a replica; empty if it can."""
     need = policy.resources
-    found = list(offer.blocked)
+    reasons = list(offer.blocked)
     for key, value in policy.constraints:
         if offer.labels.get(key) != value:
             has = offer.labels.get(key)
-            found.append(Refusal(Reason.LABEL_MISSING, f"needs {key}={value}, has {key}={has}" if has is not None
+            reasons.append(Refusal(Reason.LABEL_MISSING, f"needs {key}={value}, has {key}={has}" if has is not None
                                  else f"needs {key}={value}"))  # fmt: skip
     missing = sorted(set(policy.capabilities) - offer.capabilities)
     if missing:
-        found.append(Refusal(Reason.CAPABILITY_MISSING, ", ".join(missing)))
+        reasons.append(Refusal(Reason.CAPABILITY_MISSING, ", ".join(missing)))
     if need.cpu_millicores > offer.cpu_millicores:
-        found.append(Refusal(Reason.CPU_FULL, f"needs {need.cpu_millicores}m, {max(0, offer.cpu_millicores)}m left"))
+        reasons.append(Refusal(Reason.CPU_FULL, f"needs {need.cpu_millicores}m, {max(0, offer.cpu_millicores)}m left"))
     if need.memory_mib > offer.memory_mib:
-        found.append(
+        reasons.append(
             Refusal(Reason.MEMORY_PROMISED, f"needs {need.memory_mib} MiB, {max(0, offer.memory_mib)} MiB left")
         )
     elif offer.measured_mib is not None and need.memory_mib > offer.measured_mib:
-        found.append(
+        reasons.append(
             Refusal(Reason.MEMORY_MEASURED, f"needs {need.memory_mib} MiB, {max(0, offer.measured_mib)} MiB free")
         )
     if need.gpus > offer.gpus:
-        found.append(Refusal(Reason.GPU_FULL, f"needs {need.gpus}, {max(0, offer.gpus)} free"))
-    return found
+        reasons.append(Refusal(Reason.GPU_FULL, f"needs {need.gpus}, {max(0, offer.gpus)} free"))
+    return reasons
 
 
 def fits(policy: Policy, offer: Offer) -> bool:

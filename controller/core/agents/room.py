@@ -1,10 +1,11 @@
 """Room for newcomers: where the farm is too full to seat a new version beside the old one, the old one stops first.
 
 The rule of a takeover (`rollouts`) is that nobody retires before its successor runs, and it holds wherever there is
-room for both. On a full farm it would hold for ever. So a newcomer that placement has refused for MAKE_ROOM_AFTER_S,
-and that would fit where its predecessor runs, gets that place: the predecessor finishes its attempts and stops. No more
-seats than the surge are empty for that reason at once, so the price is a quarter of the deployment, or its one replica,
-for as long as a replica takes to start. Only rollouts pay it: what a drain moves has its predecessor's room nowhere.
+room for both. On a full farm the newcomer would wait without end. So a newcomer that placement has refused for
+MAKE_ROOM_AFTER_S, and that would fit where its predecessor runs, gets that place: the predecessor finishes its
+attempts and stops. No more seats than the surge are empty for that reason at once, so the price is a quarter of the
+deployment, or its one replica, for as long as a replica takes to start. Only rollouts pay it: what a drain moves has
+its predecessor's room nowhere.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SERVING: Final = (ReplicaState.RUNNING, ReplicaState.UNHEALTHY)
 
 
 def make_room(turn: Turn, refused: Iterable[ReplicaId]) -> None:
-    """For each replica that found no node: let the one it is to replace go first, if that helps."""
+    """For each replica without a node: let the one it is to replace go first, if that helps."""
     waiting: dict[DeploymentName, list[Replica]] = {}
     for newcomer in (turn.state.replicas[replica_id] for replica_id in refused):
         if turn.now.mono - newcomer.not_before >= MAKE_ROOM_AFTER_S:

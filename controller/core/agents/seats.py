@@ -31,7 +31,7 @@ def place_again(turn: Turn, timer: PlaceAgain) -> None:
 
 
 def place_pending(turn: Turn) -> list[ReplicaId]:
-    """Find a node for every replica that wants one and whose wait is over. Returns those that found none."""
+    """Find a node for every replica that wants one and whose wait is over. Returns those that have none."""
     state, now, last = turn.state, turn.now.mono, turn.state.own(LastPlacement)
     if not state.pending or not (turn.is_placing or now - last.at >= PLACE_AGAIN_S):
         return []
@@ -93,14 +93,16 @@ def offer(state: FarmState, node: Node) -> Offer:
 
 def blocked(node: Node) -> tuple[Refusal, ...]:
     """Why nothing new may be given to a node; empty if it may."""
-    found = []
+    reasons = []
     if node.state is not NodeState.READY or not node.session:
-        found.append(Refusal(Reason.NOT_READY, node.state.value if node.state is not NodeState.READY else "no stream"))
+        reasons.append(
+            Refusal(Reason.NOT_READY, node.state.value if node.state is not NodeState.READY else "no stream")
+        )
     if node.drain is not None:
-        found.append(Refusal(Reason.DRAINING, node.drain.reason))
+        reasons.append(Refusal(Reason.DRAINING, node.drain.reason))
     elif node.is_cordoned:
-        found.append(Refusal(Reason.CORDONED, node.cordon_reason))
-    return tuple(found)
+        reasons.append(Refusal(Reason.CORDONED, node.cordon_reason))
+    return tuple(reasons)
 
 
 def _wish(state: FarmState, replica: Replica) -> Wish:
@@ -109,8 +111,11 @@ def _wish(state: FarmState, replica: Replica) -> Wish:
 
 
 def _desired(state: FarmState, replica: Replica) -> DesiredReplica | None:
-    """How a daemon is told of a replica. A retiring one is listed as stopping until the daemon says it is gone,
-    unless its attempts were called back (drain deadline): then it is not listed and stops at once."""
+    """A replica as its node's list has it.
+
+    A retiring one is listed as stopping until the daemon says that it is gone. After a drain's deadline its attempts
+    were called back: then it is not listed, and stops at once.
+    """
     version = state.deployments[replica.deployment].versions[replica.version]
     node = state.nodes[replica.node] if replica.node is not None else None
     if node is not None and node.drain is not None and node.drain.is_forced:

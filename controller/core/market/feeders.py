@@ -30,7 +30,7 @@ from controller.core.turn import Turn
 
 
 def add(turn: Turn, command: AddProducts) -> list[ProductName] | FarmError:
-    """Have products fed. What is known already takes what is said of it."""
+    """Have products fed. A product that is known already takes the new wish."""
     known = turn.state.products
     new = {it.name for it in command.products} - known.keys()
     everyone = feeders(turn.state)

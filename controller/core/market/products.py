@@ -1,6 +1,6 @@
 """Assignment: which nodes feed which market product. Filter, score, choose.
 
-A product that the operator wants fed is a promise of `copies` feeds on different nodes. Which nodes were told to is
+A product that the operator wants fed is a promise of `copies` feeds on different nodes. Which nodes must do so is
 durable in the product's row and reaches each node in its list; what a node's own settings name is a copy as well. A
 copy that holds is never moved for balance: moving one costs a gap at worst and a snapshot at best. A node that is lost
 feeds nothing, so its products go elsewhere at once; a silent one may feed on, so nothing moves. A node that is drained,
@@ -39,14 +39,17 @@ class Feeder:
     own: frozenset[str] = frozenset()
     good: frozenset[str] = frozenset()
     blocked: tuple[Refusal, ...] = ()
-    is_gone: bool = False  # lost, or it never joined: it feeds nothing
-    is_leaving: bool = False  # it is being drained
-    is_forced: bool = False  # ... and its deadline was hit: it gives up everything now
+    is_gone: bool = False
+    """Lost, or it never joined: it feeds nothing."""
+    is_leaving: bool = False
+    """It is being drained."""
+    is_forced: bool = False
+    """... and its deadline was hit: it gives up everything now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One product, and the nodes that were told to feed it."""
+    """One product, and the nodes that must feed it."""
 
     product: ProductName
     source: str = ""
@@ -91,14 +94,14 @@ def assign(wanted: Iterable[Wanted], feeders: Sequence[Feeder]) -> dict[ProductN
 
 def refusals(wanted: Wanted, feeder: Feeder, holders: Container[NodeName]) -> list[Refusal]:
     """Every reason why this node cannot take one more copy; empty if it can."""
-    found = list(feeder.blocked)
+    reasons = list(feeder.blocked)
     if not feeder.takes_products:
-        found.append(Refusal(Reason.NO_FEED))
+        reasons.append(Refusal(Reason.NO_FEED))
     elif not _has_source(wanted, feeder):
-        found.append(Refusal(Reason.OTHER_SOURCE, f"needs {wanted.source}, has {feeder.source or 'none'}"))
+        reasons.append(Refusal(Reason.OTHER_SOURCE, f"needs {wanted.source}, has {feeder.source or 'none'}"))
     if feeder.node in holders or wanted.product in feeder.own:
-        found.append(Refusal(Reason.FEEDS_IT))
-    return found
+        reasons.append(Refusal(Reason.FEEDS_IT))
+    return reasons
 
 
 def can_ever_feed(wanted: Wanted, feeder: Feeder) -> bool:

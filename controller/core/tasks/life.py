@@ -22,13 +22,13 @@ from controller.core.lives import Outcome, TaskState, move_task
 from controller.core.model import (
     Deployment,
     FarmState,
-    Policy,
     ReplicaId,
     Task,
     TaskId,
     TaskOptions,
     Token,
 )
+from controller.core.policy import Policy
 from controller.core.timers import QueueTimedOut, RetryDue
 from controller.core.transition import CheckpointRow
 from controller.core.turn import TASK_THREAD_PREFIX, Turn
@@ -176,7 +176,7 @@ def attempts_started(turn: Turn, command: AttemptsStarted) -> None:
 
 
 def attempts_ended(turn: Turn, command: AttemptsEnded) -> None:
-    """Results. Each is acknowledged: one that holds its task's lease ends it, any other is refused for ever."""
+    """Results. Each is acknowledged: one that holds its task's lease ends it, any other is refused for good."""
     acks = turn.acks.setdefault(command.node, [])
     unfinished = []
     for result in command.results:

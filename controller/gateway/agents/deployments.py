@@ -12,7 +12,8 @@ from starlette.responses import Response
 from agentfarm.agents.spec import AgentSpec
 from agentfarm.errors import Conflict, InvalidRequest
 from controller.core.commands import Deploy, DeployAnswer, Remove, Rollback, Scale
-from controller.core.model import DeploymentName, Policy, Resources
+from controller.core.model import DeploymentName
+from controller.core.policy import Policy, Resources
 from controller.explain.deployments import plan_deploy, plan_replicas
 from controller.gateway.agents.models import (
     DeployAnswerView,

@@ -14,16 +14,8 @@ from sqlalchemy import cast as sql_cast
 
 from agentfarm.errors import NotFound
 from controller.core.lives import FINAL_TASK_STATES, Outcome, TaskState
-from controller.core.model import (
-    DeploymentName,
-    NodeName,
-    Policy,
-    ReplicaId,
-    Task,
-    TaskId,
-    Token,
-    Version,
-)
+from controller.core.model import DeploymentName, NodeName, ReplicaId, Task, TaskId, Token, Version
+from controller.core.policy import Policy
 from controller.core.records import value_of
 from controller.core.transition import CheckpointRow, EndedAttempt, Event, FinishedTask
 from controller.journal import schema
@@ -49,7 +41,7 @@ class StoredEvent:
 class Reader:
     """Queries from any thread, on a small pool. Each raises Unavailable while PostgreSQL is away.
 
-    A question of several statements sees one snapshot: a task that ends between two of them is not told twice.
+    A question of several statements sees one snapshot: a task that ends between two of them is not listed twice.
     """
 
     def __init__(self, dsn: str, *, connections_max: int = 4) -> None:
@@ -90,18 +82,18 @@ class Reader:
         final = wanted & FINAL_TASK_STATES
 
         def read(connection: Connection) -> list[Task | FinishedTask]:
-            found: list[Task | FinishedTask] = []
+            tasks: list[Task | FinishedTask] = []
             if wanted - FINAL_TASK_STATES:
                 query = _page(_live_tasks(with_data=False), schema.task, deployment, after, limit)
-                found += [_live(row) for row in connection.execute(query)]
+                tasks += [_live(row) for row in connection.execute(query)]
             if final:
                 query = _page(_finished_tasks(with_data=False), schema.task_finished, deployment, after, limit)
                 if final != FINAL_TASK_STATES:
                     query = query.where(schema.task_finished.c.state.in_(sorted(final)))
-                if TaskState.SUCCEEDED not in final:  # said plainly, so that the index of the unhappy ones serves
+                if TaskState.SUCCEEDED not in final:  # a plain word, so that the index of the unhappy ones serves
                     query = query.where(schema.task_finished.c.state != literal("succeeded", literal_execute=True))
-                found += [_finished(row) for row in connection.execute(query)]
-            return sorted(found, key=_id_of, reverse=True)[:limit]
+                tasks += [_finished(row) for row in connection.execute(query)]
+            return sorted(tasks, key=_id_of, reverse=True)[:limit]
 
         return self._read(read)
 
@@ -121,11 +113,11 @@ class Reader:
         ).where(finished.id == task, finished.token.is_not(null()))  # fmt: skip
 
         def read(connection: Connection) -> list[EndedAttempt]:
-            found = [EndedAttempt(task, *row[:7], row[7] or "", row[8] or "") for row in connection.execute(earlier)]
+            attempts = [EndedAttempt(task, *row[:7], row[7] or "", row[8] or "") for row in connection.execute(earlier)]
             for row in connection.execute(last):
                 outcome = _LAST_OUTCOME.get(row[6], row[6])
-                found.append(EndedAttempt(task, *row[:6], outcome, row[7] or "", row[8] or ""))
-            return found
+                attempts.append(EndedAttempt(task, *row[:6], outcome, row[7] or "", row[8] or ""))
+            return attempts
 
         return self._read(read)
 
@@ -135,8 +127,8 @@ class Reader:
         query = select(tally.state, func.sum(tally.n)).group_by(tally.state)
 
         def read(connection: Connection) -> dict[TaskState, int]:
-            found = {TaskState(state): int(n) for state, n in connection.execute(query)}
-            return {state: found.get(state, 0) for state in sorted(FINAL_TASK_STATES)}
+            counts = {TaskState(state): int(n) for state, n in connection.execute(query)}
+            return {state: counts.get(state, 0) for state in sorted(FINAL_TASK_STATES)}
 
         return self._read(read)
 
@@ -177,8 +169,8 @@ class Reader:
             query = query.where(_any_of([*families, event.kind.in_(exact)]))
 
         def read(connection: Connection) -> list[StoredEvent]:
-            found = [StoredEvent(row[0], Event(*tuple(row)[1:])) for row in connection.execute(query)]
-            return sorted(found, key=lambda it: it.id)
+            events = [StoredEvent(row[0], Event(*tuple(row)[1:])) for row in connection.execute(query)]
+            return sorted(events, key=lambda it: it.id)
 
         return self._read(read)
 
@@ -222,10 +214,10 @@ class Reader:
             total = connection.execute(size).scalar()
             if total is None:
                 raise NotFound(f"No bundle {digest} is stored.", remedy="Deploy the agent again.")
-            found = [bytes(row[0]) for row in connection.execute(query)] if offset < total else []
-            if found:
-                found[0] = found[0][skip:]
-            return int(total), found
+            chunks = [bytes(row[0]) for row in connection.execute(query)] if offset < total else []
+            if chunks:
+                chunks[0] = chunks[0][skip:]
+            return int(total), chunks
 
         return self._read(read)
 

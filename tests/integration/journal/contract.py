@@ -20,12 +20,10 @@ from controller.core.model import (
     Limits,
     Node,
     NodeName,
-    Policy,
     Product,
     ProductName,
     Replica,
     ReplicaId,
-    Resources,
     Rollout,
     Task,
     TaskId,
@@ -33,6 +31,7 @@ from controller.core.model import (
     Token,
     Version,
 )
+from controller.core.policy import Policy, Resources
 from controller.core.timers import QueueTimedOut, RetryDue
 from controller.core.transition import Changes, FinishedTask, LeaseBatch
 from controller.journal.errors import JournalCorrupt, LostLead

@@ -41,7 +41,6 @@ from controller.core.model import (
     Instant,
     Limits,
     NodeName,
-    Policy,
     ProductName,
     ProductStatus,
     Replica,
@@ -49,6 +48,7 @@ from controller.core.model import (
     TaskId,
     TaskOptions,
 )
+from controller.core.policy import Policy
 from controller.core.tasks.life import thread_id
 from controller.metrics import EngineMetrics
 from controller.turns import Turns

@@ -39,18 +39,17 @@ from controller.core.model import (
     Limits,
     Node,
     NodeName,
-    Policy,
     Product,
     ProductName,
     ProductStatus,
     Replica,
     ReplicaId,
-    Resources,
     Task,
     TaskId,
     TaskOptions,
     Token,
 )
+from controller.core.policy import Policy, Resources
 from controller.core.transition import (
     AckResults,
     Assign,

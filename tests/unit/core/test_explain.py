@@ -10,7 +10,8 @@ from agentfarm.errors import NotFound
 from controller.core.agents.placement import Reason
 from controller.core.commands import CancelTask, Cordon, Scale, StartDrain
 from controller.core.lives import Outcome, ReplicaState
-from controller.core.model import OPERATOR, DeploymentName, NodeName, Policy, ReplicaId, TaskId
+from controller.core.model import OPERATOR, DeploymentName, NodeName, ReplicaId, TaskId
+from controller.core.policy import Policy
 from controller.explain.deployments import DeploymentCause, explain_deployment, plan_replicas
 from controller.explain.drains import plan_drain
 from controller.explain.nodes import NodeFit

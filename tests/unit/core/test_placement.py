@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.core.agents.placement import Offer, Placements, Reason, Refusal, Wish, fits, place, refusals
-from controller.core.model import DeploymentName, NodeName, Policy, ReplicaId, Resources
+from controller.core.model import DeploymentName, NodeName, ReplicaId
+from controller.core.policy import Policy, Resources
 
 LABELS = st.dictionaries(st.sampled_from(["zone", "disk"]), st.sampled_from(["a", "b"]), max_size=2)
 WORDS = st.frozensets(st.sampled_from(["gpu", "questdb"]), max_size=2)
