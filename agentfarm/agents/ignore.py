@@ -1,7 +1,6 @@
 """Which files of a folder stay out of a bundle: a built-in list, then the folder's own `.farmignore`.
 
-The patterns are those of `.gitignore` (source: the page gitignore(5)): one a line, `#` comments, `!` takes back, a
-slash at the end means folders only, a slash elsewhere ties the pattern to the root, `**` crosses folders. The last
+The patterns are those of `.gitignore` (source: the page gitignore(5)), as the library pathspec reads them. The last
 pattern that matches decides. As in git, what lies in an ignored folder cannot be taken back.
 """
 
@@ -11,7 +10,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 IGNORE_FILE: Final = ".farmignore"
 
@@ -24,17 +27,10 @@ DEFAULT_PATTERNS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
-    pattern: re.Pattern[str]
-    takes_back: bool
-    folders_only: bool
-
-
-@dataclass(frozen=True, slots=True)
 class IgnoreRules:
     """The rules of one folder, in order."""
 
-    rules: tuple[_Rule, ...]
+    spec: GitIgnoreSpec
 
     @classmethod
     def read(cls, file: Path, before: Sequence[str] = ()) -> Self:
@@ -44,60 +40,20 @@ class IgnoreRules:
 
     @classmethod
     def parse(cls, lines: Sequence[str]) -> Self:
-        """The rules in these lines; empty lines and comments mean nothing."""
-        return cls(tuple(rule for line in lines if (rule := _parse(line)) is not None))
+        """The rules in these lines; empty lines, comments and malformed patterns mean nothing."""
+        from pathspec import GitIgnoreSpec  # noqa: PLC0415 - nodes unpack bundles, and never read this
+
+        return cls(GitIgnoreSpec([pattern for line in lines for pattern in _patterns(line)]))
 
     def excludes(self, name: str, *, is_folder: bool) -> bool:
         """Whether a file or folder, named relative to the root with slashes, stays out."""
-        excluded = False
-        for rule in self.rules:
-            if (is_folder or not rule.folders_only) and rule.pattern.fullmatch(name):
-                excluded = not rule.takes_back
-        return excluded
+        return self.spec.match_file(f"{name}/" if is_folder else name)
 
 
-def _parse(line: str) -> _Rule | None:
-    text = re.sub(r"(?<!\\) +$", "", line.rstrip("\r\n"))
-    if not text or text.startswith("#"):
-        return None
-    takes_back = text.startswith("!")
-    text = text.removeprefix("!")
-    folders_only = text.endswith("/")
-    text = text.rstrip("/")
-    if not text:
-        return None
-    anchored = "/" in text
-    body = _translate(text.removeprefix("/"))
+def _patterns(line: str) -> Sequence[GitIgnoreSpecPattern]:
+    from pathspec import GitIgnoreSpec  # noqa: PLC0415 - see above
+
     try:
-        pattern = re.compile(body if anchored else f"(?:.*/)?{body}", re.DOTALL)
-    except re.error:
-        return None  # as in git, a malformed pattern matches nothing
-    return _Rule(pattern, takes_back, folders_only)
-
-
-_TOKEN: Final = re.compile(r"(?:^|(?<=/))\*\*/|/\*\*$|\*+|\?|\[[!^]?\]?[^\]]*\]|\\.|.", re.DOTALL)
-
-
-def _translate(pattern: str) -> str:
-    return "".join(_token(match[0]) for match in _TOKEN.finditer(pattern))
-
-
-def _token(token: str) -> str:
-    match token:
-        case "**/":
-            return "(?:.*/)?"
-        case "/**":
-            return "/.+"
-        case "?":
-            return "[^/]"
-    if token.startswith("*"):
-        return "[^/]*"
-    if len(token) > 2 and token[0] == "[":
-        return _character_class(token[1:-1])
-    return re.escape(token[1:] if len(token) == 2 and token[0] == "\\" else token)
-
-
-def _character_class(inner: str) -> str:
-    negated = inner[0] in "!^"
-    members = re.sub(r"([\[\\^&~|])", r"\\\1", inner[1:] if negated else inner)
-    return f"(?!/)[{'^' if negated else ''}{members}]"
+        return tuple(GitIgnoreSpec.from_lines([line]).patterns)
+    except (ValueError, re.error):
+        return ()  # as in git, a malformed pattern matches nothing

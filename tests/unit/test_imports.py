@@ -297,7 +297,17 @@ def test_only_the_edges_read_the_environment() -> None:
 
 
 def test_daemon_starts_without_agent_and_server_libraries() -> None:
-    heavy = ("langchain_core", "langgraph", "numpy", "questdb", "sqlalchemy", "fastapi", "pandas", "pyarrow")
-    code = f"import sys, nodeagent.main; print([name for name in {heavy!r} if name in sys.modules])"
+    heavy = (
+        "langchain_core",
+        "langgraph",
+        "numpy",
+        "questdb",
+        "sqlalchemy",
+        "fastapi",
+        "pandas",
+        "pyarrow",
+        "pathspec",
+    )
+    code = f"import sys, nodeagent.main, nodeagent.daemon; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
