@@ -113,7 +113,8 @@ def results_are_acknowledged_before_the_commit() -> Iterator[None]:
 def callers_are_answered_before_the_commit() -> Iterator[None]:
     def answer(writer: Turns, transition: Transition) -> None:
         batch, writer.batch = writer.batch, [(command, None) for command, _ in writer.batch]
-        writer._world.answer([(it, transition.answers[at]) for at, (_, it) in enumerate(batch) if it is not None])
+        answers = transition.answers
+        writer._world.answer([(caller, answers[at]) for at, (_, caller) in enumerate(batch) if caller is not None])
 
     with before_the_commit(answer):
         yield
