@@ -44,10 +44,33 @@ def main() -> None:
 def _serve(settings: ControllerSettings, times: StartTimes) -> None:
     import uvloop  # noqa: PLC0415
 
-    from agentfarm.logging import start_logging  # noqa: PLC0415
-
-    start_logging(settings.log_format, settings.log_level)
+    _start_logging(settings.log_format, settings.log_level)
     uvloop.run(_run(settings, times))
+
+
+def _start_logging(log_format: str, level: str) -> None:
+    """Structured events with fixed names on standard error. log_format: console or json; level: as in the settings."""
+    import logging  # noqa: PLC0415
+
+    import structlog  # noqa: PLC0415
+
+    renderer: structlog.typing.Processor
+    if log_format == "json":
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
 
 
 async def _run(settings: ControllerSettings, times: StartTimes) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from agentfarm import errors
 from agentfarm.errors import FarmError, Unavailable
 from farmctl.api.connection import Connection
-from farmctl.api.sse import ServerEvent, read_events
 
 if TYPE_CHECKING:
     import httpx
@@ -31,6 +31,15 @@ _BY_CODE: Final[dict[str, type[FarmError]]] = {
     )
 }  # fmt: skip
 _BY_STATUS: Final = {401: errors.Forbidden, 403: errors.Forbidden, 404: errors.NotFound, 503: errors.Unavailable}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEvent:
+    """One server-sent event. `id` is that of the last event that had one."""
+
+    event: str
+    data: str
+    id: str = ""
 
 
 class FarmClient:
@@ -225,3 +234,27 @@ def _lines(answer: httpx.Response) -> Iterator[bytes]:
 
 def _clean(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if params is None else {key: value for key, value in params.items() if value is not None}
+
+
+def read_events(lines: Iterable[bytes]) -> Iterator[ServerEvent]:
+    """Server-sent events out of lines without their ends (WHATWG HTML, section 9.2). Pure.
+
+    Comments are left out, and an unfinished event at the end.
+    """
+    kind, last_id = "", ""
+    data: list[str] = []
+    for raw in lines:
+        line = raw.decode("utf-8", "replace").rstrip("\r")
+        if not line:
+            if data or kind:
+                yield ServerEvent(kind or "message", "\n".join(data), last_id)
+            kind, data = "", []
+            continue
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "event":
+            kind = value
+        elif name == "data":
+            data.append(value)
+        elif name == "id":
+            last_id = value

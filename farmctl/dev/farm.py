@@ -18,6 +18,7 @@ from typing import Any, Final
 from agentfarm.errors import FarmError, Unavailable
 from farmctl.api.client import FarmClient
 from farmctl.api.connection import Connection
+from farmctl.dev.command import DevSettings
 from farmctl.dev.folder import FarmFolder, read_json, write_json
 from farmctl.dev.market.choice import Market
 from farmctl.dev.market.supply import Feeding
@@ -26,7 +27,6 @@ from farmctl.dev.processes import records
 from farmctl.dev.processes.keeper import Keeper
 from farmctl.dev.processes.ports import DEFAULT_PORT, LOOPBACK, choose_port, remembered_port
 from farmctl.dev.processes.programs import CONTROLLER, EXCHANGE, Ports, controller_program, node_program
-from farmctl.dev.settings import DevSettings
 from farmctl.dev.snapshot import Glimpse, glimpse
 from farmctl.dev.stop import StopWish
 

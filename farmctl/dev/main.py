@@ -10,6 +10,7 @@ from rich.console import Console
 
 from agentfarm.errors import FarmError
 from farmctl.dev.agents import ROLLED_OUT_WITHIN_S, Example, Examples
+from farmctl.dev.command import DevSettings
 from farmctl.dev.farm import DevFarm
 from farmctl.dev.folder import forget, open_folder
 from farmctl.dev.market.choice import MarketKind
@@ -18,7 +19,6 @@ from farmctl.dev.once.run import Report, work_through
 from farmctl.dev.processes.records import end_leftovers
 from farmctl.dev.run import addresses, stay_up
 from farmctl.dev.screen import LineScreen, LiveScreen
-from farmctl.dev.settings import DevSettings
 from farmctl.dev.snapshot import Glimpse
 from farmctl.dev.stop import Interrupted, StopWish
 from farmctl.display.console import Output

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from agentfarm.errors import Unavailable
-from farmctl.api.client import NoFarm, problem_of
+from farmctl.api.client import NoFarm, ServerEvent, problem_of
 from farmctl.api.session import Session
-from farmctl.api.sse import ServerEvent
 from farmctl.exit_codes import Exit, joined
 
 REFUSAL: Final = "Reject"

@@ -1,4 +1,4 @@
-"""How the daemon logs: the events, names and forms of `agentfarm.logging`, without its weight.
+"""How the daemon logs: the events, names and forms of the controller's log, without its weight.
 
 structlog takes 5 MiB with what it imports, a tenth of the daemon's memory budget, for a few lines a minute. An event is
 a fixed name and facts; it is written as one line to standard error, for people or as JSON.

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from farmctl.dev.command import DevSettings
 from farmctl.dev.folder import FarmFolder, read_json, write_json
 from farmctl.dev.market.choice import (
     COINBASE,
@@ -22,7 +23,6 @@ from farmctl.dev.market.shelf import exchange_shelf, last_trade_ids, market_key
 from farmctl.dev.processes.keeper import Keeper
 from farmctl.dev.processes.ports import remembered_port
 from farmctl.dev.processes.programs import announced_addresses, exchange_program, market_settings
-from farmctl.dev.settings import DevSettings
 from farmctl.dev.stop import StopWish
 
 PREPARE_WITHIN_S: Final = 600.0
