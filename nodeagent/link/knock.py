@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from agentfarm.backoff import backoff_s
+
 KNOCK_EVERY_S: Final = 0.2
 KNOCK_TIMEOUT_S: Final = 0.5
 
@@ -22,7 +24,7 @@ async def wait_or_opened(address: str, wait_s: float, jitter: float) -> None:
     until = loop.time() + wait_s
     is_shut = await _is_shut(address)
     while is_shut and (left_s := until - loop.time()) > 0:
-        await asyncio.sleep(min(left_s, KNOCK_EVERY_S * (0.5 + jitter / 2)))
+        await asyncio.sleep(min(left_s, backoff_s(1, KNOCK_EVERY_S, KNOCK_EVERY_S, jitter)))
         if not await _is_shut(address):
             return
     await asyncio.sleep(until - loop.time())

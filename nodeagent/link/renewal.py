@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from agentfarm.backoff import backoff_s
 from agentfarm.errors import FarmError
 from agentfarm.identity import Identity
 from nodeagent.core.problems import LinkAway
@@ -46,7 +47,7 @@ class Renewal:
                 except (LinkAway, FarmError, OSError) as problem:
                     wait_s = RETRY_S
                     self._complain(problem)
-            await asyncio.sleep(wait_s * (0.8 + random.random() * 0.4))  # noqa: S311 - so that nodes do not come at once
+            await asyncio.sleep(backoff_s(1, wait_s, wait_s, random.random()))  # noqa: S311 - nodes come apart
 
     async def _renew(self) -> None:
         csr_pem = await self._program("csr", str(self._folder))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from agentfarm.backoff import longest_s
 from agentfarm.errors import Unavailable
 from farmctl.dev.processes.process import POLL_S, Process, Program
 from farmctl.dev.stop import StopWish
@@ -44,7 +45,7 @@ def next_start(died_at_s: float, lived_s: float, quick_deaths: int) -> tuple[flo
     if lived_s >= HEALTHY_AFTER_S:
         return died_at_s, 0
     deaths = quick_deaths + 1
-    wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2.0 ** min(deaths - 1, 16))
+    wait_s = longest_s(deaths, RESTART_FIRST_S, RESTART_MAX_S)
     return died_at_s + wait_s, deaths
 
 
