@@ -13,7 +13,7 @@ from agentfarm.errors import InvalidRequest, Unavailable
 from controller.core.model import Measured, NodeName
 from farmctl.display.market_answers import moment
 from tests.unit.farmctl.conftest import Ran, ServedFarm
-from tests.unit.gateway.test_feed_questions import Feeds
+from tests.unit.gateway.test_market_questions import Feeds
 
 Farmctl = Callable[..., Ran]
 GOOD = {
