@@ -101,7 +101,7 @@ SECTIONS: Final[dict[str, dict[str, Key]]] = {
 }
 
 
-def read_spec(text: str, source: str, name: str | None = None) -> spec.AgentSpec:
+def read_spec(text: str, source: str = "agent.yaml", *, name: str | None = None) -> spec.AgentSpec:
     """The spec in this YAML text; `name` is used when the text has no key `name`. Raises InvalidRequest."""
     reader = _Reader(source)
     data = reader.document(text)

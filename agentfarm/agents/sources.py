@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from agentfarm.agents.notation import read_spec
 from agentfarm.agents.spec import AgentSpec
 from agentfarm.errors import InvalidRequest
 from agentfarm.names import check_name, name_from
@@ -96,7 +97,7 @@ def _agents_in(child: Path) -> Iterable[AgentSource]:
 def _single_file(path: Path) -> AgentSource:
     root = path.resolve().parent
     spec_file = next((file for ending in ("yaml", "yml") if (file := path.with_suffix(f".{ending}")).is_file()), None)
-    spec = _read_spec(spec_file, path, path.stem)
+    spec = _spec_of(spec_file, path, path.stem)
     entry = spec.entry or path.name
     if entry.partition(":")[0] != path.name:
         raise InvalidRequest(
@@ -112,7 +113,7 @@ def _single_file(path: Path) -> AgentSource:
 def _folder(path: Path) -> AgentSource:
     root = path.resolve()
     spec_file = next((path / name for name in SPEC_FILES if (path / name).is_file()), None)
-    spec = _read_spec(spec_file, path, root.name)
+    spec = _spec_of(spec_file, path, root.name)
     module = root / (spec.entry or MODULE_FILE).partition(":")[0]
     if not module.is_file():
         problem = f"{spec_file} names the entry {spec.entry!r}" if spec.entry else f"{spec_file} names no entry"
@@ -149,7 +150,7 @@ def _project(root: Path) -> list[AgentSource]:
     ]
 
 
-def _read_spec(spec_file: Path | None, path: Path, stem: str) -> AgentSpec:
+def _spec_of(spec_file: Path | None, path: Path, stem: str) -> AgentSpec:
     name = name_from(stem)
     text = ""
     if spec_file is not None:
@@ -159,7 +160,7 @@ def _read_spec(spec_file: Path | None, path: Path, stem: str) -> AgentSpec:
             raise InvalidRequest(f"{spec_file} cannot be read: {error}.") from error
     elif not name:
         check_name(stem)
-    return AgentSpec.parse_yaml(text, str(spec_file or path), name=name or None)
+    return read_spec(text, str(spec_file or path), name=name or None)
 
 
 def _defines_entry(path: Path) -> bool:

@@ -167,16 +167,6 @@ class AgentSpec(_Part):
                 problems=problems,
             ) from error
 
-    @classmethod
-    def parse_yaml(cls, text: str, source: str = "agent.yaml", *, name: str | None = None) -> AgentSpec:
-        """The spec a person wrote; `source` is the file's name for messages, `name` the default of the key `name`.
-
-        Raises InvalidRequest that lists every problem at once, each with its place and what is allowed there.
-        """
-        from agentfarm.agents.notation import read_spec  # noqa: PLC0415 - YAML is needed only where people write
-
-        return read_spec(text, source, name)
-
 
 def _canonical_problem(model: type[BaseModel], item: dict[str, Any]) -> str:
     """One pydantic error as `key: what is wrong`, with the nearest key for one that does not exist."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from agentfarm import limits
+from agentfarm.agents.notation import read_spec
 from agentfarm.agents.spec import AgentSpec
 from agentfarm.agents.view import SpecView
 from agentfarm.names import is_name, is_product_name
@@ -78,7 +79,7 @@ def test_documents_state_the_defaults() -> None:
     example = re.search(r"```yaml\n(name: market-brief.*?)```", text, re.DOTALL)
     assert example is not None
     written = yaml.safe_load(example[1])
-    spec = AgentSpec.parse_yaml(example[1])
+    spec = read_spec(example[1])
     assert spec.timeouts.run_s == limits.RUN_TIMEOUT_S
     assert spec.timeouts.healthy_s == limits.HEALTHY_TIMEOUT_S
     assert spec.timeouts.shutdown_s == limits.SHUTDOWN_TIMEOUT_S

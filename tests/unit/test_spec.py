@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentfarm.agents import units
+from agentfarm.agents.notation import read_spec
 from agentfarm.agents.spec import AgentSpec, Placement, Resources, Retries, Timeouts
 from agentfarm.agents.view import SpecView
 from agentfarm.errors import InvalidRequest
@@ -33,7 +34,7 @@ exclusive: true
 
 def problems_of(text: str, **options: str) -> list[str]:
     with pytest.raises(InvalidRequest) as caught:
-        AgentSpec.parse_yaml(text, "agent.yaml", **options)
+        read_spec(text, "agent.yaml", **options)
     problems = caught.value.data["problems"]
     assert isinstance(problems, list)
     assert all(problem.rstrip(".") in caught.value.problem for problem in problems)
@@ -41,7 +42,7 @@ def problems_of(text: str, **options: str) -> list[str]:
 
 
 def test_every_key_is_read_with_its_unit() -> None:
-    assert json.loads(AgentSpec.parse_yaml(FULL).canonical_json()) == {
+    assert json.loads(read_spec(FULL).canonical_json()) == {
         "name": "market-brief",
         "description": "What it does",
         "entry": "agent.py:graph",
@@ -63,8 +64,8 @@ def test_every_key_is_read_with_its_unit() -> None:
 
 
 def test_an_empty_text_is_all_defaults() -> None:
-    assert AgentSpec.parse_yaml("", name="echo") == AgentSpec(name="echo")
-    assert AgentSpec.parse_yaml("resources:\n", name="echo") == AgentSpec(name="echo")
+    assert read_spec("", name="echo") == AgentSpec(name="echo")
+    assert read_spec("resources:\n", name="echo") == AgentSpec(name="echo")
 
 
 def test_name_is_needed_from_somewhere() -> None:
@@ -121,7 +122,7 @@ def test_wrong_text_is_refused_saying_what_is_allowed(text: str, reason: str) ->
 
 
 def test_a_longer_backoff_raises_its_maximum_when_none_is_given() -> None:
-    retries = AgentSpec.parse_yaml("retries: {backoff: 5m}", name="x").retries
+    retries = read_spec("retries: {backoff: 5m}", name="x").retries
     assert (retries.backoff_s, retries.backoff_max_s) == (300.0, 300.0)
 
 
@@ -196,7 +197,7 @@ def test_what_a_person_writes_is_what_the_farm_keeps(spec: AgentSpec) -> None:
     }
     if written["entry"] is None:
         del written["entry"]
-    assert AgentSpec.parse_yaml(json.dumps(written)) == spec  # JSON is YAML
+    assert read_spec(json.dumps(written)) == spec  # JSON is YAML
 
 
 @given(specs)

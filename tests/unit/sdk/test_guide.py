@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from agentfarm.agents.notation import read_spec
 from agentfarm.agents.sources import find_agents
 from agentfarm.agents.spec import AgentSpec
 from agentfarm.sdk.testing import FarmRun, farm_run, load
@@ -58,7 +59,7 @@ def test_the_tests_of_the_guide_pass(folder: Path) -> None:
 
 def test_the_settings_of_the_guide_are_all_there_are_with_their_defaults() -> None:
     text = files()["agent.yaml"]
-    written = AgentSpec.parse_yaml(text)
+    written = read_spec(text)
     assert written == AgentSpec(name="market-brief", entry="agent.py")
     keys = yaml.safe_load(text)
     assert keys.keys() == AgentSpec.model_fields.keys()
