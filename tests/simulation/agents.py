@@ -1,24 +1,33 @@
 """What simulated agents do: scripts in tasks' inputs, and replica processes that follow them.
 
-A replica process lives on when its daemon dies. It holds attempts and results until the daemon says that they are kept,
-as nodeagent/runner/replica does, and records every execution, for the checkers' independent eye.
+A replica process lives on when its daemon dies. What it decides is the shipped code of nodeagent/runner; the process,
+its socket, its event loop and what the agent does are simulated. It records every execution, for the checkers'
+independent eye.
 """
 
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from nodeagent.runner.replica.frames import GIVEN_BACK, Outcome, Result, Run
+from agentfarm.agents.view import SpecView
+from nodeagent.runner.replica.control import CHORES_EVERY_S
+from nodeagent.runner.replica.frames import FrameReader, Kind, Outcome, Result, Run, frame_results, frame_tokens
+from nodeagent.runner.replica.launch import Launch
+from nodeagent.runner.replica.lease import ReplicaLease, Verdict
+from nodeagent.runner.replica.ledger import Ledger
+from nodeagent.runner.replica.orders import announcement, obey
+from nodeagent.runner.replica.queue import Queue
+from nodeagent.runner.replica.reporter import STARTED_AFTER_S
+from nodeagent.runner.zygote.guard import GUARD_AFTER_S, LOOK_EVERY_S, LeaseGuard
 from tests.simulation.world import Process, Timer, cancel
 
 if TYPE_CHECKING:
-    from tests.simulation.daemons import Daemon
     from tests.simulation.machines import Machine
 
-GUARD_AFTER_S = 1.0
+SOCKET_S = 0.0002
 
 
 class Step(NamedTuple):
@@ -35,7 +44,7 @@ def script_of(data: bytes) -> list[Step]:
 
 
 class AgentSpec(NamedTuple):
-    """What matters of a version: read from its spec_json by the simulated nodes."""
+    """What matters of a version. `kind` is known to simulated nodes alone; the rest is an agent spec as any other."""
 
     kind: str = "good"  # or import_failed, environment_failed, crash_loop, never_ready, slow
     concurrency: int = 1
@@ -43,14 +52,17 @@ class AgentSpec(NamedTuple):
     shutdown_s: float = 2.0
     run_timeout_s: float = 6.0
 
-    @classmethod
-    def read(cls, text: str) -> AgentSpec:
-        """From its JSON."""
-        return cls(*json.loads(text))
-
     def text(self) -> str:
-        """As JSON."""
-        return json.dumps(list(self))
+        """As the controller stores it."""
+        timeouts = {"run_s": self.run_timeout_s, "shutdown_s": self.shutdown_s}
+        spec = {"name": "agent", "concurrency": self.concurrency, "exclusive": self.is_exclusive, "timeouts": timeouts}
+        return json.dumps({**spec, "kind": self.kind})
+
+
+def kind_of(spec_json: str) -> str:
+    """What a simulated node does with a version."""
+    kind: str = json.loads(spec_json)["kind"]
+    return kind
 
 
 @dataclass(slots=True)
@@ -70,53 +82,97 @@ class Execution:
     timer: Timer | None = None
 
 
-class ReplicaProcess(Process):
-    """One process on a machine."""
+class Loop:
+    """The `Orders` of a simulated replica: its event loop obeys at once."""
 
-    def __init__(self, machine: Machine, replica_id: int, spec: AgentSpec, pid: int) -> None:
+    def __init__(self, process: ReplicaProcess) -> None:
+        self.run = process.run
+        self.cancel = process.cancel
+        self.stop = process.shut_down
+
+    def probe(self) -> None:
+        """Nobody pings here."""
+
+    def answer(self, body: bytes) -> None:
+        """Nobody calls the farm here."""
+
+    def connected(self) -> None:
+        """As `answer`."""
+
+
+class ReplicaProcess(Process):
+    """One process on a machine: the shipped ledger, queue, lease and orders, around agents that follow scripts."""
+
+    def __init__(self, machine: Machine, replica_id: int, spec: SpecView, pid: int) -> None:
         super().__init__(machine.world)
         self.machine = machine
         self.replica_id = replica_id
-        self.spec = spec
         self.pid = pid
-        self.lease_until = 0.0  # for exclusive attempts; moved on by whichever daemon lives
+        self.launch = Launch(
+            replica_id, spec.name, seat=1, version=1, node=machine.name, folder="", bundle="",
+            concurrency=spec.concurrency, is_exclusive=spec.exclusive,
+        )  # fmt: skip
+        self.has_zygote = True
         self._random = machine.random
-        self._waiting: deque[Run] = deque()
+        self._ledger = Ledger()
+        self._lease = ReplicaLease(spec.exclusive)
+        self._queue = Queue(self._ledger, self._lease, spec.concurrency, self.time, self._report)
         self._running: dict[int, Execution] = {}
-        self._ended: dict[int, Result] = {}
         self._cancelled: set[int] = set()
-        self._is_stopping = False
-        self._lease_timer: Timer | None = None
+        self._loop = Loop(self)
+        self._daemon_life = 0
+        self._guard = LeaseGuard({pid: self.launch})
         self._guarded_until = 0.0
         self._guard_timer: Timer | None = None
-        self.has_zygote = True
         self.begin()
+        if self._lease.is_needed:
+            self.after(CHORES_EVERY_S * self._random.random(), self._chores)
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether its attempts must not overlap with others of the same task."""
+        return self.launch.is_exclusive
+
+    @property
+    def working_on(self) -> frozenset[int]:
+        """What it works on now: the slots of a real one."""
+        return frozenset(self._running)
+
+    # -------------------------------------------------------------- its socket
+
+    def accept(self, daemon_life: int) -> None:
+        """A daemon connects. The newest wins."""
+        self._daemon_life = daemon_life
+        for data in announcement(self._ledger, {"ready_ms": 20}):
+            self._say(data)
+
+    def receive(self, daemon_life: int, data: bytes) -> None:
+        """Bytes of a daemon."""
+        if daemon_life == self._daemon_life:
+            for kind, body in FrameReader().feed(data):
+                obey(kind, body, self._ledger, self._lease, self._loop, self._say)
+
+    def _say(self, data: bytes) -> None:
+        """Without a daemon at the other end it goes nowhere; the ledger says it again to the next."""
+        daemon = self.machine.daemon
+        if daemon.is_alive and daemon.life == self._daemon_life:
+            daemon.after(SOCKET_S, daemon.heard_replica, self, data)
+
+    def _report(self, result: Result) -> None:
+        packed = self._ledger.end(result)
+        if packed is not None:
+            self._say(frame_results([packed]))
 
     # -------------------------------------------------------------- orders
 
-    def take(self, runs: list[Run]) -> None:
+    def run(self, runs: list[Run]) -> None:
         """Attempts to make."""
-        known = {run.token for run in self._waiting} | self._running.keys() | self._ended.keys()
-        for run in runs:
-            if run.token in known:
-                continue
-            if self._is_stopping or (self.spec.is_exclusive and self.world.now >= self.lease_until):
-                self._finish(Result(run.task_id, run.token, Outcome.INTERRUPTED, 0))
-            else:
-                self._waiting.append(run)
+        self._queue.take(runs)
         self._start_some()
 
-    def recall(self, tokens: list[int]) -> None:
-        """Give back those that have not begun; they never will."""
-        for run in [run for run in self._waiting if run.token in tokens]:
-            self._waiting.remove(run)
-            self._finish(Result(run.task_id, run.token, Outcome.INTERRUPTED, 0, b"", GIVEN_BACK, "as asked"))
-
-    def cancel(self, tokens: list[int]) -> None:
+    def cancel(self, tokens: Sequence[int]) -> None:
         """End these. One that is stubborn goes on until its process is killed."""
-        for run in [run for run in self._waiting if run.token in tokens]:
-            self._waiting.remove(run)
-            self._finish(Result(run.task_id, run.token, Outcome.CANCELLED, 0))
+        self._queue.cancel(tokens)
         for token in tokens:
             execution = self._running.get(token)
             if execution is not None and token not in self._cancelled:
@@ -130,13 +186,10 @@ class ReplicaProcess(Process):
             self._finish(Result(execution.task_id, token, Outcome.CANCELLED, 0))
 
     def shut_down(self) -> None:
-        """Interrupt everything, tell, and exit."""
-        if self._is_stopping:
+        """Interrupt everything, report, and exit."""
+        if self._queue.is_stopped:
             return
-        self._is_stopping = True
-        for run in self._waiting:
-            self._finish(Result(run.task_id, run.token, Outcome.INTERRUPTED, 0))
-        self._waiting.clear()
+        self._queue.stop()
         for token in list(self._running):
             self._cancelled.add(token)
             self.after(0.3 * self._random.random(), self._cancel_over, token)
@@ -148,73 +201,38 @@ class ReplicaProcess(Process):
         else:
             self.after(0.002, self.die)
 
-    def kept(self, tokens: list[int]) -> None:
-        """The daemon keeps these results from now on."""
-        for token in tokens:
-            self._ended.pop(token, None)
+    # -------------------------------------------------------------- the lease
 
-    def answer(self, daemon: Daemon, life: int) -> None:
-        """HELLO, to a daemon that reached its socket; when it looks there."""
-        if daemon.life == life:
-            daemon.soon(daemon.reached, self)
-
-    def lease_holds_until(self, moment: float) -> None:
-        """What the daemon knows of the node's lease. Told to the zygote too, which looks when the replica does not."""
-        if self.spec.is_exclusive:
-            self.guard(moment)
-            self.soon(self._lease_holds_until, moment)
+    def _chores(self) -> None:
+        """Its control thread looks now and then."""
+        verdict = self._lease.look(self.world.now, has_work=bool(self._ledger.tokens))
+        if verdict is Verdict.KILL:
+            self.die()
+        elif verdict is Verdict.CANCEL:
+            self.cancel(self._ledger.tokens)
+        self.after(max(CHORES_EVERY_S, self._lease.until_s - self.world.now), self._chores)
 
     def zygote_gone(self) -> None:
         """Nobody looks after it any more; so the kernel ends one of exclusive work, even where it stands still."""
         self.has_zygote = False
-        if self.spec.is_exclusive:
+        if self.launch.ends_with_zygote:
             self.die()
 
-    def guard(self, moment: float) -> None:
-        """The zygote's part: end what is at work after its lease."""
-        self._guarded_until = max(self._guarded_until, moment)
-        if self._guard_timer is None:
-            due_s = max(0.0, self._guarded_until + GUARD_AFTER_S - self.world.now)
-            self._guard_timer = self.world.at(due_s, self._look_after)
+    def zygote_hears(self, until_s: float) -> None:
+        """The daemon tells its zygote of the lease."""
+        self._guard.heard(until_s)
+        self._guarded_until = max(self._guarded_until, until_s)
+        if self._guard_timer is None and self.is_exclusive:
+            self._look_after()
 
     def _look_after(self) -> None:
-        self._guard_timer = None
         if not self.is_alive or not self.has_zygote:
             return
-        if self.world.now < self._guarded_until + GUARD_AFTER_S:
-            self.guard(self._guarded_until)
-        elif self._running:
+        if self._guard.overdue(self.world.now) and self._running:
             self.die()
-
-    def _lease_holds_until(self, moment: float) -> None:
-        """An exclusive attempt ends with the lease, daemon or no daemon."""
-        moment = self.lease_until = max(self.lease_until, moment)
-        if self._lease_timer is None:
-            self._lease_timer = self.after(max(0.0, moment - self.world.now), self._look_at_lease)
-
-    def _look_at_lease(self) -> None:
-        self._lease_timer = None
-        if self.world.now < self.lease_until:
-            self._lease_holds_until(self.lease_until)
             return
-        for run in self._waiting:
-            self._finish(Result(run.task_id, run.token, Outcome.INTERRUPTED, 0))
-        self._waiting.clear()
-        for token in list(self._running):
-            execution = self._end(token)
-            assert execution is not None
-            self._finish(Result(execution.task_id, token, Outcome.INTERRUPTED, 0))
-
-    def snapshot(self) -> tuple[list[tuple[int, int, bool]], list[Result]]:
-        """(token, task, is started) of what it has in hand, and the results that nobody keeps yet."""
-        held = [(run.token, run.task_id, False) for run in self._waiting]
-        held += [(it.token, it.task_id, True) for it in self._running.values()]
-        return held, list(self._ended.values())
-
-    @property
-    def working_on(self) -> frozenset[int]:
-        """What it works on now."""
-        return frozenset(self._running)
+        due_s = self._guarded_until + GUARD_AFTER_S - self.world.now
+        self._guard_timer = self.world.at(max(LOOK_EVERY_S, due_s), self._look_after)
 
     # -------------------------------------------------------------- work
 
@@ -228,13 +246,12 @@ class ReplicaProcess(Process):
 
     def _start_some(self) -> None:
         started = []
-        while self._waiting and len(self._running) < self.spec.concurrency:
-            run = self._waiting.popleft()
+        while (run := self._queue.begin(len(self._running))) is not None:
             self._scripts[run.token] = script_of(run.input)
             execution = Execution(
                 run.token, run.task_id, run.attempt, self.replica_id, self.machine.name, self.world.now
             )
-            self.machine.checks.began(execution, self.spec.is_exclusive)
+            self.machine.checks.began(execution, self.is_exclusive)
             self._running[run.token] = execution
             step = self._step(execution)
             execution.does = step.does
@@ -242,7 +259,13 @@ class ReplicaProcess(Process):
                 execution.timer = self.after(step.after_s, self._over, run.token)
             started.append(run.token)
         if started:
-            self.machine.to_daemon(self, "started", started)
+            self.after(STARTED_AFTER_S, self._say_started, started)
+
+    def _say_started(self, tokens: list[int]) -> None:
+        """As the reporter does: of those that still run."""
+        running = [token for token in tokens if token in self._running]
+        if running:
+            self._say(frame_tokens(Kind.STARTED, running))
 
     def _over(self, token: int) -> None:
         execution = self._running.get(token)
@@ -272,10 +295,8 @@ class ReplicaProcess(Process):
         return execution
 
     def _finish(self, result: Result) -> None:
-        self._ended[result.token] = result
-        self.machine.to_daemon(self, "results", [result])
-        if not self._is_stopping:
-            self._start_some()
+        self._report(result)
+        self._start_some()
 
     def die(self) -> None:
         """The process is gone, and with it what it worked on and what nobody kept."""

@@ -280,7 +280,7 @@ class Checkers:
         """What was leased before that moment is worked on, waits at a replica, or its result waits to be told."""
         hands: set[int] = set()
         for machine in self._machines.values():
-            hands |= machine.daemon.outbox.keys() | set(machine.daemon.attempts.tokens)
+            hands |= machine.daemon.in_hand
         for task_id, token in self._holder.items():
             if token not in hands and self._leased_at[token] < before:
                 raise Broken("a lease is in somebody's hands", f"{token} of task {task_id}, {self._leases[token]}")
@@ -290,7 +290,7 @@ class Checkers:
         if self._tables.tasks or self._tables.leases:
             return False
         for machine in self._machines.values():
-            if machine.daemon.outbox or len(machine.daemon.attempts) or machine.disk.outbox:
+            if machine.daemon.in_hand or machine.disk.outbox:
                 return False
             wanted = {it.id for it in self._tables.stored(Replica) if it.node == machine.name}
             if machine.processes.keys() != wanted:
@@ -301,7 +301,7 @@ class Checkers:
         """What has not ended."""
         tasks = [f"task {row.id} of {row.deployment}, attempt {row.attempt}" for row in self._tables.tasks.values()]
         hands = [
-            f"{machine.name}: outbox {list(machine.daemon.outbox)}, attempts {list(machine.daemon.attempts.tokens)},"
+            f"{machine.name}: in hand {machine.daemon.in_hand}, on disk {list(machine.disk.outbox)},"
             f" processes {sorted(machine.processes)}"
             for machine in self._machines.values()
         ]

@@ -1,24 +1,24 @@
 """The simulated node daemon, with its real decisions.
 
-What it decides is the real code: the table of attempts and what is reported of each (nodeagent/core/attempts.py), the
-comparison of wanted and present replicas (nodeagent/core/desired.py), restarts (nodeagent/core/restarts.py). What is
-simulated is the shell around them (supervisor, workload and seat of nodeagent/replicas, nodeagent/link/outbox.py):
-sockets, processes, disk and time.
+What it decides about attempts, results, lease and heartbeat is the shipped code of nodeagent/core. What is simulated is
+the shell around it: sockets, processes, disk and time; and, in the manner of nodeagent/replicas, the lives of seats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.core.attempts import Attempt, Attempts, Ending, interrupted, report, report_gone
+from nodeagent.core.attempts import Ending
 from nodeagent.core.desired import Presence, plan_seats
-from nodeagent.runner.replica.frames import Result, Run
+from nodeagent.core.outbox import Outbox, Row, Written
+from nodeagent.core.workload import Workload
+from nodeagent.runner.replica.frames import FrameReader, Kind, frame, read_tokens
 from tests.simulation.agents import ReplicaProcess
-from tests.simulation.daemon_link import copy_of
-from tests.simulation.daemon_outbox import DaemonOutbox
-from tests.simulation.seats import Seat
+from tests.simulation.daemon_link import DaemonLink
+from tests.simulation.seats import Connection, Seat
 from tests.simulation.world import Timer, cancel
 
 if TYPE_CHECKING:
@@ -26,20 +26,49 @@ if TYPE_CHECKING:
 
 EXCLUSIVE_KILL_WITHIN_S = 1.0
 ADOPT_TIMEOUT_S = 3.0
-ENDINGS = {
-    wire.CANCEL_REASON_REQUESTED: Ending.CANCELLED,
-    wire.CANCEL_REASON_STALE: Ending.STALE,
-    wire.CANCEL_REASON_MOVED: Ending.INTERRUPTED,
-}
+DISK_S = 0.002
 
 
-class Daemon(DaemonOutbox):
+class OutboxDisk:
+    """The `Disk` of an outbox: a commit takes its time, and dies with its daemon before or after it is durable."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def write(self, rows: list[Row], removed: list[int], done: Callable[[Written], None]) -> None:
+        self._daemon.after(DISK_S, self._commit, rows, removed, done)
+
+    def _commit(self, rows: list[Row], removed: list[int], done: Callable[[Written], None]) -> None:
+        disk = self._daemon.machine.disk
+        if disk.is_full:
+            done(Written.FAILED)
+            return
+        disk.outbox.update({row[0]: row for row in rows})
+        for token in removed:
+            disk.outbox.pop(token, None)
+        self._daemon.after(DISK_S, done, Written.DONE)
+
+
+class Daemon(DaemonLink):
     """The node daemon."""
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
+        self._reset()
+
+    def _reset(self) -> None:
         self.seats: dict[int, Seat] = {}
-        self.attempts = Attempts()
+        self.workload = Workload(self, self.seats, self.outgoing, OutboxDisk(self))
+
+    @property
+    def outbox(self) -> Outbox:
+        """Results that are not acknowledged yet."""
+        return self.workload.outbox
+
+    @property
+    def in_hand(self) -> set[int]:
+        """Tokens of attempts and of results: what a Hello names."""
+        return {*self.workload.attempts.tokens, *self.outbox.tokens}
 
     # -------------------------------------------------------------- life
 
@@ -48,21 +77,21 @@ class Daemon(DaemonOutbox):
         self.begin()
         machine = self.machine
         self.epoch = self._random.getrandbits(63)
-        self.seats, self.attempts = {}, Attempts()
-        self.open_outbox()
-        self._sweep_at: float | None = None
+        self._reset()
+        self.outbox.restore(machine.disk.outbox.values())
         self._generation = 0
         self._unheard: dict[int, ReplicaProcess] = {}
         for replica_id, (wanted, restarts, ended) in list(machine.disk.seats.items()):
-            seat = self.seats[replica_id] = Seat(wanted)
+            seat = self.seats[replica_id] = Seat(self, wanted)
             seat.status.restarts = restarts
             process = machine.processes.get(replica_id)
             if ended is not None:
                 seat.status, seat.presence = ended, Presence.ENDED
             elif process is not None:
-                seat.process = self._unheard[replica_id] = process
+                self._unheard[replica_id] = process
+                connection = seat.process = Connection(self, process)
                 seat.status.pid = process.pid
-                process.after(0.001 + 0.01 * self._random.random(), process.answer, self, self.life)
+                connection.open(0.001 + 0.01 * self._random.random())
             else:
                 self._start(seat)
         for replica_id in [i for i in machine.processes if i not in self.seats]:
@@ -77,34 +106,17 @@ class Daemon(DaemonOutbox):
         """All have spoken or are gone, or had their time. What must not go on unheard is ended before Hello."""
         cancel(self._adopted_timer)
         for process in self.not_to_go_on(list(self._unheard.values())):
-            self._kill(self.seats[process.replica_id])
+            self.kill(self.seats[process.replica_id])
         self._unheard.clear()
         self.after(0.01, self.connect)
 
     def not_to_go_on(self, silent: list[ReplicaProcess]) -> list[ReplicaProcess]:
         """Those of exclusive work: what Hello does not name is given to others at once."""
-        return [process for process in silent if process.spec.is_exclusive]
+        return [process for process in silent if process.is_exclusive]
 
     def _heard_from(self, replica_id: int) -> None:
         if self._unheard.pop(replica_id, None) is not None and not self._unheard:
             self._adopted()
-
-    def reached(self, process: ReplicaProcess) -> None:
-        """The replica answers a new daemon: what it has in hand, and every result that nobody keeps."""
-        seat = self.seats.get(process.replica_id)
-        if seat is None or not process.is_alive or seat.process is not process:
-            return
-        held, results = process.snapshot()
-        for token, task_id, is_started in held:
-            if token not in self.attempts:
-                self.attempts.add(Attempt(token, task_id, seat.id, seat.spec.run_timeout_s, seat.spec.is_exclusive))
-            if is_started:
-                _, due_at = self.attempts.start([token], self.world.now)
-                self._sweep_by(due_at)
-        self._ready(seat)
-        if results:
-            self.heard_replica(process, "results", results)
-        self._heard_from(seat.id)
 
     # -------------------------------------------------------------- what the link asks
 
@@ -114,130 +126,57 @@ class Daemon(DaemonOutbox):
         return wire.Hello(
             protocol=1, daemon_version="sim", daemon_epoch=self.epoch,
             capacity=wire.Capacity(cpu_millicores=4000, memory_mib=self.machine.memory_mib),
-            replicas=[copy_of(seat.status) for seat in self.seats.values()],
-            running_tokens=list(self.attempts.tokens), finished_tokens=list(self.outbox),
+            replicas=[seat.status for seat in self.seats.values()],
+            running_tokens=list(self.workload.attempts.tokens), finished_tokens=list(self.outbox.tokens),
         )  # fmt: skip
+
+    def waiting_results(self) -> list[wire.AttemptResult]:
+        """All that the outbox holds."""
+        return self.outbox.results
 
     def obey(self, kind: str, message: wire.ControllerMessage) -> None:
         """An order of the controller's."""
         if kind == "assign":
-            self._assign(message.assign.assignments)
+            self.workload.assign(message.assign.assignments)
         elif kind == "results_ack":
-            self.acknowledged(message.results_ack.tokens)
+            self.outbox.acknowledge(message.results_ack.tokens)
         elif kind == "desired":
             self._apply(message.desired)
         elif kind == "cancel_attempts":
-            cancels = message.cancel_attempts
-            self._end_attempts(list(cancels.tokens), ENDINGS.get(cancels.reason, Ending.CANCELLED))
+            self.workload.cancel(message.cancel_attempts.tokens, message.cancel_attempts.reason)
         elif kind == "recall_attempts":
-            self._recall(message.recall_attempts.tokens)
-
-    def _recall(self, tokens: Iterable[int]) -> None:
-        wanted: dict[int, list[int]] = {}
-        for token in tokens:
-            attempt = self.attempts.get(token)
-            if attempt is not None and attempt.is_waiting:
-                wanted.setdefault(attempt.replica_id, []).append(token)
-        for replica_id, named in wanted.items():
-            process = self.seats[replica_id].process
-            if process is not None:
-                process.after(0.0002, process.recall, named)
+            self.workload.recall(message.recall_attempts.tokens)
 
     def lease_is_over(self) -> None:
         """The replicas look at the lease themselves; one that is slow is helped."""
-        if self.attempts.exclusive:
-            self._end_attempts(list(self.attempts.exclusive), Ending.INTERRUPTED, within_s=EXCLUSIVE_KILL_WITHIN_S)
+        self.workload.stop_exclusive(EXCLUSIVE_KILL_WITHIN_S)
 
-    # -------------------------------------------------------------- attempts
+    def lease_renewed(self, until_s: float) -> None:
+        """Replicas hear it, and zygotes."""
+        self.workload.lease_renewed(until_s)
+        for process in self.machine.processes.values():
+            process.zygote_hears(until_s)
 
-    def _assign(self, assignments: Iterable[wire.Assignment]) -> None:
-        runs: dict[int, list[Run]] = {}
-        refused = []
-        for item in assignments:
-            token, replica_id = item.fencing_token, item.replica_id
-            if token in self.attempts or token in self.outbox:
-                continue
-            seat = self.seats.get(replica_id)
-            if seat is None or not seat.takes_work:
-                refused.append(interrupted(item.task_id, token, "The replica takes no work now."))
-                continue
-            self.attempts.add(Attempt(token, item.task_id, replica_id, item.run_timeout_ms / 1000, item.exclusive))
-            runs.setdefault(replica_id, []).append(Run(item.task_id, item.attempt, token, item.thread_id, item.input))
-        for replica_id, batch in runs.items():
-            process = self.seats[replica_id].process
-            assert process is not None
-            process.after(0.0002, process.take, batch)
-        if refused:
-            self.deliver(refused, 0)
+    # -------------------------------------------------------------- what replicas say
 
-    def _end_attempts(self, tokens: list[int], ending: Ending, *, within_s: float | None = None) -> None:
-        cancels: dict[int, list[int]] = {}
-        for token in tokens:
-            attempt = self.attempts.get(token)
-            if attempt is None:
-                continue
-            grace_s = self.seats[attempt.replica_id].spec.shutdown_s
-            kill_at = self.world.now + (grace_s if within_s is None else min(grace_s, within_s))
-            if self.attempts.end([token], ending, kill_at):
-                cancels.setdefault(attempt.replica_id, []).append(token)
-                self._sweep_by(kill_at)
-        for replica_id, named in cancels.items():
-            process = self.seats[replica_id].process
-            if process is not None:
-                process.after(0.0002, process.cancel, named)
-
-    def _sweep_by(self, moment: float | None) -> None:
-        if moment is not None and (self._sweep_at is None or moment < self._sweep_at):
-            self._sweep_at = moment
-            self.after(max(0.0, moment - self.world.now), self._sweep, moment)
-
-    def _sweep(self, moment: float) -> None:
-        if self._sweep_at != moment:
+    def heard_replica(self, process: ReplicaProcess, data: bytes) -> None:
+        """Bytes of a replica."""
+        seat = self._seat_of(process)
+        if seat is None:
             return
-        self._sweep_at = None
-        sweep = self.attempts.sweep(self.world.now)
-        for replica_id in sweep.replicas_to_kill:
-            seat = self.seats[replica_id]
-            for attempt in self.attempts.of(replica_id):
-                if attempt.kill_at is not None:
-                    attempt.kill_at += seat.spec.shutdown_s + 1.0
-            self._kill(seat)
-        if sweep.timed_out:
-            self._end_attempts([attempt.token for attempt in sweep.timed_out], Ending.TIMED_OUT)
-        self._sweep_by(sweep.next_at)
+        for kind, body in FrameReader().feed(data):
+            if kind == Kind.RESULTS:
+                self.workload.results(seat, body)
+            elif kind == Kind.STARTED:
+                self.workload.started(read_tokens(body))
+            elif kind == Kind.HELLO:
+                self.workload.found(seat, json.loads(body)["held"])
+                self._ready(seat)
+                self._heard_from(seat.id)
 
-    def heard_replica(self, process: ReplicaProcess, what: str, payload: list[Any]) -> None:
-        """A message of a replica over its socket."""
+    def _seat_of(self, process: ReplicaProcess) -> Seat | None:
         seat = self.seats.get(process.replica_id)
-        if seat is None or seat.process is not process:
-            return
-        if what == "results":
-            self._replica_results(seat, payload)
-        elif what == "started":
-            fresh, due_at = self.attempts.start(payload, self.world.now)
-            self._sweep_by(due_at)
-            if fresh and self.stream is not None:
-                self._started.extend(fresh)
-                self.tell()
-
-    def _replica_results(self, seat: Seat, results: list[Result]) -> None:
-        told, unheard = [], []
-        for result in results:
-            attempt = self.attempts.remove(result.token)
-            if attempt is None:
-                if result.token in self.outbox:
-                    continue
-                attempt = Attempt(result.token, result.task_id, seat.id, 0.0, is_exclusive=False)
-            answer = report(attempt, result)
-            if answer is None:
-                unheard.append(result.token)
-            else:
-                told.append(answer)
-        if told:
-            self.deliver(told, seat.id)
-        if unheard:
-            self.kept([(token, seat.id) for token in unheard])
-        self._settle(seat)
+        return seat if seat is not None and seat.process is not None and seat.process.process is process else None
 
     # -------------------------------------------------------------- seats
 
@@ -247,8 +186,8 @@ class Daemon(DaemonOutbox):
         self._generation = desired.generation
         plan = plan_seats(desired.replicas, {seat.id: seat.presence for seat in self.seats.values()})
         for wanted in plan.start:
-            seat = self.seats[wanted.replica_id] = Seat(wanted)
-            self.report_replica(seat.status)
+            seat = self.seats[wanted.replica_id] = Seat(self, wanted)
+            self.outgoing.report(seat.status)
             self._remember(seat)
             self._start(seat)
         for replica_id in plan.retire:
@@ -256,18 +195,15 @@ class Daemon(DaemonOutbox):
             seat.presence = Presence.RETIRING
             if seat.process is not None:
                 self._become(seat, wire.REPLICA_STATE_STOPPING)
-            self._settle(seat)
+            self.settle(seat)
         for replica_id in plan.stop:
-            self.attempts.end(
-                [attempt.token for attempt in self.attempts.of(replica_id)], Ending.INTERRUPTED,
-                self.world.now + self.seats[replica_id].spec.shutdown_s,
-            )  # fmt: skip
+            self.workload.end_all_of(replica_id, Ending.INTERRUPTED)
             self._stop(self.seats[replica_id])
         for replica_id in plan.forget:
             del self.seats[replica_id]
             self.machine.disk.seats.pop(replica_id, None)
         for replica_id in plan.report_stopped:
-            self.report_replica(wire.ReplicaStatus(replica_id=replica_id, state=wire.REPLICA_STATE_STOPPED))
+            self.outgoing.report(wire.ReplicaStatus(replica_id=replica_id, state=wire.REPLICA_STATE_STOPPED))
 
     def _remember(self, seat: Seat) -> None:
         if not self.machine.disk.is_full:
@@ -276,7 +212,7 @@ class Daemon(DaemonOutbox):
 
     def _start(self, seat: Seat) -> None:
         """Prepare (bundle, environment, import) and fork, after the wait that crashes have earned."""
-        kind = seat.spec.kind
+        kind = seat.kind
         wait_s = seat.crashes.wait_s(self._random.random())
         wait_s += (2.0 if kind == "slow" else 0.02) * (0.5 + self._random.random())
         wait_s += max(0.0, self.machine.zygote_back_at - self.world.now)
@@ -287,30 +223,25 @@ class Daemon(DaemonOutbox):
             if seat.process is None and seat.presence is not Presence.ENDED:
                 self._end(seat, wire.REPLICA_STATE_STOPPED)
             return
-        if seat.spec.kind in ("import_failed", "environment_failed"):
-            self._end(seat, wire.REPLICA_STATE_FAILED, seat.spec.kind, "Traceback: as scripted")
+        if seat.kind in ("import_failed", "environment_failed"):
+            self._end(seat, wire.REPLICA_STATE_FAILED, seat.kind, "Traceback: as scripted")
             return
-        process = seat.process = self.machine.fork(seat.id, seat.spec)
+        process = self.machine.fork(seat.id, seat.spec)
+        connection = seat.process = Connection(self, process)
         seat.status.pid = process.pid
         seat.was_killed = False
-        if seat.spec.kind == "crash_loop":
+        if seat.kind == "crash_loop":
             process.after(0.05, process.die)
-        elif seat.spec.kind != "never_ready":
-            self.after(0.02, self._forked, seat, process)
-
-    def _forked(self, seat: Seat, process: ReplicaProcess) -> None:
-        if process.is_alive and seat.process is process:
-            self._ready(seat)
+        elif seat.kind != "never_ready":
+            self.after(0.02, connection.open, 0.0)
 
     def _ready(self, seat: Seat) -> None:
         seat.is_ready = True
-        if seat.process is not None:
-            seat.process.lease_holds_until(self.lease_until)
         if seat.presence is Presence.ACTIVE:
             self._become(seat, wire.REPLICA_STATE_RUNNING)
 
-    def _settle(self, seat: Seat) -> None:
-        if seat.presence is Presence.RETIRING and not self.attempts.has_work(seat.id):
+    def settle(self, seat: Seat) -> None:
+        if seat.presence is Presence.RETIRING and not self.workload.attempts.has_work(seat.id):
             self._stop(seat)
 
     def _stop(self, seat: Seat) -> None:
@@ -321,30 +252,24 @@ class Daemon(DaemonOutbox):
             self._end(seat, wire.REPLICA_STATE_STOPPED)
             return
         self._become(seat, wire.REPLICA_STATE_STOPPING)
-        seat.process.after(0.0002, seat.process.shut_down)
-        seat.kill_timer = self.after(seat.spec.shutdown_s, self._kill, seat)
+        seat.process.send(frame(Kind.STOP))
+        seat.kill_timer = self.after(seat.spec.shutdown_timeout_s, self.kill, seat)
 
-    def _kill(self, seat: Seat) -> None:
+    def kill(self, seat: Seat) -> None:
         if seat.process is not None:
             seat.was_killed = True
-            seat.process.die()
+            seat.process.process.die()
 
     def gone(self, process: ReplicaProcess, working_on: frozenset[int]) -> None:
         """A replica process has ended."""
-        seat = self.seats.get(process.replica_id)
-        if seat is None or seat.process is not process:
+        seat = self._seat_of(process)
+        if seat is None:
             return
         self._heard_from(seat.id)
         cancel(seat.kill_timer)
         seat.process, seat.is_ready = None, False
         seat.status.pid = 0
-        attempts = self.attempts.of(seat.id)
-        if attempts:
-            was_ours = seat.was_killed or seat.presence is Presence.STOPPING
-            results = report_gone(attempts, working_on, was_ours=was_ours, why="The replica died.")
-            for attempt in attempts:
-                self.attempts.remove(attempt.token)
-            self.deliver(results, seat.id)
+        self.workload.gone(seat, working_on, was_ours=seat.was_killed, why="it was killed by SIGKILL")
         if seat.presence is not Presence.ACTIVE:
             self._end(seat, wire.REPLICA_STATE_STOPPED)
             return
@@ -359,7 +284,7 @@ class Daemon(DaemonOutbox):
 
     def _become(self, seat: Seat, state: wire.ReplicaState, reason: str = "", detail: str = "") -> None:
         seat.status.state, seat.status.reason, seat.status.detail = state, reason, detail
-        self.report_replica(seat.status)
+        self.outgoing.report(seat.status)
 
     def _end(self, seat: Seat, state: wire.ReplicaState, reason: str = "", detail: str = "") -> None:
         seat.presence = Presence.ENDED

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import Any
 
+from agentfarm.agents.view import SpecView
 from agentfarm.wire import link_pb2 as wire
-from tests.simulation.agents import AgentSpec, ReplicaProcess, Step
+from nodeagent.core.outbox import Row
+from tests.simulation.agents import ReplicaProcess, Step
 from tests.simulation.checkers import Checkers
 from tests.simulation.controllers import Controller
 from tests.simulation.daemons import Daemon
@@ -20,7 +21,7 @@ from tests.simulation.world import World
 class Disk:
     """What survives the daemon and the power: stored results, and what each seat was asked to be."""
 
-    outbox: dict[int, tuple[wire.AttemptResult, int]] = field(default_factory=dict)
+    outbox: dict[int, Row] = field(default_factory=dict)
     seats: dict[int, tuple[wire.DesiredReplica, int, wire.ReplicaStatus | None]] = field(default_factory=dict)
     is_full: bool = False
 
@@ -78,17 +79,11 @@ class Machine:
         if self.has_power and not self.daemon.is_alive:
             self.daemon.boot()
 
-    def fork(self, replica_id: int, spec: AgentSpec) -> ReplicaProcess:
+    def fork(self, replica_id: int, spec: SpecView) -> ReplicaProcess:
         """A new replica process."""
         self._pids += 1
         process = self.processes[replica_id] = ReplicaProcess(self, replica_id, spec, self._pids)
         return process
-
-    def to_daemon(self, process: ReplicaProcess, kind: str, what: list[Any]) -> None:
-        """What a replica says over its socket. With no daemon at the other end it is said again to the next."""
-        daemon = self.daemon
-        if daemon.is_alive:
-            daemon.after(0.0002, daemon.heard_replica, process, kind, what)
 
     def process_gone(self, process: ReplicaProcess, working_on: frozenset[int]) -> None:
         """The kernel tells the daemon, if there is one."""

@@ -6,7 +6,7 @@ A mutant is a context manager that breaks the running code and mends it afterwar
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -27,11 +27,15 @@ from controller.core.transition import AckResults, Changes, Transition
 from controller.journal.memory import Commit, MemoryJournal
 from controller.link import translate
 from controller.turns import Pause, Steps, Turns
-from nodeagent.runner.replica.frames import Run
-from tests.simulation.agents import ReplicaProcess
+from nodeagent.core.attempts import Attempts
+from nodeagent.core.workload import Holder, Workload
+from nodeagent.runner.replica.frames import Run, frame_lease
+from nodeagent.runner.replica.launch import Launch
+from nodeagent.runner.replica.lease import ReplicaLease
+from nodeagent.runner.replica.queue import Queue
+from nodeagent.runner.zygote.guard import LeaseGuard
 from tests.simulation.daemons import Daemon
 from tests.simulation.feed_mutants import FEED_MUTANTS
-from tests.simulation.network import Stream
 from tests.simulation.parking_mutants import PARKING_MUTANTS
 from tests.simulation.record_mutants import RECORD_MUTANTS
 
@@ -215,67 +219,46 @@ def nodes_trust_their_leases_too_long() -> Iterator[None]:
 @mutant
 def exclusive_attempts_are_left_to_the_daemon() -> Iterator[None]:
     """A daemon that is dead or stopped ends nothing; its replicas must look at the lease themselves."""
-
-    def trust(self: ReplicaProcess, moment: float) -> None:
-        self.lease_until = float("inf")
-
-    with patch.object(ReplicaProcess, "lease_holds_until", trust):
+    with (
+        patch.object(ReplicaLease, "is_over", lambda self, now: False),
+        patch.object(LeaseGuard, "overdue", lambda self, now: []),
+    ):
         yield
 
 
 @mutant
 def new_daemon_trusts_a_lease_it_never_saw() -> Iterator[None]:
-    """A daemon that was just started believes that its lease begins with it."""
-    real = Daemon.boot
+    """A daemon that was just started tells the replicas that it finds of a lease that begins with it."""
+    real = Workload.found
 
-    def boot(self: Daemon) -> None:
-        real(self)
-        self._proven_at = self.world.now
+    def found(self: Workload, seat: Holder, held: Iterable[tuple[int, int, bool]]) -> None:
+        real(self, seat, held)
+        if seat.process is not None:
+            seat.process.send(frame_lease(self._clock.time() + 6.0))
 
-    with patch.object(Daemon, "boot", boot):
+    with patch.object(Workload, "found", found):
         yield
 
 
 simply("silent_exclusive_work_goes_on_beside_hello", Daemon, "not_to_go_on", lambda self, silent: [])
-simply("nobody_looks_after_a_replica_that_does_not_look", ReplicaProcess, "guard", lambda self, moment: None)
-
-
-@mutant
-def exclusive_replicas_outlive_their_zygotes() -> Iterator[None]:
-    """Nobody is left to end one that stands still beside a dead daemon."""
-
-    def zygote_gone(self: ReplicaProcess) -> None:
-        self.has_zygote = False
-
-    with patch.object(ReplicaProcess, "zygote_gone", zygote_gone):
-        yield
+simply("nobody_looks_after_a_replica_that_does_not_look", LeaseGuard, "overdue", lambda self, now: [])
+simply("exclusive_replicas_outlive_their_zygotes", Launch, "ends_with_zygote", False)
 
 
 @mutant
 def orders_are_obeyed_after_the_lease_is_over() -> Iterator[None]:
     """A daemon that was stopped finds an old order in its socket when it goes on."""
-    real = ReplicaProcess.take
+    real = Queue.begin
 
-    def take(self: ReplicaProcess, runs: list[Run]) -> None:
-        until, self.lease_until = self.lease_until, float("inf")
-        real(self, runs)
-        self.lease_until = until
+    def begin(self: Queue, running: int) -> Run | None:
+        with patch.object(ReplicaLease, "is_over", lambda self, now: False):
+            return real(self, running)
 
-    with patch.object(ReplicaProcess, "take", take):
+    with patch.object(Queue, "begin", begin), patch.object(Workload, "_is_too_late", lambda self, item: False):
         yield
 
 
-@mutant
-def daemon_says_hello_without_what_runs() -> Iterator[None]:
-    real = Stream.send_up
-
-    def send_up(self: Stream, message: Any) -> None:
-        if isinstance(message, tuple):
-            del message[1].running_tokens[:]
-        real(self, message)
-
-    with patch.object(Stream, "send_up", send_up):
-        yield
+simply("daemon_says_hello_without_what_runs", Attempts, "tokens", ())
 
 
 # ------------------------------------------------------------------ work that is lost or done too often

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -10,8 +10,8 @@ from unittest.mock import patch
 from controller.core import decide
 from controller.core.model import Deployment, FarmState, Replica
 from controller.core.tasks import dispatch
-from nodeagent.runner.replica.frames import GIVEN_BACK, Outcome, Result
-from tests.simulation.agents import ReplicaProcess
+from nodeagent.runner.replica import ledger
+from nodeagent.runner.replica.ledger import Ledger
 
 PARKING_MUTANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {}
 
@@ -31,16 +31,14 @@ def what_waits_behind_long_work_is_never_recalled() -> Iterator[None]:
 @mutant
 def begun_work_is_given_back() -> Iterator[None]:
     """The replica does not look whether it has begun what it is asked for, and goes on with it."""
-    real = ReplicaProcess.recall
 
-    def recall(self: ReplicaProcess, tokens: list[int]) -> None:
-        real(self, tokens)
-        for token in tokens:
-            execution = self._running.get(token)
-            if execution is not None:
-                self._finish(Result(execution.task_id, token, Outcome.INTERRUPTED, 0, b"", GIVEN_BACK, "as asked"))
+    def give_back(self: Ledger, tokens: Iterable[int]) -> list[bytes]:
+        waiting = [token for token in tokens if token in self._held]
+        given = [ledger._given_back(self._held.pop(token), token) for token in waiting]
+        self._ended.update(zip(waiting, given, strict=True))
+        return given
 
-    with patch.object(ReplicaProcess, "recall", recall):
+    with patch.object(Ledger, "give_back", give_back):
         yield
 
 

@@ -11,7 +11,18 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-Timer = list[Any]  # [moment, sequence, callable or None, arguments]
+
+class Timer(list[Any]):
+    """[moment, sequence, callable or None, arguments]: the heap compares moments, then sequences."""
+
+    def cancel(self) -> None:
+        """What was planned does not happen. Safe after it did."""
+        self[2] = None
+
+    def when(self) -> float:
+        """The moment."""
+        moment: float = self[0]
+        return moment
 
 
 class World:
@@ -30,8 +41,12 @@ class World:
 
     def at(self, delay_s: float, call: Callable[..., object], *arguments: Any) -> Timer:
         """Do something after a delay."""
+        return self.at_moment(self.now + delay_s, call, *arguments)
+
+    def at_moment(self, moment: float, call: Callable[..., object], *arguments: Any) -> Timer:
+        """Do something at a moment."""
         self._sequence += 1
-        timer = [self.now + delay_s, self._sequence, call, arguments]
+        timer = Timer((moment, self._sequence, call, arguments))
         heapq.heappush(self._heap, timer)
         return timer
 
@@ -53,11 +68,14 @@ class World:
 def cancel(timer: Timer | None) -> None:
     """What was planned does not happen. Safe after it did."""
     if timer is not None:
-        timer[2] = None
+        timer.cancel()
 
 
 class Process:
-    """Something that can be killed, stopped (SIGSTOP) and continued; what it planned dies or waits with it."""
+    """Something that can be killed, stopped (SIGSTOP) and continued; what it planned dies or waits with it.
+
+    It is the `Clock` of whatever runs in it (`nodeagent/core/clock.py`).
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -92,6 +110,14 @@ class Process:
     def after(self, delay_s: float, call: Callable[..., object], *arguments: Any) -> Timer:
         """Plan something of this life."""
         return self.world.at(delay_s, self._happen, self.life, call, arguments)
+
+    def time(self) -> float:
+        """The machine's monotonic clock."""
+        return self.world.now
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        """Plan something of this life, at a moment."""
+        return self.world.at_moment(max(when, self.world.now), self._happen, self.life, callback, ())
 
     def soon(self, call: Callable[..., object], *arguments: Any) -> None:
         """Now if it can, when it goes on if it is stopped, never if it is dead."""
