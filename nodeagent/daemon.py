@@ -29,6 +29,7 @@ from nodeagent.machine.programs import RuntimeFolder
 from nodeagent.metrics import MetricsServer
 from nodeagent.replicas.bundles import Bundles
 from nodeagent.replicas.environments import Environments
+from nodeagent.replicas.launcher import Launcher
 from nodeagent.replicas.logs import replica_log
 from nodeagent.replicas.relay import Relay
 from nodeagent.replicas.supervisor import Supervisor
@@ -67,17 +68,22 @@ class Daemon(Service):
         self.answers = Answers(self.calls, self.outgoing)
         place = Place(self._folder, runtime, settings.stop_replicas_on_exit, self._services_changed)
         self.services = Services(node_services(settings, place))
-        self.supervisor = Supervisor(
-            self._folder / "replicas",
+        zygotes = Zygotes(self._folder / "zygotes", runtime, self._exited, release=version)
+        launcher = Launcher(
             self.identity.name,
             bundles=Bundles(self._folder / "bundles", runtime, self.calls.fetch_bundle),
             environments=Environments(self._folder / "environments", runtime),
-            zygotes=Zygotes(self._folder / "zygotes", runtime, self._exited, release=version),
+            zygotes=zygotes,
+            services=self.services,
+            variables=_agent_variables(settings),
+        )
+        self.supervisor = Supervisor(
+            self._folder / "replicas",
+            launcher=launcher,
+            zygotes=zygotes,
             outgoing=self.outgoing,
             storage=self.storage,
             relay=self.relay,
-            services=self.services,
-            variables=_agent_variables(settings),
         )
         self.workload = self.supervisor.workload
         self.outbox = self.workload.outbox
@@ -186,7 +192,7 @@ class Daemon(Service):
     def welcomed(self, welcome: wire.Welcome) -> None:
         """See `nodeagent.link.stream.Node`."""
         del welcome
-        self.supervisor.new_stream()
+        self.supervisor.roster.new_stream()
         self.services.new_stream()
 
     def obey(self, message: wire.ControllerMessage) -> None:
@@ -218,18 +224,16 @@ class Daemon(Service):
 
     def lease_renewed(self, until_s: float) -> None:
         """See `nodeagent.link.stream.Node`."""
-        self.supervisor.lease_renewed(until_s)
+        self.supervisor.roster.lease_renewed(until_s)
 
     # -------------------------------------------------------------- small connections between parts
 
     def _exited(self, replica_id: int, pid: int, status: int) -> None:
-        seat = self.supervisor.seats.get(replica_id)
-        if seat is not None and seat.process is not None:
-            seat.process.heard(pid, status)
+        self.supervisor.exited(replica_id, pid, status)
 
     def _send_log(self, request: wire.LogRequest) -> None:
-        seat = self.supervisor.seats.get(request.replica_id)
-        path = seat.log_path if seat is not None else None
+        is_here = request.replica_id in self.supervisor.seats
+        path = self.supervisor.log_path(request.replica_id) if is_here else None
         self.answers.begin(request.request_id, replica_log(path, request.tail_lines, follow=request.follow))
 
     def _services_changed(self) -> None:

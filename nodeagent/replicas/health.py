@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from agentfarm.service import Service
 from agentfarm.wire import link_pb2 as wire
+from nodeagent.core.seat import Seat
 from nodeagent.machine.measure import process_use
 from nodeagent.replicas.logs import bound_rotated
 from nodeagent.runner.replica import frames
 from nodeagent.runner.replica.frames import Pong
-
-if TYPE_CHECKING:
-    from nodeagent.replicas.seat import Seat
-    from nodeagent.replicas.supervisor import Supervisor
 
 PING_EVERY_S: Final = 1.0
 IDLE_PING_EVERY_S: Final = 5.0
@@ -27,11 +26,20 @@ WEIGH_EVERY_S: Final = 5.0
 
 
 class Health(Service):
-    """Beside the supervisor, which owns the seats."""
+    """`seats` is the roster's, read here. reweighed: called when a replica needs another amount of memory."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(
+        self,
+        seats: Mapping[int, Seat],
+        has_work: Callable[[Seat], bool],
+        log_path: Callable[[int], Path],
+        reweighed: Callable[[Seat], None],
+    ) -> None:
         super().__init__("health")
-        self._supervisor = supervisor
+        self._seats = seats
+        self._has_work = has_work
+        self._log_path = log_path
+        self._reweighed = reweighed
         self._weighed_at = 0.0
         self._next_weighed = 0
         self.outputs_dropped: dict[int, int] = {}
@@ -54,7 +62,7 @@ class Health(Service):
         while True:
             await asyncio.sleep(PING_EVERY_S)
             now = loop.time()
-            for seat in self._supervisor.seats.values():
+            for seat in self._seats.values():
                 if seat.takes_work:
                     self._look(seat, now)
             if now - self._weighed_at >= WEIGH_EVERY_S:
@@ -62,7 +70,7 @@ class Health(Service):
                 self._weigh_one()
 
     def _look(self, seat: Seat, now: float) -> None:
-        works = self._supervisor.has_work(seat)
+        works = self._has_work(seat)
         silent_s = now - seat.ponged_at
         if works and silent_s > BLOCKED_MAX_S and seat.pinged_at > seat.ponged_at:
             seat.healthy(False, f"It has not answered for {silent_s:.0f} s; something holds its interpreter.")
@@ -74,15 +82,15 @@ class Health(Service):
 
     def _weigh_one(self) -> None:
         """One replica a turn: reading what a process shares with others is not free."""
-        seats = [seat for seat in self._supervisor.seats.values() if seat.process is not None]
+        seats = [seat for seat in self._seats.values() if seat.process is not None]
         if not seats:
             return
         self._next_weighed = (self._next_weighed + 1) % len(seats)
         seat = seats[self._next_weighed]
         with suppress(OSError):
-            bound_rotated(seat.log_path)
+            bound_rotated(self._log_path(seat.id))
         use = process_use(seat.status.pid)
         if use is not None and seat.status.state != wire.REPLICA_STATE_STARTING:
             before, seat.status.private_mib = seat.status.private_mib, round(use.private_mib)
             if abs(before - seat.status.private_mib) > max(1, before // 10):
-                self._supervisor.reweighed(seat)
+                self._reweighed(seat)

@@ -20,7 +20,7 @@ from nodeagent.runner.replica import frames
 from nodeagent.runner.replica.frames import AgentCall, Answer, Kind
 
 if TYPE_CHECKING:
-    from nodeagent.replicas.seat import Seat
+    from nodeagent.core.seat import Seat
 
 CALLS_MAX: Final = 64
 """Calls in flight; more wait their turn."""

@@ -1,87 +1,70 @@
-"""The node's replicas: makes them what the controller wants, and tells what becomes of them.
-
-What to do is decided elsewhere and purely (`desired`, `restarts`); here it meets processes, folders and time. The
-attempts in replicas' hands are the workload's.
+"""The node's replicas as processes, folders and sockets. What should become of them is decided in
+`nodeagent/core/roster.py`: this is its ground, which begins what is asked, and answers by a call of the seat.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import random
 import shutil
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from agentfarm.errors import InvalidRequest
 from agentfarm.service import Service
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.core.attempts import Ending
-from nodeagent.core.desired import Presence, plan_seats
+from nodeagent.core.desired import Presence
 from nodeagent.core.outbox import Disk
 from nodeagent.core.outgoing import Outgoing
-from nodeagent.core.workload import Workload
+from nodeagent.core.problems import LinkAway, StartFailed
+from nodeagent.core.rollcall import Rollcall
+from nodeagent.core.roster import Roster
+from nodeagent.core.seat import ProcessEnd, Seat
 from nodeagent.machine.logging import log
-from nodeagent.replicas.adoption import Adoption
-from nodeagent.replicas.bundles import Bundles
-from nodeagent.replicas.environments import Environment, Environments
 from nodeagent.replicas.health import Health
-from nodeagent.replicas.process import Exit
+from nodeagent.replicas.launcher import Launcher
+from nodeagent.replicas.logs import last_lines
+from nodeagent.replicas.memory import Memory, read_memory, write_memory
+from nodeagent.replicas.process import Exit, ReplicaProcess, living_process
 from nodeagent.replicas.relay import Relay
-from nodeagent.replicas.seat import Seat, launch_of
 from nodeagent.replicas.zygotes import Zygotes
-from nodeagent.runner.replica import frames
-from nodeagent.runner.replica.frames import Kind
-from nodeagent.runner.replica.launch import SLOTS_NAME, Launch
+from nodeagent.runner.replica.frames import Pong
+from nodeagent.runner.replica.launch import LOG_NAME, SLOTS_NAME
 from nodeagent.runner.replica.slots import read_slots
-from nodeagent.services.registry import Services
 
 ZYGOTE_LINGER_S: Final = 30.0
+CRASH_LINES: Final = 60
 
 
 class Supervisor(Service):
-    """`start` finds what an earlier daemon left (see `adoption`); then the link gives orders."""
+    """`start` finds what an earlier daemon left; then the link gives orders."""
 
     def __init__(
-        self,
-        folder: Path,
-        node: str,
-        *,
-        bundles: Bundles,
-        environments: Environments,
-        zygotes: Zygotes,
-        outgoing: Outgoing,
-        storage: Disk,
-        relay: Relay,
-        services: Services,
-        variables: Mapping[str, str],
+        self, folder: Path, *, launcher: Launcher, zygotes: Zygotes, outgoing: Outgoing, storage: Disk, relay: Relay
     ) -> None:
         super().__init__("supervisor")
-        self.seats: dict[int, Seat] = {}
-        self.workload = Workload(asyncio.get_running_loop(), self.seats, outgoing, storage)
+        self.launcher = launcher
+        self.roster = Roster(asyncio.get_running_loop(), self, outgoing, storage)
+        self.seats = self.roster.seats
+        self.workload = self.roster.workload
         self._folder = folder
-        self._node = node
-        self._bundles = bundles
-        self._environments = environments
         self._zygotes = zygotes
         self._outgoing = outgoing
         self._relay = relay
-        self._services = services
-        self._variables = dict(variables)
-        self._generation = 0
+        self._processes: dict[int, ReplicaProcess] = {}
         self._takes_orders = True
-        self._prepared: dict[int, tuple[Environment, Launch]] = {}
-        self._adoption = Adoption(self)
         self._linger: asyncio.TimerHandle | None = None
         self._ends_replicas = self._is_hurried = False
-        self._health = Health(self)
+        self._changed = asyncio.Event()
+        self._health = Health(self.seats, self.roster.has_work, self.log_path, self._reweighed)
         self.own(self._health)
         self._oom_kills = _oom_kills()
 
     async def _begin(self) -> None:
         """Find the zygotes and replicas of an earlier daemon, and hear what they run."""
         await self._zygotes.find()
-        await self._adoption.adopt(self._folder, self.seats)
+        await self._adopt()
         await self._health.start()
 
     async def stop(self, *, with_replicas: bool = False, at_once: bool = False) -> None:
@@ -95,15 +78,16 @@ class Supervisor(Service):
             self._takes_orders = False
             for seat in self.seats.values():
                 seat.stop(at_once=self._is_hurried)
-            for seat in list(self.seats.values()):
-                await seat.ended()
+            while any(seat.presence is not Presence.ENDED for seat in self.seats.values()):
+                self._changed.clear()
+                await self._changed.wait()
             await self._zygotes.stop()
         self.workload.stop()
         if self._linger is not None:
             self._linger.cancel()
-        await self._tasks.end()
         for seat in self.seats.values():
             seat.detach()
+        await self._tasks.end()
         self._zygotes.disconnect()
 
     def hurry(self) -> None:
@@ -111,138 +95,175 @@ class Supervisor(Service):
         for seat in self.seats.values():
             seat.stop(at_once=True)
 
+    def home(self, replica_id: int) -> Path:
+        """The folder of a replica."""
+        return self._folder / str(replica_id)
+
+    def log_path(self, replica_id: int) -> Path:
+        """Where the output of a replica is."""
+        return self.home(replica_id) / LOG_NAME
+
     # -------------------------------------------------------------- orders of the controller
 
-    def new_stream(self) -> None:
-        """A new stream has its own count of generations."""
-        self._generation = 0
-
     def apply(self, desired: wire.Desired) -> bool:
-        """Make the node's replicas those of the list. Once they are being ended for good, no list starts another.
+        """See `Roster.apply`. Once replicas are being ended for good, no list starts another."""
+        return self._takes_orders and self.roster.apply(desired)
 
-        Returns whether the list counts: not when it is older than one that was obeyed.
-        """
-        if desired.generation < self._generation or not self._takes_orders:
+    # -------------------------------------------------------------- what an earlier daemon left
+
+    async def _adopt(self) -> None:
+        """Returns when it is known of each replica that lives what it has in hand, or that it may go on unheard."""
+        is_over = asyncio.Event()
+        rollcall = self.roster.call_roll(is_over.set)
+        living: list[Seat] = []
+        strangers: list[ReplicaProcess] = []
+        for folder in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
+            memory = read_memory(folder)
+            seat = self._restored(memory) if memory is not None else None
+            if seat is None:
+                strangers += self._cleared(folder)
+            elif seat.presence is not Presence.ENDED and self._take_up(seat, folder):
+                living.append(seat)
+        for process in strangers:
+            self._tasks.errand(_see_off(process, rollcall))
+        rollcall.begin(living, strangers)
+        await is_over.wait()
+        if living:
+            log.info("replicas.found", replicas=len(living) - len(rollcall.silent), silent=len(rollcall.silent))
+        for pid in rollcall.hanging:
+            log.error("replica.not_killed", pid=pid, why="it hangs in the kernel")
+
+    def _restored(self, memory: Memory) -> Seat | None:
+        try:
+            seat = self.roster.restore(memory.wanted, memory.restarts, memory.ended)
+        except InvalidRequest:
+            return None
+        seat.environment, seat.zygote = memory.environment, memory.zygote
+        return seat
+
+    def _take_up(self, seat: Seat, folder: Path) -> bool:
+        """Go on with its process if that lives, or else start one. Returns whether it lives."""
+        process = living_process(folder, partial(self.roster.heard, seat))
+        if process is None:
+            seat.begin()
             return False
-        self._generation = desired.generation
-        plan = plan_seats(desired.replicas, {seat.id: seat.presence for seat in self.seats.values()})
-        for wanted in plan.start:
-            self._take_seat(wanted)
-        for replica_id in plan.retire:
-            self.seats[replica_id].retire()
-        for replica_id in plan.stop:
-            self.workload.end_all_of(replica_id, Ending.INTERRUPTED)
-            self.seats[replica_id].stop()
-        for replica_id in plan.forget:
-            self._forget(replica_id)
-        for replica_id in plan.report_stopped:
-            self._outgoing.report(wire.ReplicaStatus(replica_id=replica_id, state=wire.REPLICA_STATE_STOPPED))
-        if not plan.is_empty:
-            self._tidy_later()
+        self._processes[seat.id] = process
+        seat.adopt(process)
+        self._tasks.errand(self._attend(seat, process), name=f"seat-{seat.id}")
         return True
 
-    def lease_renewed(self, until_s: float) -> None:
-        """Exclusive attempts may run until then. Told to all who can end them, for each of the others may be dead."""
-        self.workload.lease_renewed(until_s)
-        is_wanted = any(seat.spec.exclusive for seat in self.seats.values())
-        self._zygotes.lease_renewed(until_s, is_wanted=is_wanted)
+    def _cleared(self, folder: Path) -> list[ReplicaProcess]:
+        """A folder that says nothing of use. A process that lives in it is nobody's."""
+        process = living_process(folder, lambda kind, body: None)
+        if process is not None:
+            log.warning("replica.killed", folder=str(folder), pid=process.pid, why="nothing says what it is")
+        shutil.rmtree(folder, ignore_errors=True)
+        return [process] if process is not None else []
 
-    # -------------------------------------------------------------- what seats need of us
+    # -------------------------------------------------------------- what seats ask: see `Ground`
 
-    async def prepare(self, seat: Seat) -> None:
-        """See `Surroundings`."""
-        await self._services.arrival(seat.spec.capabilities)
-        bundle = await self._bundles.get(seat.wanted.bundle_digest)
-        environment = await self._environments.get(bundle)
-        launch = launch_of(seat, bundle, self._node, self._variables, self._services.variables)
-        await self._zygotes.prepare(environment, launch, import_timeout_s=seat.spec.healthy_timeout_s)
-        self._prepared[seat.id] = (environment, launch)
-        seat.forked_from(environment.name, self._zygotes.name_for(environment, launch))
+    def chance(self) -> float:
+        return random.random()  # noqa: S311 - jitter
 
-    async def fork(self, seat: Seat) -> tuple[int, int]:
-        """See `Surroundings`."""
-        environment, launch = self._prepared[seat.id]
-        return await self._zygotes.fork(environment, launch, import_timeout_s=seat.spec.healthy_timeout_s)
+    def prepare(self, seat: Seat) -> None:
+        self._tasks.errand(self._prepare(seat), name=f"prepare-{seat.id}")
+
+    async def _prepare(self, seat: Seat) -> None:
+        try:
+            await self.launcher.prepare(seat, self.home(seat.id))
+        except (StartFailed, LinkAway) as problem:
+            seat.not_started(problem)
+        except Exception as problem:
+            self._lost_control(seat, problem)
+        else:
+            seat.prepared()
+
+    def fork(self, seat: Seat) -> None:
+        self._tasks.errand(self._fork(seat), name=f"seat-{seat.id}")
+
+    async def _fork(self, seat: Seat) -> None:
+        try:
+            pid, ticks = await self.launcher.fork(seat)
+            process = ReplicaProcess.attach(self.home(seat.id), pid, ticks, partial(self.roster.heard, seat))
+        except (StartFailed, LinkAway) as problem:
+            seat.not_started(problem)
+        except ProcessLookupError:
+            seat.vanished()
+        except Exception as problem:
+            self._lost_control(seat, problem)
+        else:
+            self._processes[seat.id] = process
+            seat.runs(process)
+            if seat.process is process:
+                await self._attend(seat, process)
+            else:
+                process.kill()
+
+    async def _attend(self, seat: Seat, process: ReplicaProcess) -> None:
+        """Reach its socket (it says HELLO, and from then on takes work), and see its end."""
+        try:
+            await process.connect()
+            await asyncio.wait((process.exited,))
+            end = self._end_of(seat, process.exited.result())
+        except Exception as problem:
+            self._lost_control(seat, problem)
+        else:
+            seat.gone(end)
+
+    def _end_of(self, seat: Seat, ended: Exit) -> ProcessEnd:
+        lines = last_lines(self.log_path(seat.id), CRASH_LINES)
+        output = "\n".join(["", "Its last output:", *lines]) if lines else ""
+        before, self._oom_kills = self._oom_kills, _oom_kills()
+        is_memory = ended.is_kill and not ended.was_ours and self._oom_kills > before
+        return ProcessEnd(ended.was_ours, f"{ended.words}.{output}", is_memory)
+
+    def _lost_control(self, seat: Seat, problem: Exception) -> None:
+        log.error("replica.lost_control", replica=seat.name, replica_id=seat.id, problem=repr(problem))
+        seat.lost(repr(problem))
+
+    def remember(self, seat: Seat) -> None:
+        write_memory(self.home(seat.id), seat)
+
+    def warn(self, seat: Seat, event: str, why: str) -> None:
+        log.warning(event, replica=seat.name, replica_id=seat.id, why=why, restarts=seat.status.restarts)
 
     def changed(self, seat: Seat) -> None:
-        """See `Surroundings`."""
         state = wire.ReplicaState.Name(seat.status.state).removeprefix("REPLICA_STATE_").lower()
         log.info("replica.state", replica=seat.name, replica_id=seat.id, state=state, reason=seat.status.reason)
-        self._outgoing.report(seat.status)
+        self._changed.set()
 
-    def reweighed(self, seat: Seat) -> None:
-        """It needs another amount of memory than the controller was told."""
-        self._outgoing.report(seat.status)
+    def clear(self, replica_id: int) -> None:
+        self._processes.pop(replica_id, None)
+        self.launcher.forget(replica_id)
+        shutil.rmtree(self.home(replica_id), ignore_errors=True)
 
-    def has_work(self, seat: Seat) -> bool:
-        """See `Surroundings`."""
-        return self.workload.attempts.has_work(seat.id)
+    def working_on(self, seat: Seat) -> frozenset[int] | None:
+        return read_slots(self.home(seat.id) / SLOTS_NAME)
 
-    def ran_out_of_memory(self, ended: Exit) -> bool:
-        """See `Surroundings`."""
-        before, self._oom_kills = self._oom_kills, _oom_kills()
-        return ended.is_kill and not ended.was_ours and self._oom_kills > before
+    def ponged(self, seat: Seat, pong: Pong) -> None:
+        self._health.pong(seat, pong)
 
-    def gone(self, seat: Seat, ended: Exit, why: str) -> None:
-        """See `Surroundings`."""
-        working_on = read_slots(seat.folder / SLOTS_NAME) if self.has_work(seat) else None
-        self.workload.gone(seat, working_on, was_ours=ended.was_ours, why=why)
+    def called(self, seat: Seat, kind: int, body: bytes) -> None:
+        self._relay.begin(seat, kind, body)
 
-    def heard(self, seat: Seat, kind: int, body: bytes) -> None:
-        """See `Surroundings`. Frames of kinds we do not know are left alone."""
-        if kind == Kind.RESULTS:
-            self.workload.results(seat, body)
-        elif kind == Kind.STARTED:
-            self.workload.started(frames.read_tokens(body))
-        elif kind == Kind.OUTPUT:
-            self.workload.output(frames.read_output(body))
-        elif kind == Kind.PONG:
-            pong = frames.read_pong(body)
-            self.workload.started(pong.running)
-            self._health.pong(seat, pong)
-        elif kind == Kind.HELLO:
-            self._hello(seat, json.loads(body))
-        elif kind in (Kind.AGENT_CALL, Kind.CHECKPOINT_PUT, Kind.CHECKPOINT_GET):
-            self._relay.begin(seat, kind, body)
+    def zygotes_hear(self, until_s: float, *, is_wanted: bool) -> None:
+        self._zygotes.lease_renewed(until_s, is_wanted=is_wanted)
 
-    # -------------------------------------------------------------- seats
-
-    def _hello(self, seat: Seat, said: Mapping[str, Any]) -> None:
-        """A replica is ready; after a restart of the daemon it says what it has in hand."""
-        self.workload.found(seat, said["held"])
-        seat.hello(int(said["ready_ms"]))
-        self._adoption.hello(seat.id)
-
-    def _take_seat(self, wanted: wire.DesiredReplica) -> None:
-        folder = self._folder / str(wanted.replica_id)
-        kept = wire.DesiredReplica()
-        kept.CopyFrom(wanted)
-        try:
-            seat = Seat(kept, folder, self)
-        except InvalidRequest as problem:
-            self._outgoing.report(
-                wire.ReplicaStatus(
-                    replica_id=wanted.replica_id, state=wire.REPLICA_STATE_FAILED, reason="bundle_failed",
-                    detail=str(problem),
-                )
-            )  # fmt: skip
-            return
-        shutil.rmtree(folder, ignore_errors=True)
-        self.seats[seat.id] = seat
-        self._outgoing.report(seat.status)
-        seat.start()
-
-    def _forget(self, replica_id: int) -> None:
-        seat = self.seats.pop(replica_id)
-        self._prepared.pop(replica_id, None)
-        self.workload.attempts.forget_replica(replica_id)
-        shutil.rmtree(seat.folder, ignore_errors=True)
-
-    # -------------------------------------------------------------- time
-
-    def _tidy_later(self) -> None:
+    def rearranged(self) -> None:
         if self._linger is None:
             self._linger = asyncio.get_running_loop().call_later(ZYGOTE_LINGER_S, self._tidy_now)
+
+    # -------------------------------------------------------------- small things
+
+    def exited(self, replica_id: int, pid: int, status: int) -> None:
+        """The zygote's news of an exit."""
+        process = self._processes.get(replica_id)
+        if process is not None:
+            process.heard(pid, status)
+
+    def _reweighed(self, seat: Seat) -> None:
+        """It needs another amount of memory than the controller was told."""
+        self._outgoing.report(seat.status)
 
     def _tidy_now(self) -> None:
         self._linger = None
@@ -251,12 +272,14 @@ class Supervisor(Service):
     async def _tidy(self) -> None:
         """Forget what no seat needs any more."""
         living = [seat for seat in self.seats.values() if seat.presence is not Presence.ENDED]
-        if all(seat.zygote for seat in living):
-            await self._zygotes.retire({seat.zygote for seat in living})
-            self._environments.prune({seat.environment for seat in living})
-        else:
-            self._tidy_later()  # still preparing: we do not know what they need
-        self._bundles.prune([seat.wanted.bundle_digest for seat in living])
+        if not await self.launcher.tidy(living):
+            self.rearranged()
+
+
+async def _see_off(process: ReplicaProcess, rollcall: Rollcall) -> None:
+    """A process that is nobody's has ended."""
+    await asyncio.wait((process.exited,))
+    rollcall.gone(0, process.pid)
 
 
 def _oom_kills() -> int:

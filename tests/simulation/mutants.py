@@ -6,7 +6,7 @@ A mutant is a context manager that breaks the running code and mends it afterwar
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -27,14 +27,16 @@ from controller.core.transition import AckResults, Changes, Transition
 from controller.journal.memory import Commit, MemoryJournal
 from controller.link import translate
 from controller.turns import Pause, Steps, Turns
+from nodeagent.core import rollcall
 from nodeagent.core.attempts import Attempts
-from nodeagent.core.workload import Holder, Workload
-from nodeagent.runner.replica.frames import Run, frame_lease
+from nodeagent.core.rollcall import Rollcall
+from nodeagent.core.roster import Roster
+from nodeagent.core.workload import Workload
+from nodeagent.runner.replica.frames import Run
 from nodeagent.runner.replica.launch import Launch
 from nodeagent.runner.replica.lease import ReplicaLease
 from nodeagent.runner.replica.queue import Queue
 from nodeagent.runner.zygote.guard import LeaseGuard
-from tests.simulation.daemons import Daemon
 from tests.simulation.feed_mutants import FEED_MUTANTS
 from tests.simulation.parking_mutants import PARKING_MUTANTS
 from tests.simulation.record_mutants import RECORD_MUTANTS
@@ -228,19 +230,18 @@ def exclusive_attempts_are_left_to_the_daemon() -> Iterator[None]:
 
 @mutant
 def new_daemon_trusts_a_lease_it_never_saw() -> Iterator[None]:
-    """A daemon that was just started tells the replicas that it finds of a lease that begins with it."""
-    real = Workload.found
+    """A daemon that was just started tells those that it finds of a lease that begins with it."""
+    real = Roster.call_roll
 
-    def found(self: Workload, seat: Holder, held: Iterable[tuple[int, int, bool]]) -> None:
-        real(self, seat, held)
-        if seat.process is not None:
-            seat.process.send(frame_lease(self._clock.time() + 6.0))
+    def call_roll(self: Roster, done: Callable[[], object]) -> Rollcall:
+        self._clock.call_at(self._clock.time() + 0.05, lambda: self.lease_renewed(self._clock.time() + 6.0))
+        return real(self, done)
 
-    with patch.object(Workload, "found", found):
+    with patch.object(Roster, "call_roll", call_roll):
         yield
 
 
-simply("silent_exclusive_work_goes_on_beside_hello", Daemon, "not_to_go_on", lambda self, silent: [])
+simply("silent_exclusive_work_goes_on_beside_hello", rollcall, "may_go_on_unheard", lambda seat: True)
 simply("nobody_looks_after_a_replica_that_does_not_look", LeaseGuard, "overdue", lambda self, now: [])
 simply("exclusive_replicas_outlive_their_zygotes", Launch, "ends_with_zygote", False)
 

@@ -35,6 +35,15 @@ def test_it_is_over_once_and_again_after_it_was_proven_again() -> None:
     assert ends == [106.0, 206.0]
 
 
+def test_a_shorter_lease_counts_from_its_welcome_on() -> None:
+    clock, ends = Clock(), []
+    lease = Lease(clock, lambda: ends.append(clock.now))
+    lease.granted(100.0, 6.0)
+    lease.granted(101.0, 2.0)
+    clock.advance(200.0)
+    assert ends == [103.0]
+
+
 def test_a_daemon_that_has_just_started_holds_no_lease() -> None:
     lease = Lease(Clock(), lambda: None)
     assert lease.is_over

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -23,8 +21,7 @@ from tests.service_contract import ServiceContract
 class TestHealth(ServiceContract):
     @pytest.fixture
     def service(self) -> Service:
-        supervisor: Any = SimpleNamespace(seats={})
-        return Health(supervisor)
+        return Health({}, lambda seat: False, lambda replica_id: Path(), lambda seat: None)
 
 
 def market(folder: Path) -> MarketService:
