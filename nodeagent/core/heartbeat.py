@@ -66,6 +66,11 @@ class Heartbeat:
         self._beat(self._seq)
 
     def _silent(self) -> None:
+        now = self._clock.time()
+        if self._timer is not None and now - self._timer.when() > self._interval_s:
+            # We stood still ourselves: what waits in the socket, an answer or an order, is read first.
+            self._timer = self._clock.call_at(now + self._interval_s, self._silent)
+            return
         self._timer = None
         if self._on_silence is not None:
             self._on_silence(UNANSWERED_INTERVALS_MAX * self._interval_s)

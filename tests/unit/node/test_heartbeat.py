@@ -23,6 +23,21 @@ def test_the_next_beat_leaves_when_the_last_was_answered_and_its_time_has_come()
     assert proofs == [100.0, 101.0]
 
 
+def test_a_daemon_that_stood_still_itself_reads_what_waits_before_it_gives_the_stream_up() -> None:
+    clock, silences, proofs = Clock(), [], []
+    heart = Heartbeat(clock, lambda seq: None, proofs.append)
+    heart.start(1.0, silences.append)
+    clock.now = 130.0
+    clock.advance(130.0)
+    assert silences == []
+    heart.answered(1)
+    assert proofs == [100.0]
+    clock.now = 160.0
+    clock.advance(160.0)
+    clock.advance(170.0)
+    assert silences == [5.0]
+
+
 def test_a_beat_that_nobody_answers_ends_the_stream_once_and_an_old_answer_proves_nothing() -> None:
     clock, silences, proofs = Clock(), [], []
     heart = Heartbeat(clock, lambda seq: None, proofs.append)
