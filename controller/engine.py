@@ -236,7 +236,7 @@ class _Outside:
         log.info("engine.leading", epoch=state.epoch, tasks=len(state.tasks), nodes=len(state.nodes))
 
     def reset(self, problem: Exception, commands: Sequence[Command]) -> None:
-        """The state is read again: nobody may rely on what it was."""
+        """The state is read again: no part may rely on what it was."""
         if isinstance(problem, FarmError):
             log.warning("engine.commit_failed", problem=str(problem))
         else:

@@ -11,7 +11,7 @@ asyncio, the simulated controllers, and the two farms of the unit tests.
      │                                 ▼
      lead ◀── Load ◀── TakeLead ◀── Pause ◀── answer (Unavailable) ◀── reset
 
-Nothing is sent, answered or told before its commit is durable. If a commit fails, or another controller leads, nothing
+Nothing is sent, answered or shown before its commit is durable. If a commit fails, or another controller leads, nothing
 of that turn happens: the state is dropped and read again under a new epoch. The same holds for every other error in a
 turn, because the core changes the state in place.
 
@@ -42,7 +42,7 @@ LEAD_CHECK_S: Final = 1.0
 """The longest time in which beats are acknowledged without a commit, which proves that this controller still leads."""
 
 Caller = Any
-"""What a driver answers a caller by: a future, a function. None: nobody waits for the answer."""
+"""What a driver answers a caller by: a future, a function. None: no caller waits for the answer."""
 Batch = list[tuple[Command, Caller]]
 
 # ------------------------------------------------------------------ requests
@@ -261,7 +261,7 @@ class Turns:
         self.state = None
         self._world.reset(problem, [command for command, _ in self.batch])
         self._world.answer(self.give_up(problem))
-        if not self.is_stopping:  # a lead could take long to get, and nobody needs it
+        if not self.is_stopping:  # a lead could take long to get, and nothing needs it
             yield Pause(recover_wait_s(self._failures_in_row))
             yield from self.lead()
 
@@ -292,8 +292,8 @@ def _idempotency_keys(commands: Iterable[Command]) -> list[str]:
     ]
 
 
-def _with_known_keys(commands: Iterable[Command], known: dict[str, TaskId]) -> list[Command]:
-    return [dataclasses.replace(c, known_keys=known) if isinstance(c, SubmitTasks) else c for c in commands]
+def _with_known_keys(commands: Iterable[Command], keys: dict[str, TaskId]) -> list[Command]:
+    return [dataclasses.replace(c, known_keys=keys) if isinstance(c, SubmitTasks) else c for c in commands]
 
 
 def _lacks_inputs(effect: Effect) -> bool:

@@ -244,7 +244,7 @@ class Daemon(Service):
         return grpc.ssl_channel_credentials(identity.ca_pem, identity.key_pem, identity.certificate_pem)
 
     def _tell_where(self) -> None:
-        """For whoever started us, and for `farmctl dev`."""
+        """For the program that started us, and for `farmctl dev`."""
         about: dict[str, Any] = {
             "name": self.identity.name, "pid": os.getpid(), "metrics_port": self.metrics.port, "link": self._address,
         }  # fmt: skip

@@ -29,7 +29,7 @@ def join(token: str, folder: Path) -> str:
     if (identity_folder / "certificate.pem").exists():
         raise Conflict(
             f"This machine is node {Identity.load(identity_folder).name} already.",
-            remedy=f"To join it anew, move {identity_folder} away first.",
+            remedy=f"To join it again, move {identity_folder} away first.",
         )
     request, key_pem = join_request(invite)
     answer = _ask(f"{invite.gateway.rstrip('/')}/v1/nodes/join", asdict(request))
@@ -42,17 +42,17 @@ def join(token: str, folder: Path) -> str:
 def _ask(url: str, body: dict[str, str]) -> JoinAnswer:
     try:
         response = httpx.post(url, json=body, timeout=TIMEOUT_S)
-        told = response.json()
+        answer = response.json()
     except (httpx.HTTPError, ValueError) as problem:
         raise Unavailable(
             f"The controller at {url} cannot be reached: {problem}",
             remedy="Check that it runs, and that this machine can reach that address.",
         ) from problem
     if response.status_code >= 400:
-        detail = str(told.get("detail") or told.get("title") or "It gave no reason.")
+        detail = str(answer.get("detail") or answer.get("title") or "It gave no reason.")
         kind = Forbidden if response.status_code in (401, 403, 409, 410) else FarmError
-        raise kind(f"The controller refused: {detail}", remedy=str(told.get("remedy", "")))
+        raise kind(f"The controller refused: {detail}", remedy=str(answer.get("remedy", "")))
     try:
-        return JoinAnswer(told["certificate_pem"], told["ca_pem"], told["proof"])
+        return JoinAnswer(answer["certificate_pem"], answer["ca_pem"], answer["proof"])
     except (KeyError, TypeError) as problem:
         raise FarmError(f"What answered at {url} is no controller.") from problem

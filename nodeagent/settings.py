@@ -43,7 +43,7 @@ class NodeSettings:
     gpus: int = 0
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 9464
-    """0: any free port, told in node.json; -1: no metrics."""
+    """0: any free port, written to node.json; -1: no metrics."""
     market: MarketSettings | None = None
     llm: LlmSettings = field(default_factory=LlmSettings)
     agent_environment: dict[str, str] = field(default_factory=dict)

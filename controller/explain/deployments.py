@@ -140,12 +140,12 @@ def plan_deploy(state: FarmState, command: Deploy) -> DeployPlan:
     plan = plan_replicas(state, command.name, command.policy, replicas)
     current = deployment.versions[deployment.version] if deployment is not None else None
     is_same = current is not None and (current.digest, current.spec_json) == (command.digest, command.spec_json)
-    kept = sorted(seat for seat in _seats(state, deployment) if seat < replicas)
+    seats = sorted(seat for seat in _seats(state, deployment) if seat < replicas)
     return DeployPlan(
         replicas=plan,
         version_before=current.number if current is not None else None,
         version_after=_version_after(deployment, is_same=is_same),
-        replaced=() if is_same else tuple(kept),
+        replaced=() if is_same else tuple(seats),
         is_changed=not is_same or plan.before != plan.after,
         is_code_changed=current is None or current.digest != command.digest,
         spec_changes=_spec_changes(current.spec_json, command.spec_json) if current is not None else (),

@@ -24,7 +24,7 @@ class CopyState(StrEnum):
     UNSAID = "unsaid"
     """The node was asked to feed it; its feed has not reported on the product yet."""
     SILENT = "silent"
-    """The node is not heard, so nobody knows what its feed does now."""
+    """The node is silent, so what its feed does now is unknown."""
 
 
 class ProductCause(Enum):

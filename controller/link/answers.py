@@ -144,7 +144,7 @@ class Answers:
         return None
 
     async def lines(self, node: NodeName, number: int, chunk: bytes) -> bool:
-        """A chunk came from a node. False: nobody waits for it any more."""
+        """A chunk came from a node. False: no caller waits for it any more."""
         request = self._requests.get(number)
         if request is None or request.node != node:
             return False

@@ -36,8 +36,8 @@ class Session:
         self.closed = ""
 
     def acknowledge(self, tokens: Sequence[int]) -> None:
-        """Tell the node that these results are stored, or that nobody wants them. Many are told at once, after a
-        moment: the node only has to hear it before it would write them to its disk."""
+        """Tell the node that these results are stored, or refused. It waits a moment and sends many at once: the node
+        only has to hear it before it would write them to its disk."""
         if not self._acknowledged:
             asyncio.get_running_loop().call_later(ACK_GATHER_S, self._put_acknowledged)
         self._acknowledged.extend(tokens)

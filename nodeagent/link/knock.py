@@ -31,7 +31,7 @@ async def wait_or_opened(address: str, wait_s: float, jitter: float) -> None:
 
 
 async def _is_shut(address: str) -> bool:
-    """Whether nobody listens there, and the machine says so. Silence is no answer."""
+    """Whether no program listens there, and the machine says so. Silence is no answer."""
     host, _, port = address.rpartition(":")
     try:
         async with asyncio.timeout(KNOCK_TIMEOUT_S):

@@ -171,8 +171,8 @@ class Link:
             await channel.close(None)
 
     async def _greet(self, call: Any) -> tuple[wire.Welcome, float]:
-        """Hello and Welcome, and when the Hello left. What the node holds is told and what waits is queued in one turn,
-        so nothing falls between."""
+        """Hello and Welcome, and when the Hello left. In one turn the Hello says what the node holds, and what waits is
+        queued, so nothing falls between."""
         try:
             async with asyncio.timeout(WELCOME_TIMEOUT_S):
                 await call.wait_for_connection()

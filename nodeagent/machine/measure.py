@@ -55,7 +55,7 @@ class LoadMeter:
 
 @dataclass(frozen=True, slots=True)
 class ProcessUse:
-    """What one process uses. `private_mib`: memory it shares with nobody, which it would give back if it ended."""
+    """What one process uses. `private_mib`: memory that no other process shares; its end gives it back."""
 
     private_mib: float
     resident_mib: float

@@ -1,7 +1,7 @@
 """What every service of a node has in common: the door through which one more enters.
 
 A service is something beside replicas that a node runs, such as market data. The controller and it speak in messages of
-its own (a file in proto/agentfarm/v1); whoever stands between carries them unread.
+its own (a file in proto/agentfarm/v1); the parts between carry them unread.
 """
 
 from __future__ import annotations

@@ -76,11 +76,11 @@ def task_counts(state: FarmState, ended: Mapping[TaskState, int]) -> dict[str, i
 def _market(state: FarmState) -> MarketView:
     nodes = [state.nodes[name] for name in sorted(state.nodes)]
     feeding = [(node, node.measured) for node in nodes if node.measured is not None and node.measured.market_state]
-    heard = [pair for pair in feeding if pair[0].state is NodeState.READY] or feeding
+    reporting = [pair for pair in feeding if pair[0].state is NodeState.READY] or feeding
     return MarketView(
-        state=heard[0][1].market_state if heard else "off",
+        state=reporting[0][1].market_state if reporting else "off",
         rows=sum(measured.market_rows for _, measured in feeding),
         nodes=[node.name for node, _ in feeding],
         products=sorted({product for node, _ in feeding for product in node.products | node.assigned}),
-        lag_ms=max((measured.market_lag_ms for _, measured in heard), default=0),
+        lag_ms=max((measured.market_lag_ms for _, measured in reporting), default=0),
     )

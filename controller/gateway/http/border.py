@@ -17,7 +17,7 @@ from controller.gateway.http.problems import TooLarge, mistake_of, problem_respo
 class Border:
     """ASGI middleware: puts the principal into the scope, refuses NUL in addresses, lets no traceback out.
 
-    open_paths: paths whose calls need no token. None: nobody knows yet, because the routes are still being built. Then
+    open_paths: paths whose calls need no token. None: not known yet, because the routes are still being built. Then
     a call without a token goes on, to one who lets it wait; a wrong token is refused as always.
     """
 

@@ -94,12 +94,12 @@ def arguments_of(verb: str, arguments: Mapping[str, str]) -> list[str]:
 
     Raises InvalidRequest for what this release does not know: leaving out a limit would be another question.
     """
-    known = OPTIONS.get(verb)
-    if known is None:
+    known_options = OPTIONS.get(verb)
+    if known_options is None:
         raise InvalidRequest(f"This node's release knows no question {verb!r}.", remedy="Upgrade the node.")
     options = []
     for name, value in arguments.items():
-        if name not in known:
+        if name not in known_options:
             raise InvalidRequest(f"This node's release knows no {name!r} of {verb}.", remedy="Upgrade the node.")
         if name in SWITCHES:
             options += [f"--{name}"] * (value == "true")
