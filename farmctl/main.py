@@ -14,7 +14,7 @@ from agentfarm.names import suggestion
 from farmctl.dev.command import dev
 from farmctl.display.console import Output
 from farmctl.exit_codes import HELP, Exit
-from farmctl.verbs import deployments, drain, feed, feed_checks, logs, nodes, products, tasks
+from farmctl.verbs import audit, deployments, drain, feed, logs, nodes, products, tasks
 from farmctl.verbs import status as looking
 
 USAGE = """Run an agent farm: deploy agents, submit tasks, look after nodes.
@@ -34,7 +34,7 @@ deployments.add_to(app)
 app.add_typer(tasks.app, name="task")
 app.add_typer(nodes.app, name="node")
 products.add_to(feed.app)
-feed_checks.add_to(feed.app)
+audit.add_to(feed.app)
 app.add_typer(feed.app, name="feed")
 nodes.add_to(app)
 drain.add_to(app)
