@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final, Protocol
 
 from agentfarm.agents.view import SpecView
-from agentfarm.backoff import longest_s
+from agentfarm.backoff import backoff_s
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.core.clock import Clock, Timer
 from nodeagent.core.desired import Presence
@@ -215,8 +215,8 @@ class Seat:
             self._failures += 1
             self._machine.warn(self, "replica.not_started", str(problem))
             self._become(wire.REPLICA_STATE_STARTING, problem.reason, problem.detail)
-            longest = longest_s(self._failures, RETRY_MIN_S, RETRY_MAX_S)
-            self._next(longest * (0.5 + self._machine.chance() / 2), self._prepare)
+            wait_s = backoff_s(self._failures, RETRY_MIN_S, RETRY_MAX_S, self._machine.chance())
+            self._next(wait_s, self._prepare)
 
     def runs(self, process: Process) -> None:
         """Its process was forked."""
