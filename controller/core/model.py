@@ -70,8 +70,6 @@ class Limits:
 
     unreachable_after_s: float = 3.0
     reissue_after_s: float = 8.0
-    backoff_base_s: float = 1.0
-    backoff_max_s: float = 60.0
     input_memory_bytes: int = 64 * 1024 * 1024
     """Queued inputs kept in memory; the rest stay in PostgreSQL."""
     assign_bytes_max: int = 1024 * 1024
