@@ -1,4 +1,4 @@
-"""Rows for QuestDB, one type per table: the contract with `nodeagent/market/migrations`.
+"""Rows for QuestDB, one type per table: the contract with `nodeagent/market/store/schema`.
 
 Owns names and meaning of tables and columns. Rows are a deterministic function of captured frames: the same capture
 gives equal rows, so that writing them twice stores them once.
