@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from agentfarm.files import write_private
+from agentfarm.files import set_aside, write_private
 from nodeagent.market.model.records import START, Position
 from nodeagent.market.model.times import NS
 from nodeagent.market.pipeline.state import Memory
@@ -151,7 +151,7 @@ def load(folder: Path, now_s: int) -> Progress:
     except FileNotFoundError:
         return Progress(last_connection_id=now_s)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        path.replace(path.with_suffix(".damaged"))
+        set_aside(path)
         return Progress(last_connection_id=now_s)
 
 

@@ -14,7 +14,7 @@ from typing import Self
 from urllib.parse import quote, unquote, urlsplit
 
 from agentfarm.errors import InvalidRequest
-from agentfarm.files import write_private
+from agentfarm.files import DAMAGE, set_aside, write_private
 
 ADMIN_USER = "admin"
 READER_USER = "reader"
@@ -113,8 +113,8 @@ class Passwords:
             try:
                 passwords = json.loads(path.read_text())
                 return cls(admin=str(passwords["admin"]), reader=str(passwords["reader"]))
-            except (ValueError, KeyError, TypeError):
-                path.replace(path.with_suffix(".damaged"))
+            except DAMAGE:
+                set_aside(path)
         fresh = cls(secrets.token_urlsafe(PASSWORD_BYTES), secrets.token_urlsafe(PASSWORD_BYTES))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_private(path, json.dumps({"admin": fresh.admin, "reader": fresh.reader}).encode())

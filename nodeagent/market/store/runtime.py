@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Final
 
 from agentfarm.errors import Unavailable
+from agentfarm.files import set_aside
 
 QUESTDB_VERSION: Final = "9.3.4"
 """The newest on Maven Central; runs on Java 17 to 25."""
@@ -157,7 +158,7 @@ async def obtain_jar(
     if jar.exists():
         if await asyncio.to_thread(is_pinned, jar):
             return jar
-        jar.replace(jar.with_suffix(".damaged"))
+        set_aside(jar)
     if await asyncio.to_thread(_take_from_local_repository, jar):
         return jar
     if offline:

@@ -56,7 +56,8 @@ def test_damaged_passwords_are_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "passwords.json"
     path.write_text("{")
     assert Passwords.load_or_create(path).admin
-    assert path.with_suffix(".damaged").read_text() == "{"
+    (aside,) = tmp_path.glob("passwords.json.damaged-*")
+    assert aside.read_text() == "{"
 
 
 def test_endpoint_is_saved_privately_and_hides_its_passwords(tmp_path: Path) -> None:
