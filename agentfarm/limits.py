@@ -49,4 +49,4 @@ PRODUCT_PATTERN: Final = "^[A-Za-z0-9][A-Za-z0-9._:/-]*$"
 
 GIVEN_BACK: Final = "GivenBack"
 """The error type of an attempt that was given back before it began. The runner, which imports nothing of ours, says it
-in nodeagent/runner/replica/frames.py; a test compares them."""
+in nodeagent/runner/protocol/frames.py; a test compares them."""

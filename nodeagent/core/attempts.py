@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from agentfarm.wire import link_pb2 as wire
-from nodeagent.runner.replica.frames import Outcome, Result
+from nodeagent.runner.protocol.frames import Outcome, Result
 
 
 class Ending(Enum):

@@ -19,7 +19,7 @@ from nodeagent.core.outgoing import Outgoing
 from nodeagent.core.rollcall import Rollcall
 from nodeagent.core.seat import Machine, ProcessEnd, Seat
 from nodeagent.core.workload import Workload
-from nodeagent.runner.replica.frames import Kind, Pong, read_output, read_pong, read_tokens
+from nodeagent.runner.protocol.frames import Kind, Pong, read_output, read_pong, read_tokens
 
 CALLS: Final = frozenset((Kind.AGENT_CALL, Kind.CHECKPOINT_PUT, Kind.CHECKPOINT_GET))
 """Frames of attempts that call the farm; the last two are of replicas of 0.1."""

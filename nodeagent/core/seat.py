@@ -18,7 +18,7 @@ from nodeagent.core.clock import Clock, Timer
 from nodeagent.core.desired import Presence
 from nodeagent.core.problems import LinkAway, StartFailed
 from nodeagent.core.restarts import Crashes
-from nodeagent.runner.replica.frames import Kind, frame
+from nodeagent.runner.protocol.frames import Kind, frame
 
 RETRY_MIN_S, RETRY_MAX_S = 0.5, 5.0
 LINK_RETRY_S: Final = 0.2

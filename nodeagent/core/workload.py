@@ -16,7 +16,7 @@ from nodeagent.core.clock import Clock, Timer
 from nodeagent.core.desired import Presence
 from nodeagent.core.outbox import Disk, Outbox
 from nodeagent.core.outgoing import Outgoing
-from nodeagent.runner.replica.frames import (
+from nodeagent.runner.protocol.frames import (
     Kind,
     Output,
     Run,

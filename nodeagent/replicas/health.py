@@ -13,8 +13,8 @@ from agentfarm.wire import link_pb2 as wire
 from nodeagent.core.seat import Seat
 from nodeagent.machine.measure import process_use
 from nodeagent.replicas.logs import bound_rotated
-from nodeagent.runner.replica import frames
-from nodeagent.runner.replica.frames import Pong
+from nodeagent.runner.protocol import frames
+from nodeagent.runner.protocol.frames import Pong
 
 PING_EVERY_S: Final = 1.0
 IDLE_PING_EVERY_S: Final = 5.0

@@ -9,7 +9,7 @@ from nodeagent.core.seat import Seat
 from nodeagent.replicas.bundles import Bundles
 from nodeagent.replicas.environments import Environment, Environments
 from nodeagent.replicas.zygotes import Zygotes
-from nodeagent.runner.replica.launch import Launch
+from nodeagent.runner.protocol.launch import Launch
 from nodeagent.services.registry import Services
 
 

@@ -1,6 +1,6 @@
 """Reading replicas' logs: the last lines, and what comes after them, across rotations.
 
-The replica writes and rotates (`nodeagent/runner/replica/output_log.py`); here it is only read, and bounded where its
+The replica writes and rotates (`nodeagent/runner/protocol/output_log.py`); here it is only read, and bounded where its
 children keep writing to a file that was rotated away.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from agentfarm.errors import NotFound
-from nodeagent.runner.replica.output_log import KEPT_FILES
+from nodeagent.runner.protocol.output_log import KEPT_FILES
 
 BLOCK_BYTES: Final = 64 * 1024
 TAIL_LINES_MAX: Final = 10_000

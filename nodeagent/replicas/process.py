@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from agentfarm.process import signal_name
-from nodeagent.runner.replica.frames import FrameReader, ProtocolError
-from nodeagent.runner.replica.identity import start_ticks
-from nodeagent.runner.replica.launch import EXIT_NAME, PROCESS_NAME, SOCKET_NAME
-from nodeagent.runner.replica.unix_sockets import connect
+from nodeagent.runner.protocol.frames import FrameReader, ProtocolError
+from nodeagent.runner.protocol.launch import EXIT_NAME, PROCESS_NAME, SOCKET_NAME, start_ticks
+from nodeagent.runner.protocol.unix_sockets import connect
 
 CONNECT_POLL_S: Final = 0.003
 EXIT_WORD_S: Final = 0.5

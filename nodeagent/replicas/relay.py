@@ -16,8 +16,8 @@ from agentfarm.errors import FarmError, StaleToken
 from agentfarm.service import Tasks
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.core.problems import LinkAway
-from nodeagent.runner.replica import frames
-from nodeagent.runner.replica.frames import AgentCall, Answer, Kind
+from nodeagent.runner.protocol import frames
+from nodeagent.runner.protocol.frames import AgentCall, Answer, Kind
 
 if TYPE_CHECKING:
     from nodeagent.core.seat import Seat

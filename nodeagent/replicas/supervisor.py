@@ -29,9 +29,9 @@ from nodeagent.replicas.memory import Memory, read_memory, write_memory
 from nodeagent.replicas.process import Exit, ReplicaProcess, living_process
 from nodeagent.replicas.relay import Relay
 from nodeagent.replicas.zygotes import Zygotes
-from nodeagent.runner.replica.frames import Pong
-from nodeagent.runner.replica.launch import LOG_NAME, SLOTS_NAME
-from nodeagent.runner.replica.slots import read_slots
+from nodeagent.runner.protocol.frames import Pong
+from nodeagent.runner.protocol.launch import LOG_NAME, SLOTS_NAME
+from nodeagent.runner.protocol.slots import read_slots
 
 ZYGOTE_LINGER_S: Final = 30.0
 CRASH_LINES: Final = 60

@@ -23,8 +23,8 @@ from nodeagent.machine.logging import log
 from nodeagent.machine.programs import RuntimeFolder
 from nodeagent.replicas.environments import Environment, modules_to_share
 from nodeagent.replicas.logs import last_lines
-from nodeagent.runner.replica.launch import Launch
-from nodeagent.runner.replica.unix_sockets import connect
+from nodeagent.runner.protocol.launch import Launch
+from nodeagent.runner.protocol.unix_sockets import connect
 from nodeagent.runner.zygote.messages import LOG_NAME, SOCKET_NAME, LineReader, encode
 
 START_TIMEOUT_S: Final = 60.0

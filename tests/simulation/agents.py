@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from agentfarm.agents.view import SpecView
+from nodeagent.runner.protocol.frames import FrameReader, Kind, Outcome, Result, Run, frame_results, frame_tokens
+from nodeagent.runner.protocol.launch import Launch
 from nodeagent.runner.replica.control import CHORES_EVERY_S
-from nodeagent.runner.replica.frames import FrameReader, Kind, Outcome, Result, Run, frame_results, frame_tokens
-from nodeagent.runner.replica.launch import Launch
 from nodeagent.runner.replica.lease import ReplicaLease, Verdict
 from nodeagent.runner.replica.ledger import Ledger
 from nodeagent.runner.replica.orders import announcement, obey

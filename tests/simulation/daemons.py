@@ -11,7 +11,7 @@ from nodeagent.core.outbox import Outbox, Row, Written
 from nodeagent.core.problems import StartFailed
 from nodeagent.core.roster import Roster
 from nodeagent.core.seat import ProcessEnd, Seat
-from nodeagent.runner.replica.frames import FrameReader, Pong
+from nodeagent.runner.protocol.frames import FrameReader, Pong
 from tests.simulation.agents import ReplicaProcess, kind_of
 from tests.simulation.daemon_link import DaemonLink
 from tests.simulation.seats import Connection

@@ -32,8 +32,8 @@ from nodeagent.core.attempts import Attempts
 from nodeagent.core.rollcall import Rollcall
 from nodeagent.core.roster import Roster
 from nodeagent.core.workload import Workload
-from nodeagent.runner.replica.frames import Run
-from nodeagent.runner.replica.launch import Launch
+from nodeagent.runner.protocol.frames import Run
+from nodeagent.runner.protocol.launch import Launch
 from nodeagent.runner.replica.lease import ReplicaLease
 from nodeagent.runner.replica.queue import Queue
 from nodeagent.runner.zygote.guard import LeaseGuard

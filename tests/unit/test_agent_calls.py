@@ -30,8 +30,8 @@ from controller.link import release_0_1 as controller_0_1
 from controller.link.agent_calls import AgentCalls, Caller, handlers
 from nodeagent.link import release_0_1 as node_0_1
 from nodeagent.replicas.relay import read_call_0_1
-from nodeagent.runner.replica import frames
-from nodeagent.runner.replica.frames import Kind
+from nodeagent.runner.protocol import frames
+from nodeagent.runner.protocol.frames import Kind
 from tests.unit.core.farm import Farm
 
 RECORD = CheckpointRecord("t", "", "2", "1", b"\0state", (CheckpointWrite("w", -1, b"a"), CheckpointWrite("w", 0, b"")))

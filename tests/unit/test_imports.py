@@ -43,9 +43,10 @@ ROOMS_MAY_IMPORT = {
         "agentfarm.errors",
         "agentfarm.wire",
         "nodeagent.core",
-        "nodeagent.runner.replica.frames",
+        "nodeagent.runner.protocol.frames",
     ),
     "nodeagent/runner": ("agentfarm.sdk", "nodeagent.runner"),
+    "nodeagent/runner/protocol": ("nodeagent.runner.protocol",),
     "controller/explain": ("agentfarm", "controller.core", "controller.explain"),
     "controller/gateway/http": (
         "agentfarm", "controller.core.model", "controller.gateway.http", "controller.gateway.scope",

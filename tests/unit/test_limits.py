@@ -17,7 +17,7 @@ from agentfarm.agents.view import SpecView
 from agentfarm.names import is_name, is_product_name
 from controller.core.policy import Policy
 from controller.gateway.agents.deployments import policy_of
-from nodeagent.runner.replica import frames
+from nodeagent.runner.protocol import frames
 from tests.unit.test_imports import ROOT, modules
 
 OWNED = frozenset(
@@ -65,7 +65,7 @@ def test_no_other_module_states_what_is_owned() -> None:
     stated = [
         f"{path}:{node.lineno} {target.id}"
         for path, tree in modules("agentfarm", "controller", "farmctl", "nodeagent")
-        if str(path) not in ("agentfarm/limits.py", "nodeagent/runner/replica/frames.py")
+        if str(path) not in ("agentfarm/limits.py", "nodeagent/runner/protocol/frames.py")
         for node in tree.body
         if isinstance(node, ast.Assign | ast.AnnAssign)
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from nodeagent.runner.replica import frames
+from nodeagent.runner.protocol import frames
+from nodeagent.runner.protocol.frames import AgentCall, Answer, Run
 from nodeagent.runner.replica.control import Control
-from nodeagent.runner.replica.frames import AgentCall, Answer, Run
 
 
 class AgentCalls:

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from nodeagent.runner.replica import frames
-from nodeagent.runner.replica.frames import FrameReader, Kind, Pong, ProtocolError
+from nodeagent.runner.protocol import frames
+from nodeagent.runner.protocol.frames import FrameReader, Kind, Pong, ProtocolError
 from nodeagent.runner.replica.lease import ReplicaLease
 from nodeagent.runner.replica.ledger import Ledger
 from nodeagent.runner.replica.orders import Orders, announcement, obey

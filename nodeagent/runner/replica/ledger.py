@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from threading import Lock
 
-from nodeagent.runner.replica.frames import GIVEN_BACK, Outcome, Result, Run, pack_result
+from nodeagent.runner.protocol.frames import GIVEN_BACK, Outcome, Result, Run, pack_result
 
 
 class Ledger:

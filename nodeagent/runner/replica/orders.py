@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
-from nodeagent.runner.replica import frames
-from nodeagent.runner.replica.frames import Kind, Run
+from nodeagent.runner.protocol import frames
+from nodeagent.runner.protocol.frames import Kind, Run
 from nodeagent.runner.replica.lease import ReplicaLease
 from nodeagent.runner.replica.ledger import Ledger
 

@@ -22,16 +22,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from nodeagent.runner.protocol.frames import PROTOCOL
+from nodeagent.runner.protocol.launch import LOG_NAME, PROCESS_NAME, SLOTS_NAME, SOCKET_NAME, Launch, start_ticks
+from nodeagent.runner.protocol.output_log import OutputLog
+from nodeagent.runner.protocol.slots import Slots
+from nodeagent.runner.protocol.unix_sockets import listen
 from nodeagent.runner.replica.control import Control
-from nodeagent.runner.replica.frames import PROTOCOL
-from nodeagent.runner.replica.identity import start_ticks
-from nodeagent.runner.replica.launch import LOG_NAME, PROCESS_NAME, SLOTS_NAME, SOCKET_NAME, Launch
 from nodeagent.runner.replica.lease import ReplicaLease, Verdict
 from nodeagent.runner.replica.ledger import Ledger
-from nodeagent.runner.replica.output_log import OutputLog
 from nodeagent.runner.replica.runtime import Runtime
-from nodeagent.runner.replica.slots import Slots
-from nodeagent.runner.replica.unix_sockets import listen
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15

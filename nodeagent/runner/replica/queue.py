@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from nodeagent.runner.replica.frames import Outcome, Result, Run
+from nodeagent.runner.protocol.frames import Outcome, Result, Run
 from nodeagent.runner.replica.lease import ReplicaLease
 from nodeagent.runner.replica.ledger import Ledger
 

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Container
 from typing import Final
 
-from nodeagent.runner.replica import frames
+from nodeagent.runner.protocol import frames
+from nodeagent.runner.protocol.frames import Kind, Output
 from nodeagent.runner.replica.control import Control
-from nodeagent.runner.replica.frames import Kind, Output
 
 RESULTS_AT_ONCE: Final = 64
 RESULTS_GATHER_S: Final = 0.001

@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from nodeagent.runner.protocol.frames import Outcome, Output, Result, Run
+from nodeagent.runner.protocol.launch import Launch
+from nodeagent.runner.protocol.slots import Slots
 from nodeagent.runner.replica.calls import AgentCalls
 from nodeagent.runner.replica.control import Control
-from nodeagent.runner.replica.frames import Outcome, Output, Result, Run
-from nodeagent.runner.replica.launch import Launch
 from nodeagent.runner.replica.lease import ReplicaLease
 from nodeagent.runner.replica.ledger import Ledger
 from nodeagent.runner.replica.queue import Queue
 from nodeagent.runner.replica.reporter import Reporter
-from nodeagent.runner.replica.slots import Slots
 from nodeagent.runner.replica.threads import CURRENT_TOKEN, AttemptThreads
 
 _to_json: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
-from nodeagent.runner.replica.launch import SLOTS_NAME, Launch
-from nodeagent.runner.replica.slots import read_slots
+from nodeagent.runner.protocol.launch import SLOTS_NAME, Launch
+from nodeagent.runner.protocol.slots import read_slots
 
 GUARD_AFTER_S: Final = 1.0
 """After the end of the lease: later than the replica's own look, and before the controller gives its work to others."""

@@ -13,8 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nodeagent.runner.replica.identity import start_ticks
-from nodeagent.runner.replica.launch import EXIT_NAME, Launch
+from nodeagent.runner.protocol.launch import EXIT_NAME, Launch, start_ticks
 from nodeagent.runner.replica.process import become_replica, set_name, take_streams
 from nodeagent.runner.zygote.messages import LOG_NAME
 from nodeagent.runner.zygote.server import Reply, Server

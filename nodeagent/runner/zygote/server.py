@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from nodeagent.runner.replica.launch import Launch
+from nodeagent.runner.protocol.launch import Launch
+from nodeagent.runner.protocol.unix_sockets import listen
 from nodeagent.runner.replica.process import become_subreaper
-from nodeagent.runner.replica.unix_sockets import listen
 from nodeagent.runner.zygote.guard import LeaseGuard
 from nodeagent.runner.zygote.messages import SOCKET_NAME, LineReader, encode
 

@@ -24,7 +24,7 @@ from agentfarm.service import first_of
 from nodeagent.machine.logging import log
 from nodeagent.machine.programs import OUR_PYTHON, RuntimeFolder
 from nodeagent.replicas.logs import last_lines
-from nodeagent.runner.replica.output_log import rotate
+from nodeagent.runner.protocol.output_log import rotate
 from nodeagent.services.market.products import AssignedProducts
 from nodeagent.services.market.settings import DEFAULT_SOURCE, MarketSettings, market_kind
 from nodeagent.services.market.status import FeedStatus, MarketStatus

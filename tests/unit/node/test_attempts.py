@@ -6,7 +6,7 @@ import pytest
 
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.core.attempts import Attempt, Attempts, Ending, report, report_gone
-from nodeagent.runner.replica.frames import Outcome, Result
+from nodeagent.runner.protocol.frames import Outcome, Result
 
 
 def attempt(token: int, *, replica_id: int = 1, timeout_s: float = 0.0, exclusive: bool = False) -> Attempt:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodeagent.runner.replica import frames
-from nodeagent.runner.replica.frames import (
+from nodeagent.runner.protocol import frames
+from nodeagent.runner.protocol.frames import (
     AgentCall,
     Answer,
     FrameReader,

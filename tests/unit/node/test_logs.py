@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nodeagent.replicas.logs import last_lines, read_log
-from nodeagent.runner.replica.output_log import KEPT_FILES, rotate
+from nodeagent.runner.protocol.output_log import KEPT_FILES, rotate
 
 
 async def test_the_tail_reaches_back_into_rotated_files(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from nodeagent.runner.replica.frames import GIVEN_BACK, Outcome, Result, Run, read_results
+from nodeagent.runner.protocol.frames import GIVEN_BACK, Outcome, Result, Run, read_results
+from nodeagent.runner.protocol.slots import Slots, read_slots
+from nodeagent.runner.protocol.unix_sockets import connect, listen
 from nodeagent.runner.replica.ledger import Ledger
-from nodeagent.runner.replica.slots import Slots, read_slots
 from nodeagent.runner.replica.threads import CURRENT_TOKEN, AttemptThreads
-from nodeagent.runner.replica.unix_sockets import connect, listen
 
 
 def run(token: int) -> Run:

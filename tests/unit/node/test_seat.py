@@ -9,7 +9,7 @@ from nodeagent.core.desired import Presence
 from nodeagent.core.problems import LinkAway, StartFailed
 from nodeagent.core.rollcall import Rollcall
 from nodeagent.core.seat import ProcessEnd, Seat
-from nodeagent.runner.replica.frames import Kind, frame
+from nodeagent.runner.protocol.frames import Kind, frame
 from tests.unit.node.clock import Clock
 
 

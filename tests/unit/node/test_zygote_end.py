@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from nodeagent.replicas.zygotes import Zygotes
-from nodeagent.runner.replica.unix_sockets import listen
+from nodeagent.runner.protocol.unix_sockets import listen
 from nodeagent.runner.zygote.messages import SOCKET_NAME, LineReader, encode
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from nodeagent.machine.programs import RuntimeFolder
 from nodeagent.replicas.environments import Environment
 from nodeagent.replicas.zygotes import Zygotes
-from nodeagent.runner.replica.launch import Launch
+from nodeagent.runner.protocol.launch import Launch
 
 
 def launch(bundle: Path, **changes: object) -> Launch:

@@ -1,4 +1,4 @@
-"""What a replica is told when it is started: one value, JSON between daemon and zygote."""
+"""The start of a replica: the one value it gets, JSON between daemon and zygote, and what names its process."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Launch:
 
     @property
     def ends_with_zygote(self) -> bool:
-        """Whether the kernel ends it with its zygote: nobody else would, where it stands still beside a dead daemon."""
+        """Whether the kernel ends it with its zygote: nothing else does, where it stands still beside a dead daemon."""
         return self.is_exclusive
 
     def to_json(self) -> str:
@@ -58,5 +58,17 @@ class Launch:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Unknown keys are left alone: the daemon may be newer than the zygote that it found."""
-        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
-        return cls(**known)
+        fields = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        return cls(**fields)
+
+
+def start_ticks(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0: there is none.
+
+    A pid alone can be given to another process. Pid and start together name one process and no later one.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    return int(stat[stat.rindex(b")") + 2 :].split()[19])
