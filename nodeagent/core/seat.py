@@ -191,7 +191,8 @@ class Seat:
     def forked_from(self, environment: str, zygote: str) -> None:
         """What its next process needs on this node."""
         self.environment, self.zygote = environment, zygote
-        self._machine.remember(self)
+        if self._stage is not Stage.OVER:  # what is left of it may be removed already
+            self._machine.remember(self)
 
     # -------------------------------------------------------------- what becomes of it
 

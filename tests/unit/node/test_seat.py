@@ -35,6 +35,7 @@ class Place:
     def __init__(self, *, exclusive: bool = False) -> None:
         self.clock = Clock()
         self.asked: list[str] = []
+        self.remembered = 0
         self.works = False
         spec = {"name": "agent", "exclusive": exclusive, "timeouts": {"shutdown_s": 10.0, "healthy_s": 100.0}}
         wanted = wire.DesiredReplica(replica_id=1, deployment="agent", seat=1, spec_json=json.dumps(spec))
@@ -49,7 +50,8 @@ class Place:
     def fork(self, seat: Seat) -> None:
         self.asked.append("fork")
 
-    def remember(self, seat: Seat) -> None: ...
+    def remember(self, seat: Seat) -> None:
+        self.remembered += 1
 
     def warn(self, seat: Seat, event: str, why: str) -> None: ...
 
@@ -125,6 +127,17 @@ def test_a_stop_while_it_is_prepared_ends_it_and_one_while_it_is_forked_ends_its
     assert process.is_killed
     place.seat.gone(ProcessEnd(was_ours=True, why="it was killed"))
     assert place.seat.status.state == wire.REPLICA_STATE_STOPPED
+
+
+def test_a_preparation_that_outlasts_its_seat_writes_nothing() -> None:
+    """The folder of a removed replica would come back."""
+    place = Place()
+    place.seat.begin()
+    place.pass_s(0.0)
+    place.seat.stop()
+    before = place.remembered
+    place.seat.forked_from("farm", "agent-1")
+    assert place.remembered == before
 
 
 def test_a_process_is_asked_to_stop_and_killed_after_its_time() -> None:
