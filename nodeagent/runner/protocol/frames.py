@@ -303,10 +303,13 @@ def frame_call(call: AgentCall) -> bytes:
 
 def read_call(body: bytes) -> AgentCall:
     """The call in an AGENT_CALL frame. Raises ProtocolError when it ends early."""
-    number, task_id, token, size = _CALL.unpack_from(body)
-    at = _CALL.size + size
-    header, *parts = unpack_parts(body[at:])
-    return AgentCall(number, task_id, token, body[_CALL.size : at].decode(), header, parts)
+    try:
+        number, task_id, token, size = _CALL.unpack_from(body)
+        at = _CALL.size + size
+        header, *parts = unpack_parts(body[at:])
+        return AgentCall(number, task_id, token, body[_CALL.size : at].decode(), header, parts)
+    except (struct.error, ValueError) as problem:
+        raise ProtocolError("a call ends early") from problem
 
 
 def frame_answer(number: int, status: Answer, parts: Iterable[bytes]) -> bytes:

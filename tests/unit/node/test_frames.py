@@ -54,6 +54,13 @@ def test_calls_travel_whole(call: AgentCall) -> None:
     assert (kind, frames.read_call(body)) == (Kind.AGENT_CALL, call)
 
 
+@given(st.binary(max_size=9), st.data())
+def test_calls_that_end_early_are_refused(header: bytes, data: st.DataObject) -> None:
+    [(_, body)] = bodies(frames.frame_call(AgentCall(1, 2, 3, "checkpoints.put", header, [])))
+    with pytest.raises(ProtocolError):
+        frames.read_call(body[: data.draw(st.integers(0, len(body) - 1))])
+
+
 @given(u64, st.sampled_from(Answer), st.lists(st.binary(max_size=50), max_size=9))
 def test_answers_travel_whole(number: int, status: Answer, parts: list[bytes]) -> None:
     [(kind, body)] = bodies(frames.frame_answer(number, status, parts))
