@@ -71,7 +71,6 @@ class History:
         self.checks = Checkers(world, self.database.tables, self.machines)
         self.database.applied = self.checks.committed
         limits = Limits(
-            backoff_max_s=4.0,
             input_memory_bytes=plan.input_memory_bytes,
             seat_backoff_s=1.0,
             assign_bytes_max=2_000,
