@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from controller.core.model import Node
+from controller.core import parts
+from controller.core.commands import CancelTask
+from controller.core.model import Node, Task
 from controller.core.parts import TABLES
 from controller.core.records import Table
 from controller.core.turn import Turn
@@ -50,6 +52,33 @@ def end_forgotten(table: Table[Any]) -> Callable[[], AbstractContextManager[None
     return contextmanager(mutant)
 
 
+def _requeue_forgotten() -> Iterator[None]:
+    """A task that is given back, with what it has cost, is not stored."""
+    real = Turn.requeue
+
+    def requeue(self: Turn, task: Task, *arguments: Any, **options: Any) -> None:
+        real(self, task, *arguments, **options)
+        self.out.changes.requeued_tasks[:] = [each for each in self.out.changes.requeued_tasks if each is not task]
+
+    with patch.object(Turn, "requeue", requeue):
+        yield
+
+
+def _cancel_forgotten() -> Iterator[None]:
+    """That a leased task is to be cancelled is not stored."""
+    real = parts.HANDLERS[CancelTask]
+
+    def cancel(turn: Turn, command: CancelTask) -> object:
+        answer = real(turn, command)
+        turn.out.changes.cancelling_tasks.clear()
+        return answer
+
+    with patch.dict(parts.HANDLERS, {CancelTask: cancel}):
+        yield
+
+
+RECORD_MUTANTS["changes_of_a_task_are_not_marked"] = contextmanager(_requeue_forgotten)
+RECORD_MUTANTS["cancels_of_a_task_are_not_marked"] = contextmanager(_cancel_forgotten)
 for _table in TABLES:
     RECORD_MUTANTS[f"changes_of_a_{_table.name}_are_not_marked"] = _changes_forgotten(_table)
     if _table.kind is not Node:  # no history strikes a node off: tests/unit/core/test_records.py does
