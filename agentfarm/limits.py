@@ -20,6 +20,8 @@ DURATION_MAX_S: Final = 30 * 86_400.0
 PAYLOAD_MAX_BYTES: Final = 2**20
 """One task's input, as JSON: the default of the controller's setting payload_max_bytes."""
 BUNDLE_MAX_BYTES: Final = 64 * 2**20
+LINK_MESSAGE_MAX_BYTES: Final = 16 * 2**20
+"""One message between controller and node; both ends of the link allow as much."""
 NAME_CHARS_MAX: Final = 63
 """As long as a DNS label, so that a name can be a host name, a certificate subject and a label value."""
 PRODUCT_NAME_CHARS_MAX: Final = 64
@@ -38,12 +40,19 @@ RUN_TIMEOUT_S: Final = 600.0
 HEALTHY_TIMEOUT_S: Final = 120.0
 SHUTDOWN_TIMEOUT_S: Final = 10.0
 
+# ------------------------------------------------------------------ ports
+
+GATEWAY_PORT: Final = 8600
+LINK_PORT: Final = 8601
+
 # ------------------------------------------------------------------ patterns: Python, pydantic and OpenAPI read them
 
 NAME_PATTERN: Final = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 """Of nodes, agents and deployments; NAME_CHARS_MAX besides."""
 PRODUCT_PATTERN: Final = "^[A-Za-z0-9][A-Za-z0-9._:/-]*$"
 """Of market products, as venues write them; PRODUCT_NAME_CHARS_MAX besides."""
+DIGEST_PATTERN: Final = "^sha256:[0-9a-f]{64}$"
+"""Of a bundle's name."""
 
 # ------------------------------------------------------------------ words on the wire
 

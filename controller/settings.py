@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agentfarm.limits import PAYLOAD_MAX_BYTES
+from agentfarm.limits import GATEWAY_PORT, LINK_PORT, PAYLOAD_MAX_BYTES
 from controller.core.model import Limits
 
 
@@ -27,9 +27,9 @@ class ControllerSettings:
     data_dir: Path = Path("/var/lib/agentfarm/controller")
     database_url: str | None = None
     gateway_host: str = "127.0.0.1"
-    gateway_port: int = 8600
+    gateway_port: int = GATEWAY_PORT
     link_host: str = "127.0.0.1"
-    link_port: int = 8601
+    link_port: int = LINK_PORT
     public_host: str = "127.0.0.1"
     payload_max_bytes: int = PAYLOAD_MAX_BYTES
     beat_interval_s: float = 1.0

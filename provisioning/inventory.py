@@ -17,6 +17,7 @@ from typing import Any, Final
 import yaml
 
 from agentfarm.errors import FarmError, InvalidRequest
+from agentfarm.limits import GATEWAY_PORT, LINK_PORT
 from agentfarm.names import check_name, nearest
 
 CONTROLLERS: Final = "controllers"
@@ -43,8 +44,8 @@ class Machine:
     ssh_user: str = "root"
     ssh_port: int = 22
     data_dir: Path = Path("/var/lib/agentfarm")
-    gateway_port: int = 8600
-    link_port: int = 8601
+    gateway_port: int = GATEWAY_PORT
+    link_port: int = LINK_PORT
     public_host: str = ""
     """A controller's name in certificates; its address when empty."""
     database_url: str = ""

@@ -45,11 +45,6 @@ def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def is_digest(text: str) -> bool:
-    """Whether the text has the form of a bundle's name; safe as the name of a file once `:` is replaced."""
-    return len(text) == 71 and text.startswith("sha256:") and all(c in "0123456789abcdef" for c in text[7:])
-
-
 class Source(Protocol):
     """What is to be packed; `agentfarm.agents.sources.AgentSource` is one."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agentfarm.limits import PAYLOAD_MAX_BYTES
+from agentfarm.limits import GATEWAY_PORT, LINK_PORT, PAYLOAD_MAX_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,8 @@ class GatewaySettings:
 
     operator_token: str = field(repr=False)
     gateway_host: str = "127.0.0.1"
-    gateway_port: int = 8600
-    link_address: str = "127.0.0.1:8601"
+    gateway_port: int = GATEWAY_PORT
+    link_address: str = f"127.0.0.1:{LINK_PORT}"
     public_host: str = ""
     """The name by which nodes reach the gateway; empty: gateway_host."""
     payload_max_bytes: int = PAYLOAD_MAX_BYTES

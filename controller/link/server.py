@@ -16,6 +16,7 @@ import structlog
 
 from agentfarm.calls.checkpoints import GET, PUT
 from agentfarm.errors import Conflict, FarmError, Forbidden, InvalidRequest, NotFound, StaleToken, Unavailable
+from agentfarm.limits import LINK_MESSAGE_MAX_BYTES, LINK_PORT
 from agentfarm.service import Service, first_of
 from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire import link_pb2_grpc
@@ -32,7 +33,6 @@ log = structlog.get_logger("controller.link")
 HELLO_DEADLINE_S: Final = 10.0
 LEAD_WAIT_S: Final = 1.0
 """A node that comes while the state is being read waits this long instead of going away."""
-MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 
 GRPC_STATUS: Final[dict[type[FarmError], grpc.StatusCode]] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -50,7 +50,7 @@ class LinkSettings:
     """Where nodes connect, and the times both sides go by, in seconds."""
 
     host: str = "127.0.0.1"
-    port: int = 8601
+    port: int = LINK_PORT
     """0: any free port."""
     beat_interval_s: float = 1.0
     stop_exclusive_after_s: float = 6.0
@@ -116,8 +116,8 @@ class LinkServer(Service, link_pb2_grpc.LinkServicer):
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
                 ("grpc.http2.max_ping_strikes", 0),
-                ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-                ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+                ("grpc.max_receive_message_length", LINK_MESSAGE_MAX_BYTES),
+                ("grpc.max_send_message_length", LINK_MESSAGE_MAX_BYTES),
                 ("grpc.so_reuseport", 0),
             ]
         )

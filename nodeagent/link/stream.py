@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 import grpc
 
 from agentfarm.backoff import Backoff, backoff_s
+from agentfarm.limits import LINK_MESSAGE_MAX_BYTES
 from agentfarm.service import first_of
 from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire.link_pb2_grpc import LinkStub
@@ -32,7 +33,6 @@ PROTOCOL: Final = 1
 WELCOME_TIMEOUT_S: Final = 10.0
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 1.0
 REFUSED_BACKOFF_S: Final = 10.0
-MESSAGE_BYTES_MAX: Final = 16 * 2**20
 EXCLUSIVE_KILL_WITHIN_S: Final = 1.0
 WRITE_EVERY_S: Final = 0.001
 GATHER_FROM: Final = 4
@@ -43,8 +43,8 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", LINK_MESSAGE_MAX_BYTES),
+    ("grpc.max_send_message_length", LINK_MESSAGE_MAX_BYTES),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
 )

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from agentfarm.limits import DIGEST_PATTERN
 from nodeagent.core.problems import BundleMissing, StartFailed
 from nodeagent.machine.logging import log
 from nodeagent.machine.programs import OUR_PYTHON, RuntimeFolder, run_program
@@ -24,7 +25,7 @@ SPARE_BUNDLES: Final = 8
 UNPACK_TIMEOUT_S: Final = 120.0
 ARCHIVE_BYTES_MAX: Final = 128 * 2**20
 """What a transfer may bring at most. What the files may be is for the unpacking program to say."""
-_DIGEST: Final = re.compile("sha256:[0-9a-f]{64}")
+_DIGEST: Final = re.compile(DIGEST_PATTERN)
 
 
 Fetch = Callable[[str, int], AsyncIterator[tuple[int, bytes]]]

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import tarfile
 from collections.abc import Mapping
@@ -17,11 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentfarm.agents import bundle
-from agentfarm.agents.bundle import digest_of, is_digest, is_safe_name, pack, unpack, verify
+from agentfarm.agents.bundle import digest_of, is_safe_name, pack, unpack, verify
 from agentfarm.agents.ignore import IgnoreRules
 from agentfarm.agents.sources import AgentSource, find_agents
 from agentfarm.agents.spec import AgentSpec
 from agentfarm.errors import InvalidRequest
+from agentfarm.limits import DIGEST_PATTERN
 
 
 def source(root: Path, **options: object) -> AgentSource:
@@ -200,8 +202,8 @@ def test_a_bundle_is_checked_against_its_name(tmp_path: Path) -> None:
     file.write_bytes(b"content")
     verify(b"content", digest_of(b"content"))
     verify(file, digest_of(b"content"))
-    assert is_digest(digest_of(b""))
-    assert not is_digest("sha256:../../x")
+    assert re.fullmatch(DIGEST_PATTERN, digest_of(b""))
+    assert not re.fullmatch(DIGEST_PATTERN, "sha256:../../x")
     with pytest.raises(InvalidRequest, match="does not match its name"):
         verify(b"other", digest_of(b"content"))
 

@@ -9,12 +9,13 @@ from starlette.responses import Response
 
 from agentfarm.agents.bundle import verify
 from agentfarm.errors import InvalidRequest
+from agentfarm.limits import DIGEST_PATTERN
 from controller.gateway.http.access import BodySize, Call, Permission
 from controller.gateway.http.room import Room, TheFarm
 
 room = Room("deployments")
 
-Digest = Annotated[str, Path(pattern=r"^sha256:[0-9a-f]{64}$", examples=["sha256:" + "ab" * 32])]
+Digest = Annotated[str, Path(pattern=DIGEST_PATTERN, examples=["sha256:" + "ab" * 32])]
 
 
 @room.route(

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from agentfarm.limits import REPLICAS_MAX
+from agentfarm.limits import DIGEST_PATTERN, REPLICAS_MAX
 from controller.core.lives import ReplicaState
 from controller.gateway.http.models import EXAMPLE_TIME, Body, View
 
@@ -22,7 +22,7 @@ class DeployBody(Body):
     )
 
     spec: dict[str, Any] = Field(description="The agent's spec, as in agent.yaml.")
-    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    digest: str = Field(pattern=DIGEST_PATTERN)
     replicas: int | None = Field(default=None, ge=0, le=REPLICAS_MAX, description="Default: as it is, else the spec's.")
     if_generation: int | None = Field(default=None, ge=0, description="Refuse unless it is this; 0: new.")
 

@@ -6,9 +6,10 @@ import socket
 from typing import Final
 
 from agentfarm.errors import Conflict
+from agentfarm.limits import GATEWAY_PORT
 
 LOOPBACK: Final = "127.0.0.1"
-DEFAULT_PORT: Final = 8600
+DEFAULT_PORT: Final = GATEWAY_PORT
 TRIED_MAX: Final = 100
 
 
