@@ -135,7 +135,7 @@ class NodeCollector:
         private: Counter[str] = Counter()
         for seat in self._daemon.supervisor.seats.values():
             state = wire.ReplicaState.Name(seat.status.state).removeprefix("REPLICA_STATE_").lower()
-            name = seat.wanted.deployment
+            name = seat.desired.deployment
             states[name, state] += 1
             restarts[name] += seat.status.restarts
             private[name] += seat.status.private_mib * 2**20

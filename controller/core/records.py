@@ -117,7 +117,7 @@ def value(kind: type[Any]) -> Form:
     """A frozen value, or None."""
     return Form(
         "json",
-        lambda it, _: None if it is None else dataclasses.asdict(it),
+        lambda value, _: None if value is None else dataclasses.asdict(value),
         lambda row, _: None if row is None else value_of(kind, row),
     )
 
@@ -126,8 +126,8 @@ def part(kind: type[Any]) -> Form:
     """A record inside a record, or None."""
     columns = columns_of(kind)
 
-    def store(it: Any, clock: Clock) -> Row | None:
-        return None if it is None else {c.name: c.form.store(getattr(it, c.field), clock) for c in columns}
+    def store(record: Any, clock: Clock) -> Row | None:
+        return None if record is None else {c.name: c.form.store(getattr(record, c.field), clock) for c in columns}
 
     def restore(row: Row | None, clock: Clock) -> Any:
         return None if row is None else _made(kind, columns, row, clock)
@@ -138,8 +138,8 @@ def part(kind: type[Any]) -> Form:
 def value_of(kind: Any, row: Mapping[str, Any]) -> Any:
     """A frozen value from its JSON. Another release may have written more fields, or fewer."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    known = {name: _frozen(fields[name].default, item) for name, item in row.items() if name in fields}
-    return kind(**known)
+    values = {name: _frozen(fields[name].default, item) for name, item in row.items() if name in fields}
+    return kind(**values)
 
 
 def _frozen(default: Any, item: Any) -> Any:
@@ -189,7 +189,7 @@ def record(kind: type[T]) -> type[T]:
 def columns_of(kind: type[Any]) -> tuple[Column, ...]:
     """The stored fields of a record, in their order."""
     columns = [(field.name, field.metadata[COLUMN]) for field in dataclasses.fields(kind)]
-    return tuple(Column(name, it[0] or name, it[1], it[2]) for name, it in columns if it is not None)
+    return tuple(Column(name, mark[0] or name, mark[1], mark[2]) for name, mark in columns if mark is not None)
 
 
 def _made(kind: type[T], columns: tuple[Column, ...], row: Mapping[str, Any], clock: Clock) -> T:

@@ -72,7 +72,7 @@ def restore(rows: Rows, limits: Limits, now: Instant, epoch: int) -> FarmState:
             table.put(state, table.thing(row, clock))
     _hear(state, now)
     _join(state)
-    state.tasks = {task.id: task for task in rows.tasks({it: it for it in state.deployments}, clock)}
+    state.tasks = {task.id: task for task in rows.tasks({name: name for name in state.deployments}, clock)}
     empty = _lease(state, rows.leases())
     if empty:
         rows.drop_leases(empty)
@@ -163,7 +163,7 @@ def _keep_inputs(state: FarmState, rows: Rows) -> None:
 def _line_up(state: FarmState, now: Instant, clock: Clock) -> list[tuple[float, Timer]]:
     """Put queued tasks into their lines, in the order of their ids. Returns their timers. The hot loop of a restart."""
     policies: dict[DeploymentName, Policy] = {
-        it.name: it.versions[it.version].policy for it in state.deployments.values()
+        owner.name: owner.versions[owner.version].policy for owner in state.deployments.values()
     }
     timers: list[tuple[float, Timer]] = []
     for task in state.tasks.values():
@@ -206,11 +206,11 @@ def _bound_waits(state: FarmState, now: Instant) -> None:
 def _other_timers(state: FarmState) -> list[tuple[float, Timer]]:
     """Of drains, rollouts and seats, as they were when each was set."""
     return [
-        *((it.drain.deadline, DrainDeadline(it.name)) for it in state.nodes.values() if it.drain is not None),
+        *((node.drain.deadline, DrainDeadline(node.name)) for node in state.nodes.values() if node.drain is not None),
         *(
-            (it.rollout.deadline, RolloutDeadline(it.name))
-            for it in state.deployments.values()
-            if it.rollout is not None and it.rollout.state == "progressing"
+            (deployment.rollout.deadline, RolloutDeadline(deployment.name))
+            for deployment in state.deployments.values()
+            if deployment.rollout is not None and deployment.rollout.state == "progressing"
         ),
-        *((it.not_before, PlaceAgain()) for it in state.replicas.values() if it.not_before),
+        *((replica.not_before, PlaceAgain()) for replica in state.replicas.values() if replica.not_before),
     ]

@@ -38,7 +38,7 @@ class DeploymentExplanation:
     cause: DeploymentCause
     because: str
     """The cause as a sentence."""
-    wanted: int
+    replicas_wanted: int
     version: int
     queued: int
     leased: int
@@ -103,7 +103,7 @@ def explain_deployment(state: FarmState, name: DeploymentName, now: Instant) -> 
         deployment=name,
         cause=cause,
         because=because,
-        wanted=deployment.replicas_wanted,
+        replicas_wanted=deployment.replicas_wanted,
         version=deployment.version,
         queued=deployment.queued,
         leased=deployment.leased,

@@ -109,7 +109,7 @@ def _product_moves(state: FarmState, drained: Set[NodeName]) -> Iterator[Product
     leaving = sorted(name for node in drained for name in state.nodes[node].assigned)
     if not leaving:
         return
-    answer = assign((feeding.wanted(product) for product in state.products.values()), _feeders(state, drained))
+    answer = assign((feeding.wish_of(product) for product in state.products.values()), _feeders(state, drained))
     for name in dict.fromkeys(leaving):
         product = state.products[name]
         owners = {node.name for node in state.nodes.values() if name in node.products}

@@ -102,7 +102,7 @@ def explain_product(state: FarmState, name: ProductName) -> ProductExplanation:
     product = state.products.get(name)
     if product is None:
         raise NotFound(f"Product {name!r} is not assigned across the farm.", known=sorted(state.products))
-    status, wish = fed_product(state, name), feeding.wanted(product)
+    status, wish = fed_product(state, name), feeding.wish_of(product)
     fits = []
     for feeder in sorted(feeding.feeders(state), key=lambda each: each.node):
         node, reasons = state.nodes[feeder.node], tuple(refusals(wish, feeder, product.nodes))

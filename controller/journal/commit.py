@@ -53,9 +53,9 @@ class Committer:
         _checkpoints(batch, changes)
         if changes.events:
             batch.insert("event", statements.EVENT, [
-                (it.kind, it.severity, it.at, it.node, it.deployment, it.replica, it.task, clean(it.message),
-                 to_json(it.data), clean(it.actor))
-                for it in changes.events
+                (event.kind, event.severity, event.at, event.node, event.deployment, event.replica, event.task,
+                 clean(event.message), to_json(event.data), clean(event.actor))
+                for event in changes.events
             ])  # fmt: skip
         batch.commit()
 
@@ -73,9 +73,9 @@ class Committer:
             _finish(batch, part)
         if changes.ended_attempts:
             batch.insert("attempt", statements.ATTEMPT, [
-                (it.task, it.attempt, it.token, it.node, it.replica, it.leased_at, it.ended_at, it.outcome,
-                 clean(it.error_type), clean(it.error_message))
-                for it in changes.ended_attempts
+                (attempt.task, attempt.attempt, attempt.token, attempt.node, attempt.replica, attempt.leased_at,
+                 attempt.ended_at, attempt.outcome, clean(attempt.error_type), clean(attempt.error_message))
+                for attempt in changes.ended_attempts
             ])  # fmt: skip
 
     def _requeue(self, batch: Batch, tasks: list[Task]) -> None:
@@ -96,7 +96,7 @@ class Committer:
 
     def _keep_ids(self, batch: Batch, changes: Changes) -> None:
         """The id of a replica is a fence: it must not come again after its row is gone."""
-        ids = [it.id for it in (*changes.stored(Replica), *changes.gone(Replica))]
+        ids = [replica.id for replica in (*changes.stored(Replica), *changes.gone(Replica))]
         if ids and max(ids) >= self._replica_floor:
             self._replica_floor = max(ids) + 1
             batch.add("UPDATE leader SET replica_floor = %s", self._replica_floor)

@@ -73,12 +73,12 @@ def options_of(stored: dict[str, Any] | None) -> TaskOptions | None:
     """The reverse of `options_json`."""
     if stored is None:
         return None
-    known = {name: item for name, item in stored.items() if name in OPTION_NAMES}  # another release may have more
-    if "labels" in known:
-        known["labels"] = tuple((key, item) for key, item in known["labels"])
-    if "products" in known:
-        known["products"] = tuple(known["products"])
-    return TaskOptions(**known)
+    options = {name: item for name, item in stored.items() if name in OPTION_NAMES}  # another release may have more
+    if "labels" in options:
+        options["labels"] = tuple((key, item) for key, item in options["labels"])
+    if "products" in options:
+        options["products"] = tuple(options["products"])
+    return TaskOptions(**options)
 
 
 # ------------------------------------------------------------------ array literals

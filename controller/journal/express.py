@@ -61,9 +61,9 @@ def open_express(dsn: str) -> Connection:
 
 def _settle(connection: Connection, deadline: float) -> None:
     """Wait until what was begun on the connection is done."""
-    while (wanted := connection.poll()) != POLL_OK:
+    while (poll := connection.poll()) != POLL_OK:
         line = select.poll()
-        line.register(connection.fileno(), select.POLLIN if wanted == POLL_READ else select.POLLOUT)
+        line.register(connection.fileno(), select.POLLIN if poll == POLL_READ else select.POLLOUT)
         if not line.poll(max(0.0, deadline - time.monotonic()) * 1e3):
             raise psycopg2.OperationalError(f"it did not answer within {CONNECT_TIMEOUT_S} s")
 
@@ -73,10 +73,10 @@ async def send(connection: Connection, write: Callable[[Cursor], None]) -> None:
     nothing after any error, and after a cancellation."""
     cursor = connection.cursor()
     write(cursor)
-    wanted = connection.poll()
-    while wanted != POLL_OK:
-        await _line_is_ready(connection.fileno(), wanted == POLL_READ)
-        wanted = connection.poll()
+    poll = connection.poll()
+    while poll != POLL_OK:
+        await _line_is_ready(connection.fileno(), poll == POLL_READ)
+        poll = connection.poll()
 
 
 async def _line_is_ready(line: int, to_read: bool) -> None:

@@ -107,7 +107,7 @@ class Journal:
                 connection = self._connected()
                 self._make_days(connection, now.wall)
                 state = load_state(connection, limits, now, self._epoch)
-                self._express = _closed(self._express)  # of the old one nobody knows whether it still lives
+                self._express = _closed(self._express)  # the old one may be dead
                 self._express = open_express(self._dsn)
         except FarmError:
             self._give_up()
@@ -140,7 +140,7 @@ class Journal:
     def commit(self, changes: Changes, epoch: int) -> None:
         """Make one turn durable, in one transaction, if `epoch` still leads. No changes: only that is checked.
 
-        Raises LostLead; Unavailable, after which nobody knows whether it was stored; JournalCorrupt: nothing was.
+        Raises LostLead; Unavailable, after which it may be stored or not; JournalCorrupt: nothing was.
         """
         if self._committer is None:
             raise Unavailable("The state was not read since the last error.", remedy="Call take_lead, then load.")
@@ -220,7 +220,7 @@ class Journal:
         return not ended or self._days_made_on == days.day_of(ended[-1].finished_at)
 
     def _give_up(self) -> None:
-        """Whether what was begun is stored, nobody knows; nothing is written before the next `load`."""
+        """What was begun may be stored or not; nothing is written before the next `load`."""
         self._committer = None
         self._connection = _closed(self._connection)
         if not self._is_sending:  # else it hears that its line was cut, and closes it where the loop watches it

@@ -195,7 +195,7 @@ class Commit:
         for thing in changes.records.values():
             table = TABLE_OF[type(thing)]
             tables.rows[table.kind][table.key_of(thing)] = table.row(thing, self._clock)
-        ids = [it.id for it in (*changes.stored(Replica), *changes.gone(Replica))]
+        ids = [replica.id for replica in (*changes.stored(Replica), *changes.gone(Replica))]
         tables.replica_floor = max([tables.replica_floor, *(number + 1 for number in ids)])
 
     def _checkpoint(self, row: CheckpointRow) -> None:
@@ -229,7 +229,7 @@ class Snapshot:
 
     def tasks(self, names: Mapping[str, DeploymentName], clock: Clock) -> Iterator[Task]:
         """Tasks without their inputs."""
-        for row in sorted(self._tables.tasks.values(), key=lambda it: it.id):
+        for row in sorted(self._tables.tasks.values(), key=lambda row: row.id):
             yield Task(
                 row.id, names[row.deployment], row.priority, row.submitted_at, None, len(row.input), row.attempt,
                 row.failures, row.crashes, TaskState.QUEUED, row.options, clock.mono(row.not_before),
@@ -238,7 +238,7 @@ class Snapshot:
 
     def leases(self) -> list[LeaseBatch]:
         """Lease rows, the newest first."""
-        return sorted(self._tables.leases.values(), key=lambda it: it.id, reverse=True)
+        return sorted(self._tables.leases.values(), key=lambda batch: batch.id, reverse=True)
 
     def inputs(self, last: TaskId) -> list[tuple[TaskId, bytes]]:
         """Inputs of the tasks up to `last`."""

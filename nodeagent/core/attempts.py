@@ -1,8 +1,8 @@
 """The attempts in hand on this node: which, where, since when, and what has been decided about each.
 
 Pure: time is an argument, and what follows is returned. Owns nothing but its table; the supervisor does what it says.
-An attempt is here from Assign until its result is handed to the outbox, or until it is known that nothing is to be
-told.
+An attempt is here from Assign until its result is handed to the outbox, or until it is certain that it has no result
+to send.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What the time has brought: attempts that ran too long, and replicas that did not end theirs when told to."""
+    """What the time has brought: attempts that ran too long, and replicas that did not end theirs when they should."""
 
     timed_out: tuple[Attempt, ...]
     replicas_to_kill: frozenset[int]
@@ -136,7 +136,8 @@ class Attempts:
         return fresh, due_at
 
     def end(self, tokens: Iterable[int], ending: Ending, kill_at: float) -> list[Attempt]:
-        """Decide that these end; what was decided before about one stays, unless nobody wants to hear of it now."""
+        """Decide that these end; what was decided before about one stays, unless the controller no longer
+        wants its result."""
         ended = []
         for token in tokens:
             attempt = self._by_token.get(token)
@@ -167,9 +168,9 @@ class Attempts:
 
 
 def report(attempt: Attempt, result: Result) -> wire.AttemptResult | None:
-    """What the controller is told of a result: what we decided wins over what an ended attempt said of itself.
+    """What the controller gets of a result: what we decided wins over what an ended attempt said of itself.
 
-    An attempt that succeeded although it was told to end has succeeded. None: nobody wants to hear of it.
+    An attempt that succeeded although we had it end has succeeded. None: the controller does not want its result.
     """
     ending = attempt.ending
     if ending is Ending.STALE:
@@ -198,7 +199,7 @@ def report(attempt: Attempt, result: Result) -> wire.AttemptResult | None:
 def report_gone(
     attempts: Sequence[Attempt], working_on: frozenset[int] | None, *, was_ours: bool, why: str
 ) -> list[wire.AttemptResult]:
-    """What the controller is told of the attempts of a replica that is gone.
+    """What the controller gets of the attempts of a replica that is gone.
 
     working_on: what it worked on at its end; None: as far as we had heard. was_ours: we killed it, so that only
     attempts about which we had decided something end by that; the rest were bystanders.

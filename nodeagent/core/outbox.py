@@ -3,8 +3,8 @@
 A result is always in two hands. The replica holds it until we say KEPT; we say so when it is on our disk, or when the
 controller has it. So results are sent at once, without waiting for the disk, and one that is acknowledged within
 moments (the usual case) is never written at all: a daemon that dies before it wrote gets the result again from the
-replica, one whose replica dies has it in memory, and a machine that loses power in between had told nobody that the
-task was done.
+replica, one whose replica dies has it in memory, and a machine that loses power in between has not reported the
+task as done.
 
 Many results are written in one commit. If the disk is full or broken, results stay in memory and writing is tried
 again; nothing waits for it but KEPT.
@@ -92,7 +92,7 @@ class Outbox:
 
     @property
     def results(self) -> list[wire.AttemptResult]:
-        """Every result in hand: told again on a new stream."""
+        """Every result in hand: sent again on a new stream."""
         return [entry.result for entry in self._entries.values()]
 
     def restore(self, rows: Iterable[Row]) -> None:
@@ -113,7 +113,7 @@ class Outbox:
 
     def acknowledge(self, tokens: Iterable[int]) -> None:
         """The controller has these, or will never want them."""
-        kept = []
+        safe = []
         for token in tokens:
             entry = self._entries.pop(token, None)
             if entry is None:
@@ -122,9 +122,9 @@ class Outbox:
             if entry.is_stored:
                 self._removed.append(token)
             else:
-                kept.append((token, entry.replica_id))
-        if kept:
-            self._on_kept(kept)
+                safe.append((token, entry.replica_id))
+        if safe:
+            self._on_kept(safe)
         if not self._entries and self._when_empty:
             self._tell_empty()
         if self._removed:
@@ -193,7 +193,7 @@ class Outbox:
 
     def _stored(self, rows: list[Row]) -> None:
         self.stored_total += len(rows)
-        kept = []
+        safe = []
         for token, replica_id, _ in rows:
             self._old.discard(token)
             entry = self._entries.get(token)
@@ -201,9 +201,9 @@ class Outbox:
                 self._removed.append(token)  # acknowledged while it was being written
             else:
                 entry.is_stored = True
-                kept.append((token, replica_id))
-        if kept:
-            self._on_kept(kept)
+                safe.append((token, replica_id))
+        if safe:
+            self._on_kept(safe)
 
     def _store_again(self) -> None:
         for token, entry in self._entries.items():

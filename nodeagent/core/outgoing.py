@@ -1,8 +1,8 @@
-"""What waits to be told to the controller, gathered between writes: many facts, few messages. Pure.
+"""What waits to be sent to the controller, gathered between writes: many facts, few messages. Pure.
 
 Bounded: pieces of output are dropped, oldest first, and counted, when the stream is slow. Results are never dropped;
 their number is bounded by the attempts the node was given. Nothing here needs to survive a broken stream: Hello and the
-outbox tell everything again.
+outbox send everything again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Outgoing:
         self._market: MarketReport | None = None
 
     def open(self, results: Iterable[wire.AttemptResult]) -> None:
-        """A new stream, whose Hello told the rest: begin with the results that wait for acknowledgement."""
+        """A new stream, whose Hello has the rest: begin with the results that wait for acknowledgement."""
         self.close()
         self._is_open = True
         self._results.extend(results)
@@ -103,8 +103,8 @@ class Outgoing:
     def drain(self) -> Iterator[wire.NodeMessage]:
         """Everything that waits, as messages, in an order in which it can be understood: the sign of life first, a
         replica's state before the results that follow from it, a task's output before its end."""
-        # All of it is taken before any of it is written: what is told while we write waits for the next drain, or a
-        # result would overtake output that was told before it.
+        # All of it is taken before any of it is written: what comes while we write waits for the next drain, or a
+        # result would overtake output that came before it.
         beat, self._beat = self._beat, None
         reports, self._reports = self._reports, {}
         started, self._started = self._started, []

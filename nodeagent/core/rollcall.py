@@ -1,7 +1,7 @@
 """What a new daemon waits for before its Hello: each replica that lives says what it has in hand. Pure.
 
 What a Hello does not name is given to others at once. So nothing may go on that must not overlap with that: an
-exclusive replica that does not answer in time, and a process of which nobody knows whose it is, are ended and seen to
+exclusive replica that does not answer in time, and a process that belongs to no known replica, are ended and seen to
 be gone before.
 """
 
@@ -38,7 +38,7 @@ class Rollcall:
         self._is_late = self._is_over = False
 
     def begin(self, seats: Iterable[Seat], strangers: Iterable[Process]) -> None:
-        """Wait for these replicas, and end these processes that are nobody's."""
+        """Wait for these replicas, and end these processes that belong to no seat."""
         self.silent = {seat.id: seat for seat in seats}
         for process in strangers:
             self._kill(process)
@@ -51,7 +51,7 @@ class Rollcall:
             self._look()
 
     def gone(self, replica_id: int, pid: int) -> None:
-        """A process has ended. replica_id: 0 for one that is nobody's."""
+        """A process has ended. replica_id: 0 for one that belongs to no seat."""
         if not self._is_over:
             self.silent.pop(replica_id, None)
             self.hanging.discard(pid)

@@ -32,7 +32,7 @@ class Ground(Machine, Protocol):
         """Remove everything that was kept of a replica."""
 
     def working_on(self, seat: Seat) -> frozenset[int] | None:
-        """What a replica that died worked on at its end; None when nobody can tell."""
+        """What a replica that died worked on at its end; None when that cannot be known."""
         ...
 
     def changed(self, seat: Seat) -> None:
@@ -65,9 +65,9 @@ class Roster:
 
     # -------------------------------------------------------------- from an earlier daemon
 
-    def restore(self, wanted: wire.DesiredReplica, restarts: int, ended: wire.ReplicaStatus | None) -> Seat:
+    def restore(self, desired: wire.DesiredReplica, restarts: int, ended: wire.ReplicaStatus | None) -> Seat:
         """A seat that an earlier daemon wrote down, not yet living. Raises InvalidRequest."""
-        seat = Seat(wanted, self._clock, self._ground, self)
+        seat = Seat(desired, self._clock, self._ground, self)
         seat.status.restarts = restarts
         if ended is not None:
             seat.end_as(ended)
@@ -94,8 +94,8 @@ class Roster:
             return False
         self._generation = desired.generation
         plan = plan_seats(desired.replicas, {seat.id: seat.presence for seat in self.seats.values()})
-        for wanted in plan.start:
-            self._begin(wanted)
+        for desired_replica in plan.start:
+            self._begin(desired_replica)
         for replica_id in plan.retire:
             self.seats[replica_id].retire()
         for replica_id in plan.stop:
@@ -118,15 +118,15 @@ class Roster:
         is_wanted = any(seat.spec.exclusive for seat in self.seats.values())
         self._ground.zygotes_hear(until_s, is_wanted=is_wanted)
 
-    def _begin(self, wanted: wire.DesiredReplica) -> None:
+    def _begin(self, desired: wire.DesiredReplica) -> None:
         own = wire.DesiredReplica()
-        own.CopyFrom(wanted)
+        own.CopyFrom(desired)
         try:
             seat = Seat(own, self._clock, self._ground, self)
         except InvalidRequest as problem:
             self._outgoing.report(
                 wire.ReplicaStatus(
-                    replica_id=wanted.replica_id, state=wire.REPLICA_STATE_FAILED, reason="bundle_failed",
+                    replica_id=desired.replica_id, state=wire.REPLICA_STATE_FAILED, reason="bundle_failed",
                     detail=str(problem),
                 )
             )  # fmt: skip
@@ -138,7 +138,7 @@ class Roster:
 
     # -------------------------------------------------------------- what replicas say
 
-    def heard(self, seat: Seat, kind: int, body: bytes) -> None:
+    def take_frame(self, seat: Seat, kind: int, body: bytes) -> None:
         """A frame of a replica. Kinds that are not known are left alone."""
         if kind == Kind.RESULTS:
             self.workload.results(seat, body)
@@ -158,7 +158,7 @@ class Roster:
     def _hello(self, seat: Seat, body: bytes) -> None:
         """A replica is ready; after a restart of the daemon it says what it has in hand."""
         about = json.loads(body)
-        self.workload.found(seat, about["held"])
+        self.workload.adopt(seat, about["held"])
         seat.hello(int(about["ready_ms"]))
         if self.rollcall is not None:
             self.rollcall.answered(seat.id)

@@ -96,11 +96,11 @@ class Seat:
     """See the module. Others read its attributes; the health check alone writes some: `pinged_at`, `ponged_at` and
     `status.private_mib`."""
 
-    def __init__(self, wanted: wire.DesiredReplica, clock: Clock, machine: Machine, house: House) -> None:
+    def __init__(self, desired: wire.DesiredReplica, clock: Clock, machine: Machine, house: House) -> None:
         """Raises InvalidRequest when its spec cannot be read."""
-        self.wanted = wanted
-        self.id: int = wanted.replica_id
-        self.spec = SpecView.from_json(wanted.spec_json)
+        self.desired = desired
+        self.id: int = desired.replica_id
+        self.spec = SpecView.from_json(desired.spec_json)
         self.process: Process | None = None
         self.status = wire.ReplicaStatus(replica_id=self.id, state=wire.REPLICA_STATE_STARTING)
         self.presence = Presence.ACTIVE
@@ -121,7 +121,7 @@ class Seat:
     @property
     def name(self) -> str:
         """deployment/seat, as people know it."""
-        return f"{self.wanted.deployment}/{self.wanted.seat}"
+        return f"{self.desired.deployment}/{self.desired.seat}"
 
     @property
     def takes_work(self) -> bool:

@@ -87,19 +87,19 @@ class Workload:
     def __init__(self, clock: Clock, seats: Mapping[int, Holder], outgoing: Outgoing, disk: Disk) -> None:
         self.attempts = Attempts()
         self.counts = Counts()
-        self.outbox = Outbox(clock, disk, self.kept)
+        self.outbox = Outbox(clock, disk, self.release)
         self._clock = clock
         self._seats = seats
         self._outgoing = outgoing
-        self._kept: dict[int, list[int]] = {}
+        self._releasable: dict[int, list[int]] = {}
         self._lease_until_s = 0.0
-        self._kept_timer: Timer | None = None
+        self._release_timer: Timer | None = None
         self._sweep_timer: Timer | None = None
 
     def stop(self) -> None:
         """Tell replicas what they may forget, and watch nothing any more."""
-        self._tell_kept()
-        for timer in (self._kept_timer, self._sweep_timer):
+        self._send_released()
+        for timer in (self._release_timer, self._sweep_timer):
             if timer is not None:
                 timer.cancel()
 
@@ -195,24 +195,24 @@ class Workload:
             self.end_attempts(tokens, Ending.INTERRUPTED, within_s=within_s)
         return len(tokens)
 
-    def kept(self, pairs: Sequence[tuple[int, int]]) -> None:
+    def release(self, pairs: Sequence[tuple[int, int]]) -> None:
         """(token, replica id) of results that the replicas need not hold any more."""
         for token, replica_id in pairs:
-            self._kept.setdefault(replica_id, []).append(token)
-        if self._kept and self._kept_timer is None:
-            self._kept_timer = self._clock.call_at(self._clock.time() + KEPT_GATHER_S, self._tell_kept)
+            self._releasable.setdefault(replica_id, []).append(token)
+        if self._releasable and self._release_timer is None:
+            self._release_timer = self._clock.call_at(self._clock.time() + KEPT_GATHER_S, self._send_released)
 
-    def _tell_kept(self) -> None:
-        self._kept_timer = None
-        kept, self._kept = self._kept, {}
-        for replica_id, tokens in kept.items():
+    def _send_released(self) -> None:
+        self._release_timer = None
+        released, self._releasable = self._releasable, {}
+        for replica_id, tokens in released.items():
             seat = self._seats.get(replica_id)
             if seat is not None and seat.process is not None:
                 seat.process.send(frame_tokens(Kind.KEPT, tokens))
 
     # -------------------------------------------------------------- what replicas say
 
-    def found(self, seat: Holder, held: Iterable[tuple[int, int, bool]]) -> None:
+    def adopt(self, seat: Holder, held: Iterable[tuple[int, int, bool]]) -> None:
         """What a replica says it has in hand, as (token, task, is started); news after a restart of the daemon."""
         now = self._clock.time()
         for token, task_id, is_started in held:
@@ -254,7 +254,7 @@ class Workload:
         if reports:
             self._deliver(reports, seat.id)
         if stale:
-            self.kept([(token, seat.id) for token in stale])
+            self.release([(token, seat.id) for token in stale])
         if seat.presence is Presence.RETIRING:
             seat.settle()
 
@@ -268,7 +268,7 @@ class Workload:
     def gone(self, seat: Holder, working_on: frozenset[int] | None, *, was_ours: bool, why: str) -> None:
         """The process of a replica is gone, and with it what it had in hand.
 
-        working_on: what it worked on at its end, None if nobody can tell. was_ours: we killed it.
+        working_on: what it worked on at its end, None if that cannot be known. was_ours: we killed it.
         """
         if not was_ours:
             self.counts.crashes += 1

@@ -110,8 +110,8 @@ class Environments:
     async def _step(self, command: list[str], *, cwd: Path | None = None, timeout_s: float = BUILD_TIMEOUT_S) -> None:
         ended = await run_program(command, timeout_s=timeout_s, cwd=cwd)
         if ended.code != 0:
-            said = ended.output[-MESSAGE_CHARS_MAX:] or f"{command[0]} ended with code {ended.code}"
-            raise StartFailed("environment_failed", said, is_final=True)
+            words = ended.output[-MESSAGE_CHARS_MAX:] or f"{command[0]} ended with code {ended.code}"
+            raise StartFailed("environment_failed", words, is_final=True)
 
     def prune(self, used: set[str]) -> None:
         """Forget environments that no replica needs, but for the few used last."""
@@ -147,9 +147,9 @@ def modules_to_share(bundle: Path) -> tuple[str, ...]:
 def uv() -> str:
     """The `uv` program of our own environment, or the one on the path."""
     beside = Path(sys.executable).with_name("uv")
-    found = str(beside) if beside.exists() else shutil.which("uv")
-    if found is None:
+    program = str(beside) if beside.exists() else shutil.which("uv")
+    if program is None:
         raise StartFailed(
             "environment_failed", "The program uv is not installed on this node: pip install uv.", is_final=True
         )
-    return found
+    return program

@@ -37,7 +37,7 @@ class Launcher:
     async def prepare(self, seat: Seat, folder: Path) -> None:
         """Have everything here that its fork needs. May take long."""
         await self._services.arrival(seat.spec.capabilities)
-        bundle = await self._bundles.get(seat.wanted.bundle_digest)
+        bundle = await self._bundles.get(seat.desired.bundle_digest)
         environment = await self._environments.get(bundle)
         launch = self._launch(seat, folder, bundle)
         await self._zygotes.prepare(environment, launch, import_timeout_s=seat.spec.healthy_timeout_s)
@@ -59,15 +59,15 @@ class Launcher:
         if is_known:
             await self._zygotes.retire({seat.zygote for seat in living})
             self._environments.prune({seat.environment for seat in living})
-        self._bundles.prune([seat.wanted.bundle_digest for seat in living])
+        self._bundles.prune([seat.desired.bundle_digest for seat in living])
         return is_known
 
     def _launch(self, seat: Seat, folder: Path, bundle: Path) -> Launch:
         return Launch(
             replica_id=seat.id,
-            deployment=seat.wanted.deployment,
-            seat=seat.wanted.seat,
-            version=seat.wanted.version,
+            deployment=seat.desired.deployment,
+            seat=seat.desired.seat,
+            version=seat.desired.version,
             node=self._node,
             folder=str(folder),
             bundle=str(bundle),
@@ -77,7 +77,7 @@ class Launcher:
             is_exclusive=seat.spec.exclusive,
             environment={**self._variables, **seat.spec.environment},
             variables={
-                "AGENTFARM_AGENT": seat.wanted.deployment,
+                "AGENTFARM_AGENT": seat.desired.deployment,
                 "AGENTFARM_REPLICA": seat.name,
                 "AGENTFARM_NODE": self._node,
                 **self._services.variables,

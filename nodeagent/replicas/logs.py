@@ -43,7 +43,7 @@ async def replica_log(path: Path | None, tail_lines: int, *, follow: bool) -> As
 
 
 async def read_log(path: Path, tail_lines: int, *, follow: bool) -> AsyncGenerator[bytes]:
-    """Whole lines, several at a time: first the last `tail_lines`, then, if asked, every new one for ever.
+    """Whole lines, several at a time: first the last `tail_lines`, then, if asked, every new one without end.
 
     Raises FileNotFoundError when there is no log.
     """
@@ -79,7 +79,7 @@ async def read_log(path: Path, tail_lines: int, *, follow: bool) -> AsyncGenerat
 
 
 def bound_rotated(path: Path) -> None:
-    """Empty rotated files that somebody still writes to without end."""
+    """Empty rotated files that a process still writes to without end."""
     for number in range(1, KEPT_FILES + 1):
         old = path.with_name(f"{path.name}.{number}")
         try:
@@ -90,7 +90,7 @@ def bound_rotated(path: Path) -> None:
 
 
 def _replaced(path: Path, file: BinaryIO) -> BinaryIO | None:
-    """The log's new file, if `file` was rotated away; or the same one begun anew."""
+    """The log's new file, if `file` was rotated away; else None; one that was emptied is read from its start."""
     try:
         status, opened = path.stat(), os.fstat(file.fileno())
         if status.st_ino != opened.st_ino:
@@ -113,18 +113,18 @@ def _whole_lines(data: bytes) -> tuple[bytes, bytes]:
 
 def _tail(path: Path, count: int, end: int | None = None) -> bytes:
     """The last `count` lines up to position `end`, going back into rotated files where needed."""
-    found = b""
+    tail = b""
     names = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, KEPT_FILES + 1))]
     for name in names:
         try:
             with name.open("rb") as file:
-                found = _tail_of(file, count + 1 - found.count(b"\n"), end) + found
+                tail = _tail_of(file, count + 1 - tail.count(b"\n"), end) + tail
         except OSError:
             break
         end = None
-        if found.count(b"\n") > count:
+        if tail.count(b"\n") > count:
             break
-    lines = found.splitlines(keepends=True)[-count:] if count else []
+    lines = tail.splitlines(keepends=True)[-count:] if count else []
     return b"".join(lines)
 
 

@@ -20,7 +20,7 @@ SEAT_NAME: Final = "seat.json"
 class Memory:
     """A seat as it was written down."""
 
-    wanted: wire.DesiredReplica
+    desired: wire.DesiredReplica
     restarts: int
     environment: str
     zygote: str
@@ -30,7 +30,7 @@ class Memory:
 def write_memory(folder: Path, seat: Seat) -> None:
     """Write it down. On a full disk it is not written: then the next daemon hears of the seat from the controller."""
     memory: dict[str, Any] = {
-        "wanted": seat.wanted.SerializeToString().hex(),
+        "wanted": seat.desired.SerializeToString().hex(),
         "restarts": seat.status.restarts,
         "environment": seat.environment,
         "zygote": seat.zygote,
@@ -47,7 +47,7 @@ def read_memory(folder: Path) -> Memory | None:
     try:
         data = json.loads((folder / SEAT_NAME).read_text())
         return Memory(
-            wanted=wire.DesiredReplica.FromString(bytes.fromhex(data["wanted"])),
+            desired=wire.DesiredReplica.FromString(bytes.fromhex(data["wanted"])),
             restarts=int(data["restarts"]),
             environment=data.get("environment", ""),
             zygote=data.get("zygote", ""),

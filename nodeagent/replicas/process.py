@@ -30,7 +30,7 @@ OnFrame = Callable[[int, bytes], None]
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a process ended. status: as of waitpid, None when nobody could tell. was_ours: we killed it."""
+    """How a process ended. status: as of waitpid, None when that is not known. was_ours: we killed it."""
 
     status: int | None
     was_ours: bool
@@ -100,7 +100,7 @@ class ReplicaProcess(asyncio.Protocol):
         self._was_ours = True
         self._signal_group(signal.SIGKILL)
 
-    def heard(self, pid: int, status: int) -> None:
+    def take_exit(self, pid: int, status: int) -> None:
         """The zygote's news of an exit."""
         if pid == self.pid and not self._word.done():
             self._word.set_result(status)

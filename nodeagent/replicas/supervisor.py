@@ -135,7 +135,7 @@ class Supervisor(Service):
 
     def _restored(self, memory: Memory) -> Seat | None:
         try:
-            seat = self.roster.restore(memory.wanted, memory.restarts, memory.ended)
+            seat = self.roster.restore(memory.desired, memory.restarts, memory.ended)
         except InvalidRequest:
             return None
         seat.environment, seat.zygote = memory.environment, memory.zygote
@@ -143,7 +143,7 @@ class Supervisor(Service):
 
     def _take_up(self, seat: Seat, folder: Path) -> bool:
         """Go on with its process if that lives, or else start one. Returns whether it lives."""
-        process = living_process(folder, partial(self.roster.heard, seat))
+        process = living_process(folder, partial(self.roster.take_frame, seat))
         if process is None:
             seat.begin()
             return False
@@ -153,7 +153,7 @@ class Supervisor(Service):
         return True
 
     def _cleared(self, folder: Path) -> list[ReplicaProcess]:
-        """A folder that says nothing of use. A process that lives in it is nobody's."""
+        """A folder that says nothing of use. A process that lives in it belongs to no seat."""
         process = living_process(folder, lambda kind, body: None)
         if process is not None:
             log.warning("replica.killed", folder=str(folder), pid=process.pid, why="nothing says what it is")
@@ -184,7 +184,7 @@ class Supervisor(Service):
     async def _fork(self, seat: Seat) -> None:
         try:
             pid, ticks = await self.launcher.fork(seat)
-            process = ReplicaProcess.attach(self.home(seat.id), pid, ticks, partial(self.roster.heard, seat))
+            process = ReplicaProcess.attach(self.home(seat.id), pid, ticks, partial(self.roster.take_frame, seat))
         except (StartFailed, LinkAway) as problem:
             seat.not_started(problem)
         except ProcessLookupError:
@@ -259,10 +259,10 @@ class Supervisor(Service):
         """The zygote's news of an exit."""
         process = self._processes.get(replica_id)
         if process is not None:
-            process.heard(pid, status)
+            process.take_exit(pid, status)
 
     def _reweighed(self, seat: Seat) -> None:
-        """It needs another amount of memory than the controller was told."""
+        """It needs another amount of memory than the controller knows."""
         self._outgoing.report(seat.status)
 
     def _tidy_now(self) -> None:
@@ -277,7 +277,7 @@ class Supervisor(Service):
 
 
 async def _see_off(process: ReplicaProcess, rollcall: Rollcall) -> None:
-    """A process that is nobody's has ended."""
+    """A process that belongs to no seat has ended."""
     await asyncio.wait((process.exited,))
     rollcall.gone(0, process.pid)
 

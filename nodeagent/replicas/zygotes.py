@@ -80,7 +80,7 @@ class ZygoteClient(asyncio.Protocol):
             self._asked.pop(number, None)
 
     def tell(self, op: str, **facts: Any) -> None:
-        """What needs no answer. A zygote that does not read is told no more."""
+        """What needs no answer. A zygote that does not read gets nothing more."""
         if self._transport is not None and not self.is_gone and not self._transport.get_write_buffer_size():
             self._transport.write(encode({"op": op, **facts}))
 
@@ -189,7 +189,7 @@ class Zygotes:
         return f"agent-{kinship}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
     def lease_renewed(self, until_s: float, *, is_wanted: bool) -> None:
-        """Zygotes end exclusive replicas that are at work after it, should nobody else. is_wanted: there are such."""
+        """Zygotes end exclusive replicas that are at work after it, if nothing else does. is_wanted: there are such."""
         self._lease_until_s = until_s
         for client in self._clients.values() if is_wanted else ():
             client.tell("lease", until_s=until_s)
@@ -226,9 +226,9 @@ class Zygotes:
     async def _agent(self, environment: Environment, launch: Launch, import_timeout_s: float) -> AgentZygote:
         name = self.name_for(environment, launch)
         async with self._locks.setdefault(name, asyncio.Lock()):
-            known = self._agents.get(name)
-            if known is not None and not known.client.is_gone:
-                return known
+            agent = self._agents.get(name)
+            if agent is not None and not agent.client.is_gone:
+                return agent
             parent = await self._environment(environment, Path(launch.bundle))
             return await self._load(name, parent, launch, import_timeout_s)
 
@@ -263,10 +263,10 @@ class Zygotes:
         modules = modules_to_share(bundle)
         name = f"env-{_kinship(environment, bundle, self._release)}"
         async with self._locks.setdefault(name, asyncio.Lock()):
-            known = self._clients.get(name)
-            if known is None or known.is_gone:
-                known = self._clients[name] = await self._start(name, environment, modules)
-            return known
+            client = self._clients.get(name)
+            if client is None or client.is_gone:
+                client = self._clients[name] = await self._start(name, environment, modules)
+            return client
 
     async def _start(self, name: str, environment: Environment, modules: tuple[str, ...]) -> ZygoteClient:
         folder = self._folder / name
@@ -288,8 +288,8 @@ class Zygotes:
                     with suppress(OSError):
                         return await ZygoteClient.connect(folder, self._on_exit)
                     if process.poll() is not None and process.returncode != 0:
-                        said = "\n".join(last_lines(folder / LOG_NAME, 20)) or f"code {process.returncode}"
-                        raise StartFailed("environment_failed", f"The zygote ended: {said}", is_final=False)
+                        words = "\n".join(last_lines(folder / LOG_NAME, 20)) or f"code {process.returncode}"
+                        raise StartFailed("environment_failed", f"The zygote ended: {words}", is_final=False)
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             kill_group(process.pid)
@@ -312,5 +312,5 @@ def _import_words(answer: dict[str, Any], folder: Path) -> str:
     traceback = str(answer.get("traceback", ""))[-TRACEBACK_CHARS_MAX:]
     if traceback:
         return traceback
-    said = "\n".join(last_lines(folder / LOG_NAME, 20))
-    return f"{answer['error']}\n{said}".strip()
+    words = "\n".join(last_lines(folder / LOG_NAME, 20))
+    return f"{answer['error']}\n{words}".strip()

@@ -220,7 +220,7 @@ class ReplicaProcess(Process):
 
     def zygote_hears(self, until_s: float) -> None:
         """The daemon tells its zygote of the lease."""
-        self._guard.heard(until_s)
+        self._guard.renew(until_s)
         self._guarded_until = max(self._guarded_until, until_s)
         if self._guard_timer is None and self.is_exclusive:
             self._look_after()

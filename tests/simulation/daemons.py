@@ -138,7 +138,7 @@ class Daemon(DaemonLink):
         seat, connection = self.roster.seats.get(process.replica_id), self._connections.get(process.replica_id)
         if seat is not None and connection is not None and connection.process is process:
             for kind, body in FrameReader().feed(data):
-                self.roster.heard(seat, kind, body)
+                self.roster.take_frame(seat, kind, body)
 
     def gone(self, process: ReplicaProcess, working_on: frozenset[int]) -> None:
         """The kernel says that a replica process has ended."""
@@ -157,7 +157,7 @@ class Daemon(DaemonLink):
         return self._random.random()
 
     def prepare(self, seat: Seat) -> None:
-        kind = kind_of(seat.wanted.spec_json)
+        kind = kind_of(seat.desired.spec_json)
         wait_s = (SLOW_PREPARE_S if kind == "slow" else PREPARE_S) * (0.5 + self._random.random())
         wait_s += max(0.0, self.machine.zygote_back_at - self.world.now)
         if kind == "import_failed":
@@ -171,7 +171,7 @@ class Daemon(DaemonLink):
         self.after(0.001, self._fork, seat)
 
     def _fork(self, seat: Seat) -> None:
-        kind = kind_of(seat.wanted.spec_json)
+        kind = kind_of(seat.desired.spec_json)
         process = self.machine.fork(seat.id, seat.spec)
         connection = self._connections[seat.id] = Connection(self, process)
         if kind == "crash_loop":
@@ -186,7 +186,7 @@ class Daemon(DaemonLink):
             if seat.presence is Presence.ENDED:
                 ended = wire.ReplicaStatus()
                 ended.CopyFrom(seat.status)
-            self.machine.disk.seats[seat.id] = (seat.wanted, seat.status.restarts, ended)
+            self.machine.disk.seats[seat.id] = (seat.desired, seat.status.restarts, ended)
 
     def clear(self, replica_id: int) -> None:
         self.machine.disk.seats.pop(replica_id, None)

@@ -24,11 +24,11 @@ def deploy(turn: Turn, command: Deploy) -> DeployAnswer | FarmError:
     if deployment is None:
         return _create(turn, command)
     current = deployment.versions[deployment.version]
-    wanted = deployment.replicas_wanted if command.replicas is None else command.replicas
+    count = deployment.replicas_wanted if command.replicas is None else command.replicas
     is_same = (current.digest, current.spec_json) == (command.digest, command.spec_json)
-    if is_same and wanted == deployment.replicas_wanted and not deployment.is_halted:
+    if is_same and count == deployment.replicas_wanted and not deployment.is_halted:
         return DeployAnswer(deployment.version, deployment.generation, is_changed=False)
-    deployment.replicas_wanted = wanted
+    deployment.replicas_wanted = count
     if is_same:
         _touch(turn, deployment)
         if deployment.is_halted:
@@ -42,8 +42,8 @@ def deploy(turn: Turn, command: Deploy) -> DeployAnswer | FarmError:
 
 
 def _create(turn: Turn, command: Deploy) -> DeployAnswer:
-    wanted = command.spec_replicas if command.replicas is None else command.replicas
-    deployment = Deployment(command.name, wanted, 1, {1: _version(turn, command, 1)}, generation=0)
+    count = command.spec_replicas if command.replicas is None else command.replicas
+    deployment = Deployment(command.name, count, 1, {1: _version(turn, command, 1)}, generation=0)
     turn.state.deployments[command.name] = deployment
     _touch(turn, deployment)
     _begin_rollout(turn, deployment, 1, None)
@@ -149,11 +149,11 @@ def _find(turn: Turn, name: DeploymentName) -> Deployment | NotFound:
     return deployment
 
 
-def _check_generation(name: DeploymentName, deployment: Deployment | None, wanted: int | None) -> Conflict | None:
+def _check_generation(name: DeploymentName, deployment: Deployment | None, asked: int | None) -> Conflict | None:
     generation = deployment.generation if deployment is not None else 0
-    if wanted is None or wanted == generation:
+    if asked is None or asked == generation:
         return None
-    return Conflict(f"{name} is at generation {generation}, not {wanted}: somebody changed it meanwhile.",
+    return Conflict(f"{name} is at generation {generation}, not {asked}: somebody changed it meanwhile.",
                     remedy="Look again (farmctl status) and repeat.", generation=generation)  # fmt: skip
 
 

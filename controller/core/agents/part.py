@@ -24,14 +24,14 @@ AGENTS: Final = Part(
             "deployment",
             "name",
             things=lambda state: state.deployments.values(),
-            put=lambda state, it: state.deployments.update({it.name: it}),
+            put=lambda state, deployment: state.deployments.update({deployment.name: deployment}),
         ),
         Table(
             Version,
             "version",
             "deployment",
             "number",
-            things=lambda state: [it for owner in state.deployments.values() for it in owner.versions.values()],
+            things=lambda state: [v for deployment in state.deployments.values() for v in deployment.versions.values()],
             put=_put_version,
         ),
         Table(
@@ -39,7 +39,7 @@ AGENTS: Final = Part(
             "replica",
             "id",
             things=lambda state: state.replicas.values(),
-            put=lambda state, it: state.replicas.update({it.id: it}),
+            put=lambda state, replica: state.replicas.update({replica.id: replica}),
         ),
     ),
     commands={

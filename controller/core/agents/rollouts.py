@@ -35,7 +35,7 @@ def replica_failed(turn: Turn, replica: Replica, reason: str, detail: str) -> No
     turn.tell("replica.failed", f"{deployment.name}/{replica.seat} failed on {replica.node}: {reason}",
               severity="error", node=replica.node, deployment=deployment.name, replica=replica.id,
               version=replica.version, reason=reason, detail=detail[-4000:])  # fmt: skip
-    if replica.is_retiring:  # nobody wanted it any more
+    if replica.is_retiring:  # it was on its way out
         turn.end_replica(replica, "failed", reason=reason, detail=detail)
         return
     failures = deployment.seat_failures.get(replica.seat, 0) + 1
@@ -97,7 +97,7 @@ def _reconcile(turn: Turn, deployment: Deployment) -> None:
             continue
         good, old = _sorted_out(turn, deployment, occupants)
         idle = [r for r in old if _never_served(deployment, r)]
-        retire(turn, idle)  # nobody would miss them, and their room may be what the newcomer needs
+        retire(turn, idle)  # they never served, and the newcomer may need their room
         old = [r for r in old if r not in idle]
         if good:
             retire(turn, good[1:])

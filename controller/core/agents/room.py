@@ -1,7 +1,7 @@
 """Room for newcomers: where the farm is too full to seat a new version beside the old one, the old one stops first.
 
-The rule of a takeover (`rollouts`) is that nobody retires before its successor runs, and it holds wherever there is
-room for both. On a full farm the newcomer would wait without end. So a newcomer that placement has refused for
+The rule of a takeover (`rollouts`) is that no replica retires before its successor runs, and it holds wherever there
+is room for both. On a full farm the newcomer would wait without end. So a newcomer that placement has refused for
 MAKE_ROOM_AFTER_S, and that would fit where its predecessor runs, gets that place: the predecessor finishes its
 attempts and stops. No more seats than the surge are empty for that reason at once, so the price is a quarter of the
 deployment, or its one replica, for as long as a replica takes to start. Only rollouts pay it: what a drain moves has
@@ -36,12 +36,14 @@ def make_room(turn: Turn, refused: Iterable[ReplicaId]) -> None:
 
 def _make_room_in(turn: Turn, deployment: Deployment, newcomers: Iterable[Replica]) -> None:
     """Of one deployment, whose replicas are looked at once, however many wait."""
-    serving = [it for it in occupants_of(turn, deployment) if it.state in SERVING and not it.is_retiring]
-    if all(it.version == deployment.version for it in serving):
-        return  # nobody to replace: they wait for room in the farm
+    serving = [
+        replica for replica in occupants_of(turn, deployment) if replica.state in SERVING and not replica.is_retiring
+    ]
+    if all(replica.version == deployment.version for replica in serving):
+        return  # they replace no other replica: they wait for room in the farm
     by_seat: dict[int, list[Replica]] = {}
-    for it in serving:
-        by_seat.setdefault(it.seat, []).append(it)
+    for replica in serving:
+        by_seat.setdefault(replica.seat, []).append(replica)
     seats_left = surge_of(deployment) - _vacated(deployment, serving)
     for newcomer in newcomers:
         if seats_left <= 0:
@@ -64,7 +66,7 @@ def _vacated(deployment: Deployment, serving: Iterable[Replica]) -> int:
     """How many seats are without a running replica because their old one gave way."""
     if deployment.rollout is None:
         return 0
-    running = {it.seat for it in serving if it.state is ReplicaState.RUNNING}
+    running = {replica.seat for replica in serving if replica.state is ReplicaState.RUNNING}
     return sum(seat not in running and seat < deployment.replicas_wanted for seat in deployment.rollout.vacated)
 
 

@@ -14,7 +14,7 @@ from agentfarm.names import is_product_name
 from controller.core.agents import seats as seating
 from controller.core.commands import AddProducts, NewProduct, RemoveProducts
 from controller.core.lives import NodeState, ProductState
-from controller.core.market.products import Assignment, Feeder, Wanted, assign, can_ever_feed
+from controller.core.market.products import Assignment, Feeder, Wish, assign, can_ever_feed
 from controller.core.model import (
     COPIES_MAX,
     PRODUCTS_MAX,
@@ -31,15 +31,15 @@ from controller.core.turn import Turn
 
 def add(turn: Turn, command: AddProducts) -> list[ProductName] | FarmError:
     """Have products fed. A product that is known already takes the new wish."""
-    known = turn.state.products
-    new = {it.name for it in command.products} - known.keys()
+    products = turn.state.products
+    new = {wish.name for wish in command.products} - products.keys()
     everyone = feeders(turn.state)
-    for problem in (_problem(turn.state, everyone, it) for it in command.products):
+    for problem in (_problem(turn.state, everyone, wish) for wish in command.products):
         if problem is not None:
             return problem
-    if len(known) + len(new) > PRODUCTS_MAX:
+    if len(products) + len(new) > PRODUCTS_MAX:
         return InvalidRequest(f"The farm feeds at most {PRODUCTS_MAX:,} products.", limit="PRODUCTS_MAX")
-    changed = [it.name for it in command.products if _add(turn, it)]
+    changed = [wish.name for wish in command.products if _add(turn, wish)]
     turn.is_feeding = turn.is_feeding or bool(changed)
     return changed
 
@@ -74,14 +74,14 @@ def _problem(state: FarmState, everyone: list[Feeder], new: NewProduct) -> FarmE
         )
     old = state.products.get(new.name)
     source = new.source if new.source is not None else old.source if old is not None else ""
-    wish = Wanted(new.name, source)
-    if not (old is not None and old.source == source) and not any(can_ever_feed(wish, it) for it in everyone):
+    wish = Wish(new.name, source)
+    if not (old is not None and old.source == source) and not any(can_ever_feed(wish, feeder) for feeder in everyone):
         return _no_feeder(wish, everyone)
     return None
 
 
-def _no_feeder(wish: Wanted, everyone: Iterable[Feeder]) -> CannotPlace:
-    sources = sorted({it.source for it in everyone if it.takes_products and it.source})
+def _no_feeder(wish: Wish, everyone: Iterable[Feeder]) -> CannotPlace:
+    sources = sorted({feeder.source for feeder in everyone if feeder.takes_products and feeder.source})
     if wish.source and sources:
         return CannotPlace(
             f"No node's feed has the source {wish.source!r}.", remedy=f"There are: {', '.join(sources)}.", known=sources
@@ -120,8 +120,8 @@ def assign_products(turn: Turn) -> None:
         return
     turn.is_feeding = False
     everyone = feeders(turn.state)
-    answer = assign((wanted(it) for it in turn.state.products.values()), everyone)
-    by_name = {it.node: it for it in everyone}
+    answer = assign((wish_of(product) for product in turn.state.products.values()), everyone)
+    by_name = {feeder.node: feeder for feeder in everyone}
     for name in sorted(answer):
         _apply(turn, turn.state.products[name], answer[name], by_name)
 
@@ -131,9 +131,9 @@ def feeders(state: FarmState) -> list[Feeder]:
     return [_feeder(node) for node in state.nodes.values()]
 
 
-def wanted(product: Product) -> Wanted:
+def wish_of(product: Product) -> Wish:
     """A product as assignment sees it."""
-    return Wanted(product.name, product.source, product.copies, frozenset(product.nodes))
+    return Wish(product.name, product.source, product.copies, frozenset(product.nodes))
 
 
 def _feeder(node: Node) -> Feeder:
@@ -178,7 +178,7 @@ def _release(turn: Turn, product: Product, answer: Assignment, name: NodeName, f
         node.assigned.discard(product.name)
         turn.desired.add(name)
     reason = _why_released(product, feeder)
-    others = [it for it in answer.keepers if it != name]
+    others = [keeper for keeper in answer.keepers if keeper != name]
     if reason == "not_needed" or not others:
         turn.tell("product.released", f"{name} feeds {product.name} no more ({reason})", node=name,
                   severity="info" if others else "warning", product=product.name, reason=reason)  # fmt: skip
@@ -194,4 +194,4 @@ def _why_released(product: Product, feeder: Feeder | None) -> str:
         return "drain_deadline" if feeder.is_forced else "drained"
     if product.name in feeder.own:
         return "named by its own settings"
-    return "not_needed" if can_ever_feed(Wanted(product.name, product.source), feeder) else "feed_changed"
+    return "not_needed" if can_ever_feed(Wish(product.name, product.source), feeder) else "feed_changed"

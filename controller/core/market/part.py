@@ -14,7 +14,7 @@ MARKET: Final = Part(
     "market",
     tables=(
         Table(Product, "product", "name", things=lambda state: state.products.values(),
-              put=lambda state, it: state.products.update({it.name: it})),
+              put=lambda state, product: state.products.update({product.name: product})),
     ),
     commands={AddProducts: feeders.add, RemoveProducts: feeders.remove},
 )  # fmt: skip

@@ -6,7 +6,7 @@ copy that holds is never moved for balance: moving one costs a gap at worst and 
 feeds nothing, so its products go elsewhere at once; a silent one may feed on, so nothing moves. A node that is drained,
 or one too many, feeds on until as many copies as wanted are good without it, or until its drain's deadline.
 
-The functions here see feeders (nodes) and wishes (products), and know nothing of the farm's state. A copy that nobody
+The functions here see feeders (nodes) and wishes (products), and know nothing of the farm's state. A copy that no node
 can take is an answer, not an error. Equal input gives equal output: ties go to the lower name.
 
 Source: greedy list scheduling (Graham 1966) on unit weights, the least loaded node first, which is the optimum where
@@ -48,7 +48,7 @@ class Feeder:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Wish:
     """One product, and the nodes that must feed it."""
 
     product: ProductName
@@ -71,82 +71,82 @@ class Assignment:
     missing: int = 0
 
 
-def assign(wanted: Iterable[Wanted], feeders: Sequence[Feeder]) -> dict[ProductName, Assignment]:
+def assign(wishes: Iterable[Wish], feeders: Sequence[Feeder]) -> dict[ProductName, Assignment]:
     """Choose nodes for every product. Every product is answered once."""
     by_name = {feeder.node: feeder for feeder in feeders}
     owners: dict[str, list[Feeder]] = {}
     for feeder in feeders:
         for product in feeder.own:
             owners.setdefault(product, []).append(feeder)
-    ordered = sorted(wanted, key=lambda it: (not it.source, it.product))  # the pickiest first
-    answer = {it.product: _keep(it, by_name, owners.get(it.product, ())) for it in ordered}
-    load = Counter(node for it in answer.values() for node in it.holders)
+    ordered = sorted(wishes, key=lambda wish: (not wish.source, wish.product))  # the pickiest first
+    answer = {wish.product: _keep(wish, by_name, owners.get(wish.product, ())) for wish in ordered}
+    load = Counter(node for assignment in answer.values() for node in assignment.holders)
     load.update({feeder.node: len(feeder.own) for feeder in feeders})
     shelves: dict[str, Shelf] = {}
-    for it in ordered:
-        if answer[it.product].missing:
-            shelf = shelves.get(it.source)
+    for wish in ordered:
+        if answer[wish.product].missing:
+            shelf = shelves.get(wish.source)
             if shelf is None:
-                shelf = shelves[it.source] = Shelf(it.source, feeders, load)
-            answer[it.product] = shelf.fill(it, answer[it.product])
+                shelf = shelves[wish.source] = Shelf(wish.source, feeders, load)
+            answer[wish.product] = shelf.fill(wish, answer[wish.product])
     return answer
 
 
-def refusals(wanted: Wanted, feeder: Feeder, holders: Container[NodeName]) -> list[Refusal]:
+def refusals(wish: Wish, feeder: Feeder, holders: Container[NodeName]) -> list[Refusal]:
     """Every reason why this node cannot take one more copy; empty if it can."""
     reasons = list(feeder.blocked)
     if not feeder.takes_products:
         reasons.append(Refusal(Reason.NO_FEED))
-    elif not _has_source(wanted, feeder):
-        reasons.append(Refusal(Reason.OTHER_SOURCE, f"needs {wanted.source}, has {feeder.source or 'none'}"))
-    if feeder.node in holders or wanted.product in feeder.own:
+    elif not _has_source(wish, feeder):
+        reasons.append(Refusal(Reason.OTHER_SOURCE, f"needs {wish.source}, has {feeder.source or 'none'}"))
+    if feeder.node in holders or wish.product in feeder.own:
         reasons.append(Refusal(Reason.FEEDS_IT))
     return reasons
 
 
-def can_ever_feed(wanted: Wanted, feeder: Feeder) -> bool:
+def can_ever_feed(wish: Wish, feeder: Feeder) -> bool:
     """Whether the node could be a copy, were it ready, in service and free of this product."""
-    return (feeder.takes_products or wanted.product in feeder.own) and _has_source(wanted, feeder)
+    return (feeder.takes_products or wish.product in feeder.own) and _has_source(wish, feeder)
 
 
 # ------------------------------------------------------------------ what stays
 
 
-def _keep(wanted: Wanted, by_name: Mapping[NodeName, Feeder], owners: Iterable[Feeder]) -> Assignment:
+def _keep(wish: Wish, by_name: Mapping[NodeName, Feeder], owners: Iterable[Feeder]) -> Assignment:
     """The copies there are: own ones first, for they cannot be taken away, then those that are good."""
-    product = wanted.product
-    own = [it for it in owners if not it.is_gone and _has_source(wanted, it)]
-    held = [by_name[name] for name in wanted.holders if name in by_name and _may_hold(wanted, by_name[name])]
+    product = wish.product
+    own = [feeder for feeder in owners if not feeder.is_gone and _has_source(wish, feeder)]
+    held = [by_name[name] for name in wish.holders if name in by_name and _may_hold(wish, by_name[name])]
     staying = sorted(
-        (it for it in (*own, *held) if not it.is_leaving),
-        key=lambda it: (product not in it.own, product not in it.good, bool(it.blocked), it.node),
+        (feeder for feeder in (*own, *held) if not feeder.is_leaving),
+        key=lambda feeder: (product not in feeder.own, product not in feeder.good, bool(feeder.blocked), feeder.node),
     )
-    keepers = staying[: wanted.copies]
-    kept = {it.node for it in keepers}
+    keepers = staying[: wish.copies]
+    keeper_names = {feeder.node for feeder in keepers}
     relieved = sorted(
-        (it for it in held if it.node not in kept),
-        key=lambda it: (product not in it.good, it.is_leaving, it.node),
+        (feeder for feeder in held if feeder.node not in keeper_names),
+        key=lambda feeder: (product not in feeder.good, feeder.is_leaving, feeder.node),
     )
-    shortfall = wanted.copies - sum(product in it.good for it in keepers)
+    shortfall = wish.copies - sum(product in feeder.good for feeder in keepers)
     extras = relieved[:shortfall]
-    holders = {it.node for it in (*keepers, *extras)} & wanted.holders - {it.node for it in own}
+    holders = {feeder.node for feeder in (*keepers, *extras)} & wish.holders - {feeder.node for feeder in own}
     return Assignment(
-        tuple(it.node for it in keepers), tuple(it.node for it in extras), frozenset(holders),
-        wanted.copies - len(keepers),
+        tuple(feeder.node for feeder in keepers), tuple(feeder.node for feeder in extras), frozenset(holders),
+        wish.copies - len(keepers),
     )  # fmt: skip
 
 
-def _may_hold(wanted: Wanted, feeder: Feeder) -> bool:
+def _may_hold(wish: Wish, feeder: Feeder) -> bool:
     return (
         not (feeder.is_gone or feeder.is_forced)
         and feeder.takes_products
-        and _has_source(wanted, feeder)
-        and wanted.product not in feeder.own
+        and _has_source(wish, feeder)
+        and wish.product not in feeder.own
     )
 
 
-def _has_source(wanted: Wanted, feeder: Feeder) -> bool:
-    return not wanted.source or wanted.source == feeder.source
+def _has_source(wish: Wish, feeder: Feeder) -> bool:
+    return not wish.source or wish.source == feeder.source
 
 
 # ------------------------------------------------------------------ what is new
@@ -166,21 +166,21 @@ class Shelf:
 
     def __post_init__(self) -> None:
         self._heap = [
-            (self.load[it.node], it.node, it)
-            for it in self.feeders
-            if it.takes_products and not it.blocked and (not self.source or it.source == self.source)
+            (self.load[feeder.node], feeder.node, feeder)
+            for feeder in self.feeders
+            if feeder.takes_products and not feeder.blocked and (not self.source or feeder.source == self.source)
         ]
         heapq.heapify(self._heap)
 
-    def fill(self, wanted: Wanted, kept: Assignment) -> Assignment:
+    def fill(self, wish: Wish, assignment: Assignment) -> Assignment:
         """Choose a node for each missing copy, as far as there are any."""
         chosen: list[NodeName] = []
         passed: list[tuple[int, NodeName, Feeder]] = []
-        while self._heap and len(chosen) < kept.missing:
+        while self._heap and len(chosen) < assignment.missing:
             count, node, feeder = heapq.heappop(self._heap)
             if count < self.load[node]:
                 heapq.heappush(self._heap, (self.load[node], node, feeder))
-            elif node in kept.holders or wanted.product in feeder.own:
+            elif node in assignment.holders or wish.product in feeder.own:
                 passed.append((count, node, feeder))
             else:
                 chosen.append(node)
@@ -189,5 +189,6 @@ class Shelf:
         for entry in passed:
             heapq.heappush(self._heap, entry)
         return Assignment(
-            (*kept.keepers, *chosen), kept.extras, kept.holders.union(chosen), kept.missing - len(chosen)
+            (*assignment.keepers, *chosen), assignment.extras, assignment.holders.union(chosen),
+            assignment.missing - len(chosen),
         )  # fmt: skip

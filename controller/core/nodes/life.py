@@ -27,7 +27,7 @@ from controller.core.turn import Turn
 
 FAILURES_HALVED_EACH_S = 60.0
 SILENCE_CHECK_S = 0.1  # with hundreds of nodes there are hundreds of turns a second: not each looks at every node
-STALL_S = 1.0  # the controller itself was away for this long: nobody's silence counts for that time
+STALL_S = 1.0  # the controller itself was away for this long: no node's silence counts for that time
 
 
 # ------------------------------------------------------------------ by operators
@@ -123,7 +123,7 @@ def check_drained(turn: Turn, node: Node) -> None:
     """Say so once nothing is left on a draining node."""
     if node.drain is None or node.drain.is_complete or node.replicas or node.strays or _feeds_for_us(turn, node):
         return
-    if node.state in (NodeState.READY, NodeState.JOINING):  # of a silent node nobody knows
+    if node.state in (NodeState.READY, NodeState.JOINING):  # a silent node may still work
         node.drain.is_complete = True
         turn.changed(node)
         turn.tell("node.drained", f"node {node.name} is empty: no process of ours remains there", node=node.name,
@@ -185,13 +185,13 @@ def _settle_attempts(turn: Turn, node: Node, command: NodeJoined) -> None:
 
 
 def _settle_replicas(turn: Turn, node: Node, news: tuple[ReplicaNews, ...]) -> None:
-    known = {item.replica for item in news}
+    named = {item.replica for item in news}
     ended = {item.replica for item in news if item.state in ENDED_REPLICA_STATES}
-    node.strays = known - ended - node.replicas  # written off while it was away; its list will stop them
+    node.strays = named - ended - node.replicas  # written off while it was away; its list will stop them
     for item in news:
         _apply_news(turn, node, item)
     for replica in _replicas(turn, node):
-        if replica.id in known:
+        if replica.id in named:
             continue
         if replica.state in (ReplicaState.RUNNING, ReplicaState.UNHEALTHY):
             turn.move(replica, "restarting", reason="not running on the node")
@@ -296,7 +296,7 @@ class Silence:
 
 
 def check_silence(turn: Turn) -> None:
-    """Mark nodes unreachable, then lost. If the controller itself stood still, that time counts against nobody."""
+    """Mark nodes unreachable, then lost. If the controller itself stood still, that time counts against no node."""
     state, limits = turn.state, turn.state.limits
     gap = turn.now.mono - state.last_turn if state.last_turn else 0.0
     state.last_turn = turn.now.mono

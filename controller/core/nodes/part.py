@@ -30,7 +30,7 @@ NODES: Final = Part(
             "node",
             "name",
             things=lambda state: state.nodes.values(),
-            put=lambda state, it: state.nodes.update({it.name: it}),
+            put=lambda state, node: state.nodes.update({node.name: node}),
         ),
     ),
     commands={

@@ -107,7 +107,7 @@ def _nearest(turn: Turn, products: tuple[str, ...], free: list[Hand], bytes_sent
         for place, (held, replica_id, replica, _) in enumerate(free)
         if replica.node is not None
         and bytes_sent.get(replica.node, 0) < limit
-        and all(it in nodes[replica.node].products or it in nodes[replica.node].assigned for it in products)
+        and all(name in nodes[replica.node].products or name in nodes[replica.node].assigned for name in products)
     ]
     return min(near)[2] if near else 0
 

@@ -59,7 +59,7 @@ def _submit_one(turn: Turn, new: NewTask, known_keys: dict[str, TaskId]) -> Task
     if deployment is None or deployment.is_removed:
         return NotFound(
             f"No agent {new.deployment!r} is deployed.", remedy="Deploy it first: farmctl deploy PATH.",
-            known=sorted(name for name, it in state.deployments.items() if not it.is_removed),
+            known=sorted(name for name, deployment in state.deployments.items() if not deployment.is_removed),
         )  # fmt: skip
     if len(state.tasks) >= state.limits.queued_max:
         return Unavailable(f"The farm holds {state.limits.queued_max} tasks, its limit.", remedy="Try again later.")
@@ -191,7 +191,7 @@ def attempts_ended(turn: Turn, command: AttemptsEnded) -> None:
             unfinished.append((task, result))
         else:
             _end_attempt(turn, task, result)
-    for task, result in sorted(unfinished, key=lambda it: it[1].token, reverse=True):  # each goes to the front
+    for task, result in sorted(unfinished, key=lambda pair: pair[1].token, reverse=True):  # each goes to the front
         _end_attempt(turn, task, result)
 
 

@@ -85,7 +85,7 @@ def _is_relief(turn: Turn, deployment: Deployment, overdue: list[Replica]) -> bo
     return any(
         is_open(turn, replica)
         and (len(replica.tokens) < _concurrency(turn, replica) or replica.progressed_at > stalled_since)
-        for replica in (turn.state.replicas[it] for it in deployment.replicas)
+        for replica in (turn.state.replicas[replica_id] for replica_id in deployment.replicas)
         if replica not in overdue
     )
 
@@ -96,7 +96,7 @@ def _recall(turn: Turn, replica: Replica) -> None:
     if node is None or not node.session or now - replica.recalled_at < state.limits.recall_after_s:
         return
     tasks = [state.tasks[state.by_token[token]] for token in parked(turn, replica)]
-    tokens = [it.token for it in tasks if it.token and it.state is TaskState.LEASED and not it.is_cancelling]
+    tokens = [t.token for t in tasks if t.token and t.state is TaskState.LEASED and not t.is_cancelling]
     if not tokens:
         return
     if replica.recalled_at <= replica.progressed_at:  # once for each time that it stalls

@@ -74,7 +74,7 @@ def _deployment_view(answer: DeploymentExplanation) -> dict[str, Any]:
     return {
         "agent": answer.deployment,
         "because": answer.because,
-        "wanted": answer.wanted,
+        "wanted": answer.replicas_wanted,
         "version": answer.version,
         "queued": answer.queued,
         "leased": answer.leased,

@@ -78,12 +78,12 @@ class Reader:
         states: any if empty. Live states all mean "not ended": ask the engine which.
         """
         limit = min(limit, TASKS_MAX)
-        wanted = set(states) or set(TaskState)
-        final = wanted & FINAL_TASK_STATES
+        asked = set(states) or set(TaskState)
+        final = asked & FINAL_TASK_STATES
 
         def read(connection: Connection) -> list[Task | FinishedTask]:
             tasks: list[Task | FinishedTask] = []
-            if wanted - FINAL_TASK_STATES:
+            if asked - FINAL_TASK_STATES:
                 query = _page(_live_tasks(with_data=False), schema.task, deployment, after, limit)
                 tasks += [_live(row) for row in connection.execute(query)]
             if final:
@@ -170,7 +170,7 @@ class Reader:
 
         def read(connection: Connection) -> list[StoredEvent]:
             events = [StoredEvent(row[0], Event(*tuple(row)[1:])) for row in connection.execute(query)]
-            return sorted(events, key=lambda it: it.id)
+            return sorted(events, key=lambda event: event.id)
 
         return self._read(read)
 
@@ -178,10 +178,12 @@ class Reader:
 
     def versions(self, deployment: str) -> list[Version]:
         """Every stored version of a deployment, newest first."""
-        it = schema.version.c
+        column = schema.version.c
         query = (
-            select(it.number, it.digest, it.spec, it.policy, _seconds(it.created_at), it.has_run)
-            .where(it.deployment == deployment).order_by(it.number.desc())
+            select(
+                column.number, column.digest, column.spec, column.policy, _seconds(column.created_at), column.has_run
+            )
+            .where(column.deployment == deployment).order_by(column.number.desc())
         )  # fmt: skip
 
         def read(connection: Connection) -> list[Version]:
@@ -230,15 +232,15 @@ class Reader:
 
         checkpoint_id: only that one, if not empty. before_id: only older ones, if not empty.
         """
-        it, write = schema.checkpoint.c, schema.checkpoint_write.c
-        query = select(it.checkpoint_id, it.parent_id, it.payload).where(
-            it.thread_id == thread_id, it.namespace == namespace
+        column, write = schema.checkpoint.c, schema.checkpoint_write.c
+        query = select(column.checkpoint_id, column.parent_id, column.payload).where(
+            column.thread_id == thread_id, column.namespace == namespace
         )
         if checkpoint_id:
-            query = query.where(it.checkpoint_id == checkpoint_id)
+            query = query.where(column.checkpoint_id == checkpoint_id)
         if before_id:
-            query = query.where(it.checkpoint_id < before_id)
-        query = query.order_by(it.checkpoint_id.desc()).limit(min(limit, CHECKPOINTS_MAX))
+            query = query.where(column.checkpoint_id < before_id)
+        query = query.order_by(column.checkpoint_id.desc()).limit(min(limit, CHECKPOINTS_MAX))
 
         def read(connection: Connection) -> list[CheckpointRow]:
             rows = connection.execute(query).all()
@@ -288,11 +290,11 @@ def _page(query: Select[Any], table: Table, deployment: str | None, after: int |
 
 
 def _common(table: Table, *, with_data: bool) -> list[Any]:
-    it = table.c
+    column = table.c
     return [
-        it.id, it.deployment, it.priority, _seconds(it.submitted_at),
-        it.input if with_data else null().label("input"), func.octet_length(it.input).label("input_size"),
-        it.attempt, it.failures, it.crashes, it.options,
+        column.id, column.deployment, column.priority, _seconds(column.submitted_at),
+        column.input if with_data else null().label("input"), func.octet_length(column.input).label("input_size"),
+        column.attempt, column.failures, column.crashes, column.options,
     ]  # fmt: skip
 
 
@@ -301,12 +303,12 @@ def _live_tasks(*, with_data: bool = True) -> Select[Any]:
 
 
 def _finished_tasks(*, with_data: bool = True) -> Select[Any]:
-    it = schema.task_finished.c
+    column = schema.task_finished.c
     return select(
-        *_common(schema.task_finished, with_data=with_data), it.state, _seconds(it.finished_at),
-        it.output if with_data else null().label("output"), it.error_type, it.error_message,
-        it.error_traceback if with_data else null().label("error_traceback"),
-        it.version, it.node, it.replica, it.token, _seconds(it.leased_at),
+        *_common(schema.task_finished, with_data=with_data), column.state, _seconds(column.finished_at),
+        column.output if with_data else null().label("output"), column.error_type, column.error_message,
+        column.error_traceback if with_data else null().label("error_traceback"),
+        column.version, column.node, column.replica, column.token, _seconds(column.leased_at),
     )  # fmt: skip
 
 

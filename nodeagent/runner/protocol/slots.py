@@ -1,6 +1,6 @@
 """The tokens being worked on right now, in a small file mapped into memory.
 
-When a replica dies, somebody has to know which attempts it was working on: they may have killed it. Messages that were
+When a replica dies, the daemon must know which attempts it was working on: they may have killed it. Messages that were
 on their way are gone with it; what was written to a mapped file is not. It costs one store to memory an attempt.
 """
 
@@ -44,7 +44,7 @@ class Slots:
 
 
 def read_slots(path: Path) -> frozenset[int] | None:
-    """The tokens a replica was working on when it wrote last; None when nobody can tell."""
+    """The tokens a replica was working on when it wrote last; None when that cannot be known."""
     try:
         data = path.read_bytes()
     except OSError:

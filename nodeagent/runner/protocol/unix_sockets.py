@@ -34,7 +34,7 @@ def listen(path: Path) -> socket.socket:
 
 
 def connect(path: Path) -> socket.socket:
-    """A connected, non-blocking socket. Raises OSError when nobody listens there."""
+    """A connected, non-blocking socket. Raises OSError when no process listens there."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         with _short(path) as name:

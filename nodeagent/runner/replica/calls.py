@@ -1,4 +1,4 @@
-"""Calls of an attempt to the farm, sent to the daemon over the replica's socket. Nobody here reads what they carry."""
+"""Calls of an attempt to the farm, sent to the daemon over the replica's socket. No code here reads what they carry."""
 
 from __future__ import annotations
 

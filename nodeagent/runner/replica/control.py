@@ -108,7 +108,7 @@ class Control:
                 chores_at = time.monotonic() + CHORES_EVERY_S
 
     def _patience_s(self, busy: bool) -> float | None:
-        """How long to wait for somebody to speak. A daemon pings often enough for the chores of an idle replica."""
+        """How long to wait for a daemon to speak. A daemon pings often enough for the chores of an idle replica."""
         if busy or self._stopping.is_set() or self._ledger.counts != (0, 0):
             return CHORES_EVERY_S
         return None if self._connection is not None else ALONE_CHORES_EVERY_S

@@ -1,7 +1,7 @@
 """How a replica of exclusive work minds the node's lease. Pure: the moment is an argument.
 
 The daemon ends exclusive attempts when the lease is over. Where it cannot (it is dead, or stopped), the replica does:
-the end of the lease is a moment on the machine's clock, and nobody needs to tell it.
+the end of the lease is a moment on the machine's clock, and no message needs to say so.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a fork of the zygote to a replica: its own session, streams, limits; then the loop, until it is told to stop.
+"""From a fork of the zygote to a replica: its own session, streams, limits; then the loop, until its stop.
 
 Order matters: the process names itself in its folder and listens before anything of the agent can run, so that whatever
 happens afterwards a daemon can find it, hear from it, and end it with everything it started.
@@ -89,7 +89,7 @@ async def _serve(launch: Launch, agent: Any, listener: socket.socket, log: Outpu
         log.rotate_if_large()
         runtime.deliver()
         if control.silence_s > ABANDONED_AFTER_S and not launch.home.exists():
-            runtime.stop()  # the node was taken away, folder and all: nobody will come back for us
+            runtime.stop()  # the node was taken away, folder and all: no daemon will come back
         if lease.is_needed:
             _mind_lease(lease.look(time.monotonic(), has_work=bool(ledger.tokens)), ledger, runtime)
 
@@ -116,7 +116,7 @@ def _mind_lease(verdict: Verdict, ledger: Ledger, runtime: Runtime) -> None:
 def _die_with(parent: int) -> None:
     """Let the kernel end us when our zygote is gone, whatever we do at that moment, or at once if it is gone already.
 
-    It alone ends an exclusive replica that stands still while the daemon is dead; without it nobody would.
+    It alone ends an exclusive replica that stands still while the daemon is dead; without it nothing would.
     """
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:

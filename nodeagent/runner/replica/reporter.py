@@ -1,7 +1,7 @@
-"""What attempts have to tell, gathered: one write for many, without anybody waiting for it.
+"""What attempts report, gathered: one write for many, and no attempt waits for it.
 
 A result leaves at the end of the loop's turn when nothing else waits to be run; while there is a queue it waits a
-millisecond for others. That an attempt started is told only if it still runs a few milliseconds later: one that has
+millisecond for others. That an attempt started is reported only if it still runs a few milliseconds later: one that has
 ended says more.
 """
 

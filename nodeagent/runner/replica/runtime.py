@@ -69,7 +69,7 @@ class Runtime:
         self._calls = AgentCalls(control, self._loop)
 
     async def serve(self) -> None:
-        """Until told to stop; then everything in hand is interrupted and reported."""
+        """Until `stop`; then everything in hand is interrupted and reported."""
         await self._stopped.wait()
         self._queue.stop()
         for token, task in self._tasks.items():

@@ -1,7 +1,7 @@
 """The event loop's thread pool, with a count of threads at work for each attempt.
 
 Cancelling an await on a thread does not end the thread. The farm promises that a cancelled attempt is reported only
-when nothing works on it any more, so somebody has to know; that is all this class adds to the standard pool.
+when nothing works on it any more, so the threads are counted; that is all this class adds to the standard pool.
 """
 
 from __future__ import annotations

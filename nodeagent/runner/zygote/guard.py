@@ -1,4 +1,4 @@
-"""Ends exclusive replicas that are at work after their lease, when nobody else does.
+"""Ends exclusive replicas that are at work after their lease, when nothing else does.
 
 The daemon stops them when the lease is over, and they stop by themselves. But a daemon can be dead or stopped, and an
 interpreter can be held by what the agent runs, so that its replica does not look. A zygote is another process, has
@@ -37,8 +37,8 @@ class LeaseGuard:
             return None
         return LOOK_EVERY_S
 
-    def heard(self, until_s: float) -> None:
-        """The lease holds until then, on the machine's monotonic clock. Before the first word nobody is ended."""
+    def renew(self, until_s: float) -> None:
+        """The lease holds until then, on the machine's monotonic clock. Before the first word no replica is ended."""
         self._until_s = max(until_s, self._until_s or 0.0)
 
     def overdue(self, now: float) -> list[tuple[int, Launch]]:

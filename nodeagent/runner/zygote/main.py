@@ -43,7 +43,7 @@ def main() -> None:
     zygote = EnvironmentZygote(options.folder)
     zygote.serve()
     sys.stderr.flush()
-    os._exit(0)  # nothing is left to finalize, and whoever told it to stop waits until it is gone
+    os._exit(0)  # nothing is left to finalize, and the daemon waits until it is gone
 
 
 def _preload(name: str, call: str = "") -> None:

@@ -30,7 +30,7 @@ class EnvironmentZygote:
         self._server.handlers |= {"load": self._load, "fork": self._fork}
 
     def serve(self) -> None:
-        """Until it is told to stop."""
+        """Until it must stop."""
         self._server.serve()
 
     def _load(self, request: dict[str, Any], reply: Reply) -> None:
@@ -70,7 +70,7 @@ class AgentZygote:
         self._server.handlers |= {"fork": self._fork}
 
     def serve(self) -> None:
-        """Until it is told to stop and its replicas are gone."""
+        """Until it must stop and its replicas are gone."""
         self._server.serve()
 
     def _fork(self, request: dict[str, Any], reply: Reply) -> None:

@@ -21,7 +21,7 @@ from nodeagent.runner.zygote.messages import SOCKET_NAME, LineReader, encode
 READ_BYTES: Final = 64 * 1024
 LOOK_EVERY_S: Final = 10.0
 LONELY_MAX_S: Final = 900.0
-"""A zygote with no children that no daemon has been connected to for this long ends: nobody needs it."""
+"""A zygote with no children that no daemon has been connected to for this long ends: it has no use."""
 
 Reply = Callable[[dict[str, Any]], None]
 Handler = Callable[[dict[str, Any], Reply], None]
@@ -74,7 +74,7 @@ class Server:
         self._selector.unregister(fd)
 
     def serve(self) -> None:
-        """Until told to stop and alone, or lonely for too long."""
+        """Until it must stop and is alone, or lonely for too long."""
         try:
             while not self._is_done():
                 for key, _ in self._selector.select(self._guard.look_every_s or LOOK_EVERY_S):
@@ -116,7 +116,7 @@ class Server:
 
     def _lease(self, request: dict[str, Any], _reply: Reply) -> None:
         """News, not a question: there is no answer."""
-        self._guard.heard(float(request["until_s"]))
+        self._guard.renew(float(request["until_s"]))
 
     # -------------------------------------------------------------- peers
 

@@ -56,5 +56,5 @@ async def _runs() -> None:
     agent = wrap("warm-up", graph.compile())
     checkpoints = MemoryCheckpoints()
     for number in range(RUNS):
-        for kept in (None, checkpoints):
-            await agent.run(Call(number, 1, "warm-up", {"count": 0}, lambda _piece: None, kept))
+        for store in (None, checkpoints):
+            await agent.run(Call(number, 1, "warm-up", {"count": 0}, lambda _piece: None, store))

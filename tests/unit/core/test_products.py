@@ -13,7 +13,7 @@ from agentfarm.errors import CannotPlace, FarmError, InvalidRequest, NotFound
 from controller.core.agents.placement import Reason, Refusal
 from controller.core.commands import AddNode, AddProducts, Cordon, NewProduct, RemoveProducts, StartDrain, Uncordon
 from controller.core.lives import NodeState
-from controller.core.market.products import Assignment, Feeder, Wanted, assign, refusals
+from controller.core.market.products import Assignment, Feeder, Wish, assign, refusals
 from controller.core.model import COPIES_MAX, OPERATOR, NodeName, ProductName
 from tests.unit.core.farm import Farm
 
@@ -39,27 +39,27 @@ def a_feeder(draw: st.DrawFn, name: NodeName) -> Feeder:
 
 
 @st.composite
-def farms(draw: st.DrawFn) -> tuple[list[Wanted], list[Feeder]]:
+def farms(draw: st.DrawFn) -> tuple[list[Wish], list[Feeder]]:
     feeders = [draw(a_feeder(name)) for name in sorted(draw(st.sets(names, min_size=1)))]
     wanted = [
-        Wanted(name, draw(st.just("") | sources), draw(st.integers(1, 3)), draw(st.frozensets(names, max_size=4)))
+        Wish(name, draw(st.just("") | sources), draw(st.integers(1, 3)), draw(st.frozensets(names, max_size=4)))
         for name in sorted(draw(st.sets(products)))
     ]
     return wanted, [_of_now(feeder, wanted) for feeder in feeders]
 
 
-def _of_now(feeder: Feeder, wanted: list[Wanted]) -> Feeder:
+def _of_now(feeder: Feeder, wanted: list[Wish]) -> Feeder:
     """It says nothing of what it does not feed: what it said of an earlier time does not count before it has it."""
     feeds = feeder.own | {it.product for it in wanted if feeder.node in it.holders}
     return dataclasses.replace(feeder, good=feeder.good & feeds)
 
 
-def applied(wanted: list[Wanted], answer: dict[ProductName, Assignment]) -> list[Wanted]:
+def applied(wanted: list[Wish], answer: dict[ProductName, Assignment]) -> list[Wish]:
     return [dataclasses.replace(it, holders=answer[it.product].holders) for it in wanted]
 
 
 @given(farms())
-def test_each_copy_is_on_a_node_of_its_own_that_may_have_it(farm: tuple[list[Wanted], list[Feeder]]) -> None:
+def test_each_copy_is_on_a_node_of_its_own_that_may_have_it(farm: tuple[list[Wish], list[Feeder]]) -> None:
     wanted, feeders = farm
     by_name = {it.node: it for it in feeders}
     for it in wanted:
@@ -78,7 +78,7 @@ def test_each_copy_is_on_a_node_of_its_own_that_may_have_it(farm: tuple[list[Wan
 
 
 @given(farms())
-def test_copies_are_met_where_nodes_allow(farm: tuple[list[Wanted], list[Feeder]]) -> None:
+def test_copies_are_met_where_nodes_allow(farm: tuple[list[Wish], list[Feeder]]) -> None:
     wanted, feeders = farm
     for it in wanted:
         answer = assign(wanted, feeders)[it.product]
@@ -88,7 +88,7 @@ def test_copies_are_met_where_nodes_allow(farm: tuple[list[Wanted], list[Feeder]
 
 
 @given(farms())
-def test_assigning_again_changes_nothing(farm: tuple[list[Wanted], list[Feeder]]) -> None:
+def test_assigning_again_changes_nothing(farm: tuple[list[Wish], list[Feeder]]) -> None:
     wanted, feeders = farm
     first = assign(wanted, feeders)
     again = assign(applied(wanted, first), feeders)
@@ -98,7 +98,7 @@ def test_assigning_again_changes_nothing(farm: tuple[list[Wanted], list[Feeder]]
 
 
 @given(farms(), st.randoms())
-def test_equal_farms_get_equal_answers(farm: tuple[list[Wanted], list[Feeder]], chance: Any) -> None:
+def test_equal_farms_get_equal_answers(farm: tuple[list[Wish], list[Feeder]], chance: Any) -> None:
     wanted, feeders = farm
     first = assign(wanted, feeders)
     chance.shuffle(wanted)
@@ -107,7 +107,7 @@ def test_equal_farms_get_equal_answers(farm: tuple[list[Wanted], list[Feeder]], 
 
 
 @given(farms())
-def test_copy_that_holds_is_never_moved_for_balance(farm: tuple[list[Wanted], list[Feeder]]) -> None:
+def test_copy_that_holds_is_never_moved_for_balance(farm: tuple[list[Wish], list[Feeder]]) -> None:
     wanted, feeders = farm
     answer = assign(wanted, feeders)
     by_name = {it.node: it for it in feeders}
@@ -122,7 +122,7 @@ def test_copy_that_holds_is_never_moved_for_balance(farm: tuple[list[Wanted], li
 
 
 @given(farms())
-def test_what_leaves_feeds_on_until_its_copies_are_good(farm: tuple[list[Wanted], list[Feeder]]) -> None:
+def test_what_leaves_feeds_on_until_its_copies_are_good(farm: tuple[list[Wish], list[Feeder]]) -> None:
     wanted, feeders = farm
     answer = assign(wanted, feeders)
     by_name = {it.node: it for it in feeders}
@@ -139,7 +139,7 @@ def test_what_leaves_feeds_on_until_its_copies_are_good(farm: tuple[list[Wanted]
 
 @given(st.integers(1, 30), st.integers(1, 6))
 def test_new_products_are_spread_evenly(count: int, nodes: int) -> None:
-    wanted = [Wanted(ProductName(f"P{number:02}")) for number in range(count)]
+    wanted = [Wish(ProductName(f"P{number:02}")) for number in range(count)]
     answer = assign(wanted, [Feeder(NodeName(f"n{number}")) for number in range(nodes)])
     load = [sum(f"n{number}" in it.holders for it in answer.values()) for number in range(nodes)]
     assert max(load) - min(load) <= 1
