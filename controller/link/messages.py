@@ -1,6 +1,7 @@
 """What the messages of one node service mean to the core. A service overrides what it has something to say about.
 
-Pure, as all translation is: unknown values become the harmless choice, never an error.
+Pure, as all translation is: unknown values become the harmless choice. Bytes that are no message raise DecodeError;
+`translate` leaves that message out.
 """
 
 from __future__ import annotations

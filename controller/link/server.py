@@ -177,7 +177,7 @@ class LinkServer(Service, link_pb2_grpc.LinkServicer):
         epoch = self._engine.state.epoch
         settings = self._settings
         session.put(translate.welcome(epoch, self._limits, settings.beat_interval_s, settings.stop_exclusive_after_s))
-        await self._engine.ask(translate.joined(session.node, session.number, hello))
+        await self._engine.ask(translate.joined(session.node, session.number, hello, session.unread))
         log.info("link.joined", node=session.node, session=session.number, daemon_version=hello.daemon_version)
         ended = await first_of(self._read(session, context), session.pump(context))
         problem = None if ended.cancelled() else ended.exception()
@@ -195,7 +195,7 @@ class LinkServer(Service, link_pb2_grpc.LinkServicer):
                 engine.tell(AttemptsEnded(node, number, translate.results(message.attempt_results)))
             elif kind == "beat":
                 beat = message.beat if session.has_services else release_0_1.beat(message.beat)
-                for command in translate.beat(node, number, beat):
+                for command in translate.beat(node, number, beat, session.unread):
                     engine.tell(command)
             elif kind == "attempts_started":
                 tokens = tuple(Token(token) for token in message.attempts_started.tokens)

@@ -12,10 +12,15 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
+import structlog
+from google.protobuf.message import DecodeError
+
 from agentfarm.wire import link_pb2 as wire
 from controller.core.model import NodeName
 from controller.core.transition import AckResults, CloseSession, Effect, SetDesired
 from controller.link import release_0_1, translate
+
+log = structlog.get_logger("controller.link")
 
 OUTBOX_MESSAGES_MAX: Final = 20_000
 """Unsent messages after which a session counts as stuck."""
@@ -34,6 +39,15 @@ class Session:
         self._wake = asyncio.Event()
         self._acknowledged: list[int] = []
         self.closed = ""
+        self._unread: set[str] = set()
+
+    def unread(self, service: str, problem: DecodeError) -> None:
+        """A message of this service cannot be read. The log says it once a stream."""
+        if service not in self._unread:
+            self._unread.add(service)
+            log.error(
+                "link.service_not_read", node=self.node, session=self.number, service=service, problem=str(problem)
+            )
 
     def acknowledge(self, tokens: Sequence[int]) -> None:
         """Tell the node that these results are stored, or refused. It waits a moment and sends many at once: the node

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
+
+from google.protobuf.message import DecodeError
 
 from agentfarm.wire import link_pb2 as wire
 from controller.core.commands import AttemptResult, Command, NodeBeat, NodeJoined, ReplicaNews
@@ -50,8 +52,17 @@ CANCEL_REASONS: Final = {
 # ------------------------------------------------------------------ from the node
 
 
-def joined(node: NodeName, session: int, hello: wire.Hello) -> NodeJoined:
-    """A Hello as the core hears it, with what it says of the node's services."""
+OnUnread = Callable[[str, DecodeError], None]
+"""Hears of a service, by its name, whose message cannot be read."""
+
+
+def ignore(service: str, problem: DecodeError) -> None:
+    """An `OnUnread` that does nothing."""
+    del service, problem
+
+
+def joined(node: NodeName, session: int, hello: wire.Hello, on_unread: OnUnread = ignore) -> NodeJoined:
+    """A Hello as the core hears it, with what it says of the node's services. One that cannot be read is left out."""
     joined = NodeJoined(
         node=node,
         session=session,
@@ -69,22 +80,33 @@ def joined(node: NodeName, session: int, hello: wire.Hello) -> NodeJoined:
         metrics_address=bounded(hello.metrics_address),
     )
     for item in hello.services:
-        if (service := SERVICES.get(item.name)) is not None:
+        if (service := SERVICES.get(item.name)) is None:
+            continue
+        try:
             joined = service.joined(joined, item.payload)
+        except DecodeError as problem:
+            on_unread(item.name, problem)
     return joined
 
 
-def beat(node: NodeName, session: int, message: wire.Beat) -> Iterator[Command]:
-    """A heartbeat as the core hears it, and what the node's services report with it."""
+def beat(node: NodeName, session: int, message: wire.Beat, on_unread: OnUnread = ignore) -> Iterator[Command]:
+    """A heartbeat as the core hears it, and what the node's services report with it, where that can be read."""
     node_measured = measured(message.measured) if message.HasField("measured") else None
-    reports = [(SERVICES[item.name], item.payload) for item in message.services if item.name in SERVICES]
-    if node_measured is not None:
-        for service, payload in reports:
-            node_measured = service.measured(node_measured, payload)
+    commands: list[Command] = []
+    for item in message.services:
+        if (service := SERVICES.get(item.name)) is None:
+            continue
+        try:
+            if node_measured is not None:
+                node_measured = service.measured(node_measured, item.payload)
+            command = service.reported(node, session, item.payload)
+        except DecodeError as problem:
+            on_unread(item.name, problem)
+            continue
+        if command is not None:
+            commands.append(command)
     yield NodeBeat(node, session, message.seq, node_measured)
-    for service, payload in reports:
-        if (command := service.reported(node, session, payload)) is not None:
-            yield command
+    yield from commands
 
 
 def measured(message: wire.Measured) -> Measured:

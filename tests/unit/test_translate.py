@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from structlog.testing import capture_logs
+
 from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire import market_pb2
 from controller.core.commands import MarketReported, NodeBeat
@@ -9,6 +11,7 @@ from controller.core.lives import ProductState
 from controller.core.model import Measured, NodeName, ProductName, ProductStatus
 from controller.core.transition import SetDesired
 from controller.link import release_0_1, translate
+from controller.link.sessions import Sessions
 
 N1 = NodeName("n1")
 MEASURED = wire.Measured(memory_available_mib=5, cpu_used_millicores=6, disk_free_mib=7)
@@ -101,3 +104,19 @@ def test_what_a_node_of_this_release_says_in_the_words_of_0_1_is_not_taken_twice
     greeting = hello(market_pb2.MarketHello(products=["BTC-USD"]))
     greeting.products.append("ETH-USD")
     assert translate.joined(N1, 1, release_0_1.hello(greeting)).products == {"BTC-USD"}
+
+
+def test_a_service_message_that_cannot_be_read_is_left_out_and_logged_once_a_stream() -> None:
+    session = Sessions().open(N1, has_services=True)
+    greeting = hello(market_pb2.MarketHello(products=["BTC-USD"]))
+    damaged = beat(market_pb2.MarketReport(measured=MARKET_MEASURED))
+    greeting.services[0].payload = damaged.services[1].payload = b"\xff"
+    with capture_logs() as lines:
+        command = translate.joined(N1, session.number, greeting, session.unread)
+        assert (command.products, command.measured) == (frozenset(), Measured(5, 6, 7))
+        for _ in range(2):
+            commands = list(translate.beat(N1, session.number, damaged, session.unread))
+            assert commands == [NodeBeat(N1, session.number, 4, Measured(5, 6, 7))]
+    assert [(line["event"], line["service"], line["node"]) for line in lines] == [
+        ("link.service_not_read", "market", N1)
+    ]
