@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from agentfarm.process import signal_name
-from nodeagent.runner.protocol.frames import FrameReader, ProtocolError
+from nodeagent.machine.logging import log
+from nodeagent.runner.protocol.frames import FrameReader
 from nodeagent.runner.protocol.launch import EXIT_NAME, PROCESS_NAME, SOCKET_NAME, start_ticks
 from nodeagent.runner.protocol.unix_sockets import connect
 
@@ -125,7 +126,8 @@ class ReplicaProcess(asyncio.Protocol):
         try:
             for kind, body in self._reader.feed(data):
                 self._on_frame(kind, body)
-        except ProtocolError:
+        except Exception as problem:  # ProtocolError, or what the reading of a damaged body raises
+            log.error("replica.frame_not_read", pid=self.pid, problem=repr(problem))
             self.kill()  # what speaks like this cannot be trusted with work
 
     def connection_lost(self, exc: Exception | None) -> None:
