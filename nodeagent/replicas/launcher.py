@@ -32,21 +32,26 @@ class Launcher:
         self._zygotes = zygotes
         self._services = services
         self._variables = dict(variables)
-        self._prepared: dict[int, tuple[Environment, Launch]] = {}
+        self._prepared: dict[int, tuple[Environment, Launch] | None] = {}
+        """By replica; None while it is being prepared. One that is forgotten meanwhile does not come back."""
 
     async def prepare(self, seat: Seat, folder: Path) -> None:
         """Have everything here that its fork needs. May take long."""
+        self._prepared[seat.id] = None
         await self._services.arrival(seat.spec.capabilities)
         bundle = await self._bundles.get(seat.desired.bundle_digest)
         environment = await self._environments.get(bundle)
         launch = self._launch(seat, folder, bundle)
         await self._zygotes.prepare(environment, launch, import_timeout_s=seat.spec.healthy_timeout_s)
-        self._prepared[seat.id] = (environment, launch)
+        if seat.id in self._prepared:
+            self._prepared[seat.id] = (environment, launch)
         seat.forked_from(environment.name, self._zygotes.name_for(environment, launch))
 
     async def fork(self, seat: Seat) -> tuple[int, int]:
         """The process of a prepared seat: pid and start ticks. Takes moments."""
-        environment, launch = self._prepared[seat.id]
+        prepared = self._prepared[seat.id]
+        assert prepared is not None
+        environment, launch = prepared
         return await self._zygotes.fork(environment, launch, import_timeout_s=seat.spec.healthy_timeout_s)
 
     def forget(self, replica_id: int) -> None:
