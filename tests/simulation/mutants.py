@@ -12,12 +12,12 @@ from typing import Any
 from unittest.mock import patch
 
 from controller import turns
-from controller.core import decide, restore, turn
+from controller.core import parts, restore, turn
 from controller.core.agents import placement
 from controller.core.agents import seats as seating
 from controller.core.commands import AttemptsEnded
 from controller.core.lives import NodeState, ReplicaState
-from controller.core.model import DeploymentName, FarmState, Instant, Node, Replica, Task
+from controller.core.model import DeploymentName, FarmState, Instant, Limits, Node, Replica, Task
 from controller.core.nodes import life as nodes
 from controller.core.policy import Resources
 from controller.core.tasks import dispatch
@@ -73,7 +73,7 @@ def result_without_its_token_is_accepted() -> Iterator[None]:
             real(now, dataclasses.replace(command, node=node, results=(result,)))
         now.acks.setdefault(command.node, []).extend(result.token for result in command.results)
 
-    with patch.dict(decide.HANDLERS, {AttemptsEnded: accept}):
+    with patch.dict(parts.HANDLERS, {AttemptsEnded: accept}):
         yield
 
 
@@ -211,8 +211,8 @@ def nodes_trust_their_leases_too_long() -> Iterator[None]:
     """Welcome says so: T1 is beyond T2."""
     real = translate.welcome
 
-    def welcome(*arguments: Any) -> Any:
-        return real(*arguments[:-1], 30.0)
+    def welcome(epoch: int, limits: Limits, beat_interval_s: float, stop_exclusive_after_s: float) -> Any:
+        return real(epoch, limits, beat_interval_s, 30.0)
 
     with patch.object(translate, "welcome", welcome):
         yield
@@ -284,7 +284,7 @@ simply("failures_are_not_counted", tasks, "max_attempts", lambda policy, options
 
 @mutant
 def backoff_never_ends() -> Iterator[None]:
-    with patch.dict(decide.TIMERS, {RetryDue: lambda now, timer: None}):
+    with patch.dict(parts.TIMERS, {RetryDue: lambda now, timer: None}):
         yield
 
 
