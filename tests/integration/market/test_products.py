@@ -59,7 +59,7 @@ async def until_stored(
         expected = sent[-len(held) :] if may_begin_later else sent
         return len(held) >= minimum and held == expected
 
-    await until(f"all of {product} is stored", is_so, 40)
+    await until(f"all of {product} is stored", is_so)
 
 
 @pytest.mark.parametrize("protocol", ["advanced", "exchange"])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from nodeagent.market.exchange import ExchangeServer
 
@@ -39,9 +40,11 @@ class Client:
         return message
 
     async def end(self) -> tuple[int, str]:
-        """Wait for the close: code and reason."""
+        """Read up to the close: code and reason. Behind frames that fill the queue a close is not seen."""
         async with asyncio.timeout(WITHIN_S):
-            await self.socket.wait_closed()
+            with suppress(ConnectionClosed):
+                while True:
+                    await self.socket.recv()
         return self.socket.close_code or 0, self.socket.close_reason or ""
 
 
