@@ -40,6 +40,13 @@ RUN_TIMEOUT_S: Final = 600.0
 HEALTHY_TIMEOUT_S: Final = 120.0
 SHUTDOWN_TIMEOUT_S: Final = 10.0
 
+# ------------------------------------------------------------------ times of the link
+
+BEAT_INTERVAL_S: Final = 1.0
+"""The default of the controller's setting; Welcome tells the nodes."""
+STOP_EXCLUSIVE_AFTER_S: Final = 6.0
+"""The default of the controller's setting; nodeagent/core/lease.py states it for the time before a Welcome."""
+
 # ------------------------------------------------------------------ ports
 
 GATEWAY_PORT: Final = 8600

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agentfarm.limits import GATEWAY_PORT, LINK_PORT, PAYLOAD_MAX_BYTES
+from agentfarm.limits import BEAT_INTERVAL_S, GATEWAY_PORT, LINK_PORT, PAYLOAD_MAX_BYTES, STOP_EXCLUSIVE_AFTER_S
 from controller.core.model import Limits
 
 
@@ -32,8 +32,8 @@ class ControllerSettings:
     link_port: int = LINK_PORT
     public_host: str = "127.0.0.1"
     payload_max_bytes: int = PAYLOAD_MAX_BYTES
-    beat_interval_s: float = 1.0
-    stop_exclusive_after_s: float = 6.0
+    beat_interval_s: float = BEAT_INTERVAL_S
+    stop_exclusive_after_s: float = STOP_EXCLUSIVE_AFTER_S
     retention_days: int = 14
     log_format: str = "console"
     log_level: str = "info"

@@ -16,7 +16,7 @@ import structlog
 
 from agentfarm.calls.checkpoints import GET, PUT
 from agentfarm.errors import Conflict, FarmError, Forbidden, InvalidRequest, NotFound, StaleToken, Unavailable
-from agentfarm.limits import LINK_MESSAGE_MAX_BYTES, LINK_PORT
+from agentfarm.limits import BEAT_INTERVAL_S, LINK_MESSAGE_MAX_BYTES, LINK_PORT, STOP_EXCLUSIVE_AFTER_S
 from agentfarm.service import Service, first_of
 from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire import link_pb2_grpc
@@ -52,8 +52,8 @@ class LinkSettings:
     host: str = "127.0.0.1"
     port: int = LINK_PORT
     """0: any free port."""
-    beat_interval_s: float = 1.0
-    stop_exclusive_after_s: float = 6.0
+    beat_interval_s: float = BEAT_INTERVAL_S
+    stop_exclusive_after_s: float = STOP_EXCLUSIVE_AFTER_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Final
 
 from nodeagent.core.clock import Clock, Timer
+
+FIRST_STOP_AFTER_S: Final = 6.0
+"""Until the first Welcome; the controller's default. This room imports no limits, so a test compares them."""
 
 
 class Lease:
     """Calls `on_over` once each time `stop_after_s` has passed since the newest proof."""
 
     def __init__(self, clock: Clock, on_over: Callable[[], None]) -> None:
-        self.stop_after_s = 6.0
+        self.stop_after_s = FIRST_STOP_AFTER_S
         self._clock = clock
         self._on_over = on_over
         self._proven_at = -math.inf  # a daemon's own start proves nothing

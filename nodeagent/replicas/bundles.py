@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from agentfarm.limits import DIGEST_PATTERN
+from agentfarm.limits import BUNDLE_MAX_BYTES, DIGEST_PATTERN
 from nodeagent.core.problems import BundleMissing, StartFailed
 from nodeagent.machine.logging import log
 from nodeagent.machine.programs import OUR_PYTHON, RuntimeFolder, run_program
@@ -23,8 +23,9 @@ from nodeagent.replicas.unpack import BUNDLE_AT_FAULT
 SPARE_BUNDLES: Final = 8
 """Bundles kept although no replica uses them: a rollback then needs no transfer."""
 UNPACK_TIMEOUT_S: Final = 120.0
-ARCHIVE_BYTES_MAX: Final = 128 * 2**20
-"""What a transfer may bring at most. What the files may be is for the unpacking program to say."""
+ARCHIVE_BYTES_MAX: Final = 2 * BUNDLE_MAX_BYTES
+"""What a transfer may bring at most: the files of the largest bundle, and their tar headers, with room to spare. What
+the files may be is for the unpacking program to say."""
 _DIGEST: Final = re.compile(DIGEST_PATTERN)
 
 

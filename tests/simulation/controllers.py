@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from agentfarm.errors import FarmError, NotFound, Unavailable
+from agentfarm.limits import BEAT_INTERVAL_S, STOP_EXCLUSIVE_AFTER_S
 from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire import market_pb2
 from controller import turns
@@ -30,8 +31,6 @@ from tests.simulation.database import Database
 from tests.simulation.network import Stream
 from tests.simulation.world import Process, World
 
-BEAT_INTERVAL_S = 1.0
-STOP_EXCLUSIVE_AFTER_S = 6.0
 ASK_DEADLINE_S = 10.0
 LEAD_POLL_S = 0.25
 TURN_S = 0.0002

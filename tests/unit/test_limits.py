@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import fields
 
 import yaml
 from hypothesis import given
@@ -17,7 +18,12 @@ from agentfarm.agents.view import SpecView
 from agentfarm.names import is_name, is_product_name
 from controller.core.policy import Policy
 from controller.gateway.agents.deployments import policy_of
+from controller.link.server import LinkSettings
+from controller.settings import ControllerSettings
+from nodeagent.core.lease import Lease
 from nodeagent.runner.protocol import frames
+from nodeagent.runner.protocol.launch import Launch
+from tests.unit.node.clock import Clock
 from tests.unit.test_imports import ROOT, modules
 
 OWNED = frozenset(
@@ -57,6 +63,25 @@ def test_core_node_and_spec_have_the_same_defaults() -> None:
 
 def test_runner_says_what_the_controller_hears() -> None:
     assert frames.GIVEN_BACK == limits.GIVEN_BACK
+
+
+def test_runner_has_the_defaults_of_a_spec() -> None:
+    """It imports nothing of ours, so it states them."""
+    launch = {field.name: field.default for field in fields(Launch)}
+    assert launch["concurrency"] == limits.CONCURRENCY
+    assert launch["memory_mib"] == limits.MEMORY_MIB
+    assert launch["payload_bytes_max"] == limits.PAYLOAD_MAX_BYTES
+
+
+def test_both_ends_of_the_link_have_the_same_times() -> None:
+    """A node goes by the default until its first Welcome."""
+    settings, link = ControllerSettings(), LinkSettings()
+    assert (link.beat_interval_s, link.stop_exclusive_after_s) == (
+        settings.beat_interval_s, settings.stop_exclusive_after_s,
+    )  # fmt: skip
+    assert Lease(Clock(), lambda: None).stop_after_s == settings.stop_exclusive_after_s
+    assert settings.beat_interval_s == limits.BEAT_INTERVAL_S
+    assert settings.stop_exclusive_after_s == limits.STOP_EXCLUSIVE_AFTER_S
 
 
 def test_no_other_module_states_what_is_owned() -> None:
