@@ -330,7 +330,7 @@ def verify_join_answer(invite: Invite, key_pem: bytes, answer: JoinAnswer) -> Id
 
 def _impostor(why: str, reason: str) -> Forbidden:
     return Forbidden(
-        f"Whoever answered is not the controller that invited this machine: {why}",
+        f"The server that answered is not the controller that invited this machine: {why}",
         remedy="Check the address in the invitation, and that nothing sits between.", reason=reason,
     )  # fmt: skip
 

@@ -64,8 +64,6 @@ class Form:
     restore: Callable[[Any, Clock], Any]
     columns: tuple[Column, ...] = ()
     """Of a part: the fields of its JSON."""
-    is_moment: bool = False
-    """Whether the value is a moment of the monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ FLAG: Final = Form("flag", _as_it_is, _as_it_is)
 BYTES: Final = Form("bytes", _as_it_is, _as_it_is)
 WALL: Final = Form("time", _as_it_is, _as_it_is)
 """Unix seconds."""
-MOMENT: Final = Form("time", lambda mono, clock: clock.wall(mono), lambda wall, clock: clock.mono(wall), (), True)
+MOMENT: Final = Form("time", lambda mono, clock: clock.wall(mono), lambda wall, clock: clock.mono(wall))
 """Seconds of the monotonic clock; 0 is none."""
 NUMBERS: Final = Form("json", lambda value, _: list(value), lambda row, _: list(row))
 """A list of numbers."""

@@ -8,9 +8,8 @@ from typing import Final
 
 from agentfarm.errors import Conflict, FarmError
 
-# SQLSTATEs raised by the guards in the database: see migrations/versions/0001_pre_first_tables.py.
 LOST_LEAD_STATE: Final = "FA001"
-UNEXPECTED_ROWS_STATE: Final = "FA002"
+"""The SQLSTATE of the lead's guard in the database: see migrations/versions/0001_pre_first_tables.py."""
 
 
 class LostLead(Conflict):

@@ -12,7 +12,7 @@ from typing import Any, Final
 from controller.core.lives import LIVE_REPLICA_STATES, NodeState, ReplicaState, TaskState
 from controller.core.model import FarmState, Instant, Node, Product, Replica, Task
 from controller.core.parts import TABLES
-from controller.core.records import BYTES, Column, columns_of
+from controller.core.records import BYTES, MOMENT, Column, columns_of
 from controller.core.tasks.dispatch import room_at
 from controller.journal.memory import Tables
 
@@ -278,7 +278,7 @@ class Same:
             return here is None or there is None  # memory was short
         if isinstance(here, NodeState):
             return {here, there} == {NodeState.READY, NodeState.UNREACHABLE}
-        if form.is_moment:
+        if form is MOMENT:
             if self._clock_jumped or (isinstance(it, Task) and it.token is not None):
                 return True
             if isinstance(it, Task | Replica):  # what has passed is all the same

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -19,6 +18,7 @@ from controller.core.lives import NodeState, ReplicaState, TaskState
 from controller.core.model import FarmState
 from controller.explain.products import fed_products
 from controller.gateway.scope import Farm
+from controller.metrics import EngineMetrics
 
 
 def metrics_text(farm: Farm) -> bytes:
@@ -51,7 +51,7 @@ class _FarmCollector(Collector):
         yield from _product_metrics(state)
 
 
-def _engine_metrics(metrics: Any) -> Iterator[Metric]:
+def _engine_metrics(metrics: EngineMetrics) -> Iterator[Metric]:
     counters = {
         "agentfarm_engine_turns": ("Turns of the engine.", metrics.turns),
         "agentfarm_engine_commands": ("Commands decided.", metrics.commands),
@@ -75,12 +75,10 @@ def _engine_metrics(metrics: Any) -> Iterator[Metric]:
     yield finished
 
 
-def _commit_histogram(metrics: Any) -> Metric:
-    """Time of one commit. An engine that keeps no buckets gives count and sum."""
-    buckets: dict[float, int] = getattr(metrics, "commit_buckets", {})
+def _commit_histogram(metrics: EngineMetrics) -> Metric:
     cumulative, total = [], 0
-    for bound in sorted(buckets):
-        total += buckets[bound]
+    for bound, commits in sorted(metrics.commit_buckets.items()):
+        total += commits
         cumulative.append((f"{bound:g}", float(total)))
     cumulative.append(("+Inf", float(metrics.commits)))
     return HistogramMetricFamily(

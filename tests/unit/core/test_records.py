@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from controller.core.commands import AddNode, ForgetNode, NewTask, StartDrain, SubmitTasks
 from controller.core.model import OPERATOR, Drain, Node, NodeName, Rollout, Task, Token
 from controller.core.parts import TABLE_OF, TABLES
-from controller.core.records import NUMBER, TEXT, Column, columns_of, live, record, stored
+from controller.core.records import MOMENT, NUMBER, TEXT, Column, columns_of, live, record, stored
 from controller.journal import schema
 from tests.simulation.laws import Broken, check_same
 from tests.simulation.record_mutants import end_forgotten
@@ -92,7 +92,7 @@ def test_law_compares_every_stored_field(farm: Farm) -> None:
     for thing, columns in things(loaded):
         for column in columns:
             before = getattr(thing, column.field)
-            if isinstance(thing, Task) and thing.token is not None and column.form.is_moment:
+            if isinstance(thing, Task) and thing.token is not None and column.form is MOMENT:
                 continue  # whoever holds a lease waits for nothing
             if column.form.columns and before is None:
                 continue
