@@ -3,8 +3,10 @@
 Another process can get a pid; it cannot get a pid with its start time, or a pidfd. A process that ends with its group
 takes along what it started itself. Linux; standard library only, without psutil, which costs the node daemon too much.
 
-Not here: PostgreSQL (controller/postgres/cluster.py), which is ended by three signals and may run as another user; and
-replicas (nodeagent/replicas/process.py), which are children of their zygote and report their exit through it.
+Not here: what farmctl runs for a user, which has no event loop (farmctl/dev/nodes.py, farmctl/dev/market/questdb.py,
+farmctl/display/market_answers.py); PostgreSQL (controller/postgres/cluster.py), which is ended by three signals and may
+run as another user; and replicas (nodeagent/replicas/process.py), which are children of their zygote and report their
+exit through it.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import IO, Final, Self
 
 STARTED_FIELD: Final = 19
 """Of /proc/PID/stat, counted from the state behind the name: ticks from the machine's boot to the process's start."""
@@ -74,6 +76,38 @@ def kill_group(leader: int) -> None:
     """SIGKILL to what is left of the group of a process that leads one."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
+
+
+@asynccontextmanager
+async def read_program(
+    command: Sequence[str], *, errors: int | IO[bytes], patience_s: float = 0.0, cwd: Path | None = None
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
+    """A program in a session of its own, and its output, which the caller reads. At the end of the block it is over.
+
+    One that still runs then is ended with its group: by SIGTERM, and by SIGKILL where `patience_s` does not suffice;
+    without patience by SIGKILL alone. Raises OSError.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True, cwd=cwd
+    )
+    assert process.stdout is not None  # it is a pipe
+    try:
+        yield process, process.stdout
+    finally:
+        if process.returncode is None:
+            await _end_group(process, patience_s)
+
+
+async def _end_group(process: asyncio.subprocess.Process, patience_s: float) -> None:
+    if patience_s:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await process.wait()
+            return
+    kill_group(process.pid)
+    await process.wait()
 
 
 class Child:

@@ -16,7 +16,7 @@ from typing import Final
 
 import agentfarm
 import nodeagent
-from agentfarm.process import kill_group
+from agentfarm.process import read_program
 
 OUTPUT_BYTES_MAX: Final = 256 * 1024
 _BOOT: Final = (
@@ -61,26 +61,14 @@ OUR_PYTHON: Final = sys.executable
 
 async def run_program(command: list[str], *, timeout_s: float, cwd: Path | None = None) -> Ended:
     """Run to the end, in a session of its own. One that takes too long is killed with what it started: code 124."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-        cwd=cwd,
-    )
     tail = bytearray()
-    try:
-        async with asyncio.timeout(timeout_s):
-            assert process.stdout is not None
-            while chunk := await process.stdout.read(65_536):
-                tail += chunk
-                del tail[:-OUTPUT_BYTES_MAX]
-            code = await process.wait()
-    except TimeoutError:
-        code = 124
-    finally:
-        if process.returncode is None:
-            kill_group(process.pid)
-            await process.wait()
+    async with read_program(command, errors=asyncio.subprocess.STDOUT, cwd=cwd) as (process, output):
+        try:
+            async with asyncio.timeout(timeout_s):
+                while chunk := await output.read(65_536):
+                    tail += chunk
+                    del tail[:-OUTPUT_BYTES_MAX]
+                code = await process.wait()
+        except TimeoutError:
+            code = 124
     return Ended(code, tail.decode(errors="replace").strip())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agentfarm.process import Child, signal_name, start_ticks
+from agentfarm.process import Child, read_program, signal_name, start_ticks
 
 GIVE_UP_S = 60.0
 PARENT = (
@@ -100,3 +100,33 @@ async def test_nothing_is_watched_where_nothing_runs() -> None:
 
 def test_signals_have_names() -> None:
     assert (signal_name(9), signal_name(250)) == ("SIGKILL", "signal 250")
+
+
+@pytest.mark.parametrize("patience_s", [0.0, GIVE_UP_S])
+async def test_a_program_that_is_read_is_ended_with_what_it_started(patience_s: float) -> None:
+    command = [sys.executable, "-c", PARENT]
+    async with asyncio.timeout(GIVE_UP_S):
+        async with read_program(command, errors=asyncio.subprocess.DEVNULL, patience_s=patience_s) as (program, output):
+            below = Child(int(await output.readline()))
+            assert os.getsid(program.pid) == program.pid
+        assert program.returncode == (-signal.SIGTERM if patience_s else -signal.SIGKILL)
+        await below.gone()
+
+
+async def test_a_program_that_is_read_and_deaf_is_killed() -> None:
+    async with asyncio.timeout(GIVE_UP_S):
+        async with read_program([sys.executable, "-c", DEAF], errors=asyncio.subprocess.DEVNULL, patience_s=0.01) as (
+            program,
+            output,
+        ):
+            assert await output.readline() == b"deaf\n"
+        assert program.returncode == -signal.SIGKILL
+
+
+async def test_a_program_that_ended_by_itself_is_left_alone() -> None:
+    async with asyncio.timeout(GIVE_UP_S):
+        async with read_program(
+            [sys.executable, "-c", "print('here'); raise SystemExit(3)"], errors=asyncio.subprocess.DEVNULL
+        ) as (program, output):
+            assert await output.read() == b"here\n"
+            assert await program.wait() == 3

@@ -30,6 +30,7 @@ from typing import Final
 
 from agentfarm.errors import Unavailable
 from agentfarm.files import set_aside
+from agentfarm.process import read_program
 
 QUESTDB_VERSION: Final = "9.3.4"
 """The newest on Maven Central; runs on Java 17 to 25."""
@@ -189,24 +190,14 @@ def _take_from_local_repository(jar: Path) -> bool:
 
 
 async def _download(jar: Path, on_progress: Callable[[DownloadProgress], None] | None) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "nodeagent.market.store.fetch",
-        str(jar),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        async with asyncio.timeout(DOWNLOAD_TIMEOUT_S):
-            failure = await _follow(process, on_progress)
-            await process.wait()
-    except TimeoutError:
-        failure = f"no end after {DOWNLOAD_TIMEOUT_S:.0f} s"
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    command = [sys.executable, "-m", "nodeagent.market.store.fetch", str(jar)]
+    async with read_program(command, errors=asyncio.subprocess.DEVNULL) as (process, output):
+        try:
+            async with asyncio.timeout(DOWNLOAD_TIMEOUT_S):
+                failure = await _follow(output, on_progress)
+                await process.wait()
+        except TimeoutError:
+            failure = f"no end after {DOWNLOAD_TIMEOUT_S:.0f} s"
     if process.returncode == EXIT_WRONG_JAR:
         raise WrongJar(
             f"What was downloaded as {':'.join(COORDINATES)} does not have the pinned sha256 {JAR_SHA256}.",
@@ -218,11 +209,10 @@ async def _download(jar: Path, on_progress: Callable[[DownloadProgress], None] |
         )
 
 
-async def _follow(process: asyncio.subprocess.Process, on_progress: Callable[[DownloadProgress], None] | None) -> str:
+async def _follow(output: asyncio.StreamReader, on_progress: Callable[[DownloadProgress], None] | None) -> str:
     """Read the fetcher's lines to their end; its failure text, or nothing."""
-    assert process.stdout is not None
     failure = ""
-    async for line in process.stdout:
+    async for line in output:
         report = json.loads(line)
         failure = str(report.get("failure", failure))
         if on_progress and "done_bytes" in report:

@@ -6,15 +6,13 @@ One at a time, so that an operator's curiosity never costs the feed more than on
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from agentfarm.errors import Conflict, FarmError, InvalidRequest
-from agentfarm.process import kill_group
+from agentfarm.process import read_program
 from agentfarm.wire import market_pb2 as wire
 from nodeagent.machine.logging import log
 from nodeagent.machine.programs import OUR_PYTHON, RuntimeFolder
@@ -52,19 +50,17 @@ class MarketQuestions:
         self._verb = question.verb
         errors = self._folder / "feed" / "audit.log"
         log.info("market.asked", verb=question.verb)
-        process: asyncio.subprocess.Process | None = None
         code: int | None = None
         try:
-            process = await _start(command, errors)
-            yield STARTED
-            assert process.stdout is not None
-            async for lines in _lines(process.stdout):
-                yield lines
-            with suppress(TimeoutError):
-                code = await asyncio.wait_for(process.wait(), STOP_S)
+            errors.parent.mkdir(parents=True, exist_ok=True)
+            with errors.open("wb") as file:
+                async with read_program(command, errors=file, patience_s=STOP_S) as (process, output):
+                    yield STARTED
+                    async for lines in _lines(output):
+                        yield lines
+                    with suppress(TimeoutError):
+                        code = await asyncio.wait_for(process.wait(), STOP_S)
         finally:
-            if process is not None:
-                await _end(process)
             self._verb = ""
             log.info("market.answered", verb=question.verb, code=code)
         if code not in ANSWERED:
@@ -108,16 +104,6 @@ def arguments_of(verb: str, arguments: Mapping[str, str]) -> list[str]:
     return options
 
 
-async def _start(command: Sequence[str], errors: Path) -> asyncio.subprocess.Process:
-    """The program, its words going to the file `errors`."""
-    errors.parent.mkdir(parents=True, exist_ok=True)
-    with errors.open("wb") as file:
-        return await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=file,
-            start_new_session=True,
-        )  # fmt: skip
-
-
 async def _lines(output: asyncio.StreamReader) -> AsyncIterator[bytes]:
     """Whole lines, as they come, many at once where they come fast."""
     rest = b""
@@ -125,17 +111,3 @@ async def _lines(output: asyncio.StreamReader) -> AsyncIterator[bytes]:
         whole, newline, rest = (rest + chunk).rpartition(b"\n")
         if newline:
             yield whole + newline
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Make sure that nothing of it is left."""
-    if process.returncode is not None:
-        return
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
-        async with asyncio.timeout(STOP_S):
-            await process.wait()
-    except TimeoutError:
-        kill_group(process.pid)
-        await process.wait()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import Path
 
 import pytest
 
+from agentfarm.process import Child
 from nodeagent.market.store import runtime
 from nodeagent.market.store.runtime import NoJar, NoJava, WrongJar, find_java, java_major, obtain_jar
 
@@ -90,6 +92,24 @@ async def test_failed_download_is_told_by_its_kind(
     monkeypatch.setattr(runtime.sys, "executable", str(python))
     with pytest.raises(kind):
         await obtain_jar(tmp_path / "cache")
+
+
+async def test_a_download_that_does_not_end_is_ended_with_what_it_started(
+    pinned: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = tmp_path / "below"
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nsleep 600 >&- &\necho $! > {below}.new; mv {below}.new {below}\nwait\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(runtime.sys, "executable", str(python))
+    async with asyncio.timeout(60):
+        downloading = asyncio.create_task(obtain_jar(tmp_path / "cache"))
+        while not below.exists():  # noqa: ASYNC110 - another process writes it
+            await asyncio.sleep(0.01)
+        sleeper = Child(int(below.read_text()))
+        downloading.cancel()
+        await asyncio.wait((downloading,))
+        await sleeper.gone()
 
 
 def test_daemon_pays_for_nothing_heavy() -> None:
