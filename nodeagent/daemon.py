@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from agentfarm.identity import Identity
 from agentfarm.service import Service, first_of
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.core.outgoing import Outgoing
+from nodeagent.core.session import Session
 from nodeagent.link.answers import Answers
 from nodeagent.link.calls import Calls
 from nodeagent.link.renewal import Renewal
@@ -88,7 +90,11 @@ class Daemon(Service):
         self.workload = self.supervisor.workload
         self.outbox = self.workload.outbox
         peer = Peer(self._address, self._credentials, settings.link_name or "")
-        self.link = Link(peer, self, self.outgoing, wake, self.calls)
+        self.session = Session(
+            asyncio.get_running_loop(), self.supervisor.roster, self.outgoing, self.services, self,
+            epoch=secrets.randbits(63) | 1,
+        )  # fmt: skip
+        self.link = Link(peer, self.session, self.outgoing, wake, self.calls)
         self.renewal = Renewal(self._identity_folder, self.identity, self.calls, runtime)
         self.metrics = MetricsServer(self)
         self.own(self.supervisor)
@@ -142,10 +148,9 @@ class Daemon(Service):
         self._lock.release()
         log.info("node.stopped")
 
-    # -------------------------------------------------------------- what the link needs of us
+    # -------------------------------------------------------------- what the session needs of us: see `Host`
 
-    def hello(self) -> wire.Hello:
-        """See `nodeagent.link.stream.Node`."""
+    def introduction(self) -> wire.Hello:
         settings, here = self._settings, machine()
         memory = settings.memory_mib or max(0, here.memory_mib - settings.reserve_memory_mib)
         return wire.Hello(
@@ -156,12 +161,7 @@ class Daemon(Service):
             labels=self._settings.labels,
             capabilities=sorted({*settings.capabilities, *self.services.capabilities}),
             measured=self.measured(),
-            replicas=[seat.status for seat in self.supervisor.seats.values()],
-            running_tokens=list(self.workload.attempts.tokens),
-            finished_tokens=list(self.outbox.tokens),
             metrics_address=self._metrics_address(),
-            services=self.services.hello(),
-            has_services=True,
         )
 
     def _metrics_address(self) -> str:
@@ -173,7 +173,6 @@ class Daemon(Service):
         return f"{reachable}:{self.metrics.port}"
 
     def measured(self) -> wire.Measured:
-        """See `nodeagent.link.stream.Node`."""
         load = self._meter.measure()
         return wire.Measured(
             memory_available_mib=load.memory_available_mib,
@@ -181,35 +180,8 @@ class Daemon(Service):
             disk_free_mib=load.disk_free_mib,
         )
 
-    def reports(self) -> list[wire.ServiceReport]:
-        """See `nodeagent.link.stream.Node`."""
-        return self.services.reports()
-
-    def waiting_results(self) -> list[wire.AttemptResult]:
-        """See `nodeagent.link.stream.Node`."""
-        return self.outbox.results
-
-    def welcomed(self, welcome: wire.Welcome) -> None:
-        """See `nodeagent.link.stream.Node`."""
-        del welcome
-        self.supervisor.roster.new_stream()
-        self.services.new_stream()
-
-    def obey(self, message: wire.ControllerMessage) -> None:
-        """See `nodeagent.link.stream.Node`. Orders we do not know are left alone."""
-        kind = message.WhichOneof("body")
-        if kind == "assign":
-            self.workload.assign(message.assign.assignments)
-        elif kind == "results_ack":
-            self.outbox.acknowledge(message.results_ack.tokens)
-        elif kind == "desired":
-            if self.supervisor.apply(message.desired):
-                self.services.obey(message.desired.services)
-        elif kind == "cancel_attempts":
-            self.workload.cancel(message.cancel_attempts.tokens, message.cancel_attempts.reason)
-        elif kind == "recall_attempts":
-            self.workload.recall(message.recall_attempts.tokens)
-        elif kind == "log_request":
+    def asked(self, kind: str, message: wire.ControllerMessage) -> None:
+        if kind == "log_request":
             self._send_log(message.log_request)
         elif kind == "service_request":
             request = message.service_request
@@ -217,14 +189,8 @@ class Daemon(Service):
         elif kind == "log_stop":
             self.answers.end(message.log_stop.request_id)
 
-    def stop_exclusive(self, within_s: float) -> None:
-        """See `nodeagent.link.stream.Node`."""
-        if attempts := self.workload.stop_exclusive(within_s):
-            log.warning("attempts.stopped_exclusive", attempts=attempts, why="the controller was not heard in time")
-
-    def lease_renewed(self, until_s: float) -> None:
-        """See `nodeagent.link.stream.Node`."""
-        self.supervisor.roster.lease_renewed(until_s)
+    def exclusive_stopped(self, attempts: int) -> None:
+        log.warning("attempts.stopped_exclusive", attempts=attempts, why="the controller was not heard in time")
 
     # -------------------------------------------------------------- small connections between parts
 

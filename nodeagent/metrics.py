@@ -24,6 +24,7 @@ from nodeagent.machine.measure import process_use
 if TYPE_CHECKING:
     from nodeagent.core.outbox import Outbox
     from nodeagent.core.outgoing import Outgoing
+    from nodeagent.core.session import Session
     from nodeagent.link.storage import Storage
     from nodeagent.link.stream import Link
     from nodeagent.replicas.supervisor import Supervisor
@@ -38,6 +39,8 @@ class Numbers(Protocol):
 
     @property
     def link(self) -> Link: ...
+    @property
+    def session(self) -> Session: ...
     @property
     def supervisor(self) -> Supervisor: ...
     @property
@@ -118,8 +121,8 @@ class NodeCollector:
         yield gauge(
             "agentfarm_node_connected", "Whether the stream to the controller stands.", daemon.link.is_connected
         )
-        yield counter("agentfarm_node_streams", "Streams made since the daemon started.", daemon.link.streams_total)
-        yield gauge("agentfarm_node_beat_round_trip_seconds", "Of the last heartbeat.", daemon.link.round_trip_s)
+        yield counter("agentfarm_node_streams", "Streams made since the daemon started.", daemon.session.streams_total)
+        yield gauge("agentfarm_node_beat_round_trip_seconds", "Of the last heartbeat.", daemon.session.round_trip_s)
         yield gauge(
             "agentfarm_node_memory_available_bytes", "As the kernel says.", measured.memory_available_mib * 2**20
         )

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from agentfarm.wire import link_pb2 as wire
-from agentfarm.wire.market_pb2 import MarketReport
 
 OUTPUT_BYTES_MAX: Final = 4 * 2**20
 RESULTS_PER_MESSAGE: Final = 1_000
@@ -36,7 +35,6 @@ class Outgoing:
         self._output_bytes = 0
         self._results: list[wire.AttemptResult] = []
         self._log_ends: list[wire.LogEnd] = []
-        self._market: MarketReport | None = None
 
     def open(self, results: Iterable[wire.AttemptResult]) -> None:
         """A new stream, whose Hello has the rest: begin with the results that wait for acknowledgement."""
@@ -56,7 +54,6 @@ class Outgoing:
         self._output_bytes = 0
         self._results.clear()
         self._log_ends.clear()
-        self._market = None
 
     def beat(self, beat: wire.Beat) -> None:
         self._beat = beat
@@ -94,12 +91,6 @@ class Outgoing:
             self._log_ends.append(end)
             self._wake()
 
-    def market(self, report: MarketReport) -> None:
-        """To a controller of 0.1, how the market products are; a report not sent yet is replaced. 0.3.0 removes it."""
-        if self._is_open:
-            self._market = report
-            self._wake()
-
     def drain(self) -> Iterator[wire.NodeMessage]:
         """Everything that waits, as messages, in an order in which it can be understood: the sign of life first, a
         replica's state before the results that follow from it, a task's output before its end."""
@@ -111,14 +102,11 @@ class Outgoing:
         outputs, self._outputs, self._output_bytes = self._outputs, deque(), 0
         results, self._results = self._results, []
         ends, self._log_ends = self._log_ends, []
-        market, self._market = self._market, None
         self.drained_results = len(results)
         if beat is not None:
             yield wire.NodeMessage(beat=beat)
         if reports:
             yield wire.NodeMessage(replica_report=wire.ReplicaReport(replicas=reports.values()))
-        if market is not None:
-            yield wire.NodeMessage(market_report=market)
         for at in range(0, len(started), TOKENS_PER_MESSAGE):
             tokens = started[at : at + TOKENS_PER_MESSAGE]
             yield wire.NodeMessage(attempts_started=wire.AttemptsStarted(tokens=tokens))

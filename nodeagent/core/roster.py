@@ -62,6 +62,7 @@ class Roster:
         self._ground = ground
         self._outgoing = outgoing
         self._generation = 0
+        self._takes_lists = True
 
     # -------------------------------------------------------------- from an earlier daemon
 
@@ -88,9 +89,9 @@ class Roster:
     def apply(self, desired: wire.Desired) -> bool:
         """Make the node's replicas those of the list.
 
-        Returns whether the list counts: not when it is older than one that was obeyed.
+        Returns whether the list counts: not when it is older than one that was obeyed, nor after `close`.
         """
-        if desired.generation < self._generation:
+        if not self._takes_lists or desired.generation < self._generation:
             return False
         self._generation = desired.generation
         plan = plan_seats(desired.replicas, {seat.id: seat.presence for seat in self.seats.values()})
@@ -110,6 +111,10 @@ class Roster:
         if not plan.is_empty:
             self._ground.rearranged()
         return True
+
+    def close(self) -> None:
+        """Replicas are ended for good: no list starts another."""
+        self._takes_lists = False
 
     def lease_renewed(self, until_s: float) -> None:
         """Exclusive attempts may run until then. All who can end them hear it, because each of the others may be

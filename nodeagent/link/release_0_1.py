@@ -6,7 +6,7 @@ Pure: from the messages of this release to those of 0.1, and back.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from agentfarm.calls.checkpoints import (
@@ -46,19 +46,32 @@ def change_beat(beat: wire.Beat) -> market_pb2.MarketReport | None:
     return products
 
 
-def obeying(obey: Callable[[wire.ControllerMessage], None]) -> Callable[[wire.ControllerMessage], None]:
-    """Obeys a controller of 0.1, whose words for the market are turned into those of this release."""
+def draining(drain: Callable[[], Iterable[wire.NodeMessage]]) -> Callable[[], Iterator[wire.NodeMessage]]:
+    """What waits to be sent, in the words of 0.1."""
 
-    def obey_0_1(message: wire.ControllerMessage) -> None:
+    def drain_0_1() -> Iterator[wire.NodeMessage]:
+        for message in drain():
+            report = change_beat(message.beat) if message.HasField("beat") else None
+            yield message
+            if report is not None:
+                yield wire.NodeMessage(market_report=report)
+
+    return drain_0_1
+
+
+def hearing(hear: Callable[[wire.ControllerMessage], None]) -> Callable[[wire.ControllerMessage], None]:
+    """Hears a controller of 0.1, whose words for the market are turned into those of this release."""
+
+    def hear_0_1(message: wire.ControllerMessage) -> None:
         kind = message.WhichOneof("body")
         if kind == "desired" and message.desired.HasField("market"):
             desired = market_pb2.MarketDesired(products=message.desired.market.products)
             message.desired.services.add(name=MARKET, payload=desired.SerializeToString())
         elif kind == "feed_request":
             message = wire.ControllerMessage(service_request=_request(message.feed_request))
-        obey(message)
+        hear(message)
 
-    return obey_0_1
+    return hear_0_1
 
 
 def _request(old: wire.FeedRequest) -> wire.ServiceRequest:

@@ -1,39 +1,31 @@
-"""The node's stream to the controller: Hello, heartbeats, work in, results out; made again whenever it breaks.
+"""The node's stream to the controller over gRPC, made again whenever it breaks.
 
-Everything that proves the node alive and useful goes over this one stream. What the other side does not know it
-ignores, and so do we. Only the monotonic clock decides.
+Everything that proves the node alive and useful goes over this one stream. `nodeagent/core/session.py` decides what is
+said on it and what follows from what is heard. The other side ignores what it does not know, and so do we.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import grpc
 
-from agentfarm.backoff import Backoff, backoff_s
 from agentfarm.limits import LINK_MESSAGE_MAX_BYTES
 from agentfarm.service import first_of
 from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire.link_pb2_grpc import LinkStub
-from nodeagent.core.heartbeat import Heartbeat
-from nodeagent.core.lease import Lease
 from nodeagent.core.outgoing import Outgoing
+from nodeagent.core.session import WELCOME_TIMEOUT_S, Session
 from nodeagent.link import release_0_1
 from nodeagent.link.calls import Calls
 from nodeagent.link.knock import wait_or_opened
 from nodeagent.machine.logging import log
 
-PROTOCOL: Final = 1
-WELCOME_TIMEOUT_S: Final = 10.0
-BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 1.0
-REFUSED_BACKOFF_S: Final = 10.0
-EXCLUSIVE_KILL_WITHIN_S: Final = 1.0
 WRITE_EVERY_S: Final = 0.001
 GATHER_FROM: Final = 4
 """Results in the last write from which on it is worth waiting for more."""
@@ -58,28 +50,6 @@ _REFUSALS: Final = frozenset(
 )  # fmt: skip
 
 
-class Node(Protocol):
-    """What the link tells and asks of the rest of the daemon."""
-
-    def hello(self) -> wire.Hello:
-        """Everything the controller must know; on a new stream, before anything else."""
-        ...
-
-    def measured(self) -> wire.Measured: ...
-    def reports(self) -> list[wire.ServiceReport]:
-        """What its services have to say with the next heartbeat."""
-        ...
-
-    def waiting_results(self) -> list[wire.AttemptResult]: ...
-    def welcomed(self, welcome: wire.Welcome) -> None: ...
-    def obey(self, message: wire.ControllerMessage) -> None:
-        """An order: anything but Welcome and BeatAck."""
-
-    def stop_exclusive(self, within_s: float) -> None: ...
-    def lease_renewed(self, until_s: float) -> None:
-        """The controller was heard: exclusive attempts may run until then, on the machine's monotonic clock."""
-
-
 @dataclass(frozen=True, slots=True)
 class Peer:
     """Where the controller is, and how to be sure of it. credentials: made for each stream."""
@@ -97,32 +67,20 @@ class Refused(Exception):
 class Link:
     """Keeps one stream. `run` until cancelled."""
 
-    def __init__(self, peer: Peer, node: Node, outgoing: Outgoing, wake: asyncio.Event, calls: Calls) -> None:
-        self.epoch = secrets.randbits(63) | 1
+    def __init__(self, peer: Peer, session: Session, outgoing: Outgoing, wake: asyncio.Event, calls: Calls) -> None:
         self.is_connected = False
         self.connected = asyncio.Event()
-        self.streams_total = 0
         self.problem = "not connected yet"
         self._peer = peer
-        self._node = node
+        self._session = session
         self._outgoing = outgoing
         self._wake = wake
         self._calls = calls
-        self._lease = Lease(asyncio.get_running_loop(), self._lease_is_over)
-        self._heartbeat = Heartbeat(asyncio.get_running_loop(), self._beat, self._proven)
         self._again = asyncio.Event()
-        self._has_services = True
-        """Whether the controller speaks of services by name; one of 0.1 does not. 0.3.0 removes this."""
-
-    @property
-    def round_trip_s(self) -> float:
-        """Of the last heartbeat."""
-        return self._heartbeat.round_trip_s
 
     async def run(self) -> None:
         """Connect, serve, and connect again: at once after a working stream broke, then less and less often; and when
         a controller that was gone listens again."""
-        backoff = Backoff(BACKOFF_MIN_S, BACKOFF_MAX_S)
         try:
             while True:
                 began = asyncio.get_running_loop().time()
@@ -137,16 +95,11 @@ class Link:
                     self._complain(_words(problem), "warning")
                 finally:
                     self._disconnected()
-                lasted_s = asyncio.get_running_loop().time() - began
-                if lasted_s > BACKOFF_MAX_S:
-                    backoff.reset()
-                wait_s = backoff.next_s()
                 chance = random.random()  # noqa: S311 - not a secret
-                if is_refused:
-                    wait_s = backoff_s(1, REFUSED_BACKOFF_S, REFUSED_BACKOFF_S, chance)
+                wait_s = self._session.retry_s(began, chance, is_refused=is_refused)
                 await wait_or_opened(self._peer.address, wait_s, chance)
         finally:
-            self._lease.stop()
+            self._session.close()
 
     def reintroduce(self) -> None:
         """The node is not what its Hello said any more: say Hello again, on a new stream."""
@@ -163,25 +116,21 @@ class Link:
         try:
             stub = LinkStub(channel)  # type: ignore[no-untyped-call]
             call = stub.Connect()
-            welcome, sent_at = await self._greet(call)
+            welcome = await self._greet(call)
             self._calls.stub = stub
-            await self._serve(call, welcome, sent_at)
+            await self._serve(call, welcome)
         finally:
             self._calls.stub = None
             await channel.close(None)
 
-    async def _greet(self, call: Any) -> tuple[wire.Welcome, float]:
-        """Hello and Welcome, and when the Hello left. In one turn the Hello says what the node holds, and what waits is
-        queued, so nothing falls between."""
+    async def _greet(self, call: Any) -> wire.Welcome:
+        """Hello and Welcome."""
         try:
             async with asyncio.timeout(WELCOME_TIMEOUT_S):
                 await call.wait_for_connection()
-                sent_at = asyncio.get_running_loop().time()
                 self._again.clear()
-                hello = self._node.hello()
-                hello.protocol, hello.daemon_epoch = PROTOCOL, self.epoch
+                hello = self._session.hello()
                 release_0_1.fill_hello(hello)
-                self._outgoing.open(self._node.waiting_results())
                 await call.write(wire.NodeMessage(hello=hello))
                 first = await call.read()
         except grpc.aio.AioRpcError as problem:
@@ -192,36 +141,26 @@ class Link:
             if await call.code() in _REFUSALS:
                 raise Refused(await call.details())
             raise OSError("the controller did not say Welcome")
-        return wire.Welcome.FromString(first.welcome.SerializeToString()), sent_at
+        return wire.Welcome.FromString(first.welcome.SerializeToString())
 
-    async def _serve(self, call: Any, welcome: wire.Welcome, sent_at: float) -> None:
+    async def _serve(self, call: Any, welcome: wire.Welcome) -> None:
         self.is_connected = True
         self.problem = ""
-        self.streams_total += 1
-        self._lease.granted(sent_at, welcome.stop_exclusive_after_ms / 1000)
-        self._has_services = welcome.has_services
-        self._node.welcomed(welcome)
-        self._node.lease_renewed(self._lease.until_s)
+        silence: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._session.welcomed(welcome, lambda silent_s: _give_up(silence, silent_s))
         self.connected.set()
         log.info("link.connected", controller=self._peer.address, controller_epoch=welcome.controller_epoch)
-        interval_s = max(0.05, welcome.beat_interval_ms / 1000)
-        silence: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._heartbeat.start(interval_s, lambda silent_s: _give_up(silence, silent_s))
         try:
             ended = await first_of(self._read(call), self._write(call), _until(silence), self._again.wait())
             ended.result()
         finally:
-            self._heartbeat.stop()
+            self._session.ended()
             call.cancel()
 
     async def _read(self, call: Any) -> None:
-        obey = self._node.obey if self._has_services else release_0_1.obeying(self._node.obey)
+        heard = self._session.heard if self._session.has_services else release_0_1.hearing(self._session.heard)
         while (message := await call.read()) is not grpc.aio.EOF:
-            kind = message.WhichOneof("body")
-            if kind == "beat_ack":
-                self._heartbeat.answered(message.beat_ack.seq)
-            elif kind is not None and kind != "welcome":
-                obey(message)
+            heard(message)
         code = await call.code()
         if code in _REFUSALS:
             raise Refused(await call.details())
@@ -231,6 +170,7 @@ class Link:
     async def _write(self, call: Any) -> None:
         """The first fact leaves at once; under load, what gathers in a millisecond goes together."""
         loop = asyncio.get_running_loop()
+        drain = self._outgoing.drain if self._session.has_services else release_0_1.draining(self._outgoing.drain)
         written_at = 0.0
         while True:
             await self._wake.wait()
@@ -238,31 +178,16 @@ class Link:
             if gather_s > 0 and self._outgoing.drained_results >= GATHER_FROM:
                 await asyncio.sleep(gather_s)
             self._wake.clear()
-            for message in self._outgoing.drain():
+            for message in drain():
                 await call.write(message)
             written_at = loop.time()
-
-    # -------------------------------------------------------------- time
-
-    def _beat(self, seq: int) -> None:
-        beat = wire.Beat(seq=seq, measured=self._node.measured(), services=self._node.reports())
-        if not self._has_services and (report := release_0_1.change_beat(beat)) is not None:
-            self._outgoing.market(report)
-        self._outgoing.beat(beat)
-
-    def _proven(self, sent_at: float) -> None:
-        self._lease.proven(sent_at)
-        self._node.lease_renewed(self._lease.until_s)
-
-    def _lease_is_over(self) -> None:
-        self._node.stop_exclusive(EXCLUSIVE_KILL_WITHIN_S)
 
     def _disconnected(self) -> None:
         if self.is_connected:
             log.warning("link.lost", problem=self.problem)
         self.is_connected = False
         self.connected.clear()
-        self._outgoing.close()
+        self._session.ended()
 
     def _complain(self, problem: str, level: str) -> None:
         if problem != self.problem:

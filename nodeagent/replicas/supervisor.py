@@ -53,7 +53,6 @@ class Supervisor(Service):
         self._outgoing = outgoing
         self._relay = relay
         self._processes: dict[int, ReplicaProcess] = {}
-        self._takes_orders = True
         self._linger: asyncio.TimerHandle | None = None
         self._ends_replicas = self._is_hurried = False
         self._changed = asyncio.Event()
@@ -75,7 +74,7 @@ class Supervisor(Service):
     async def _finish(self) -> None:
         await self._health.stop()
         if self._ends_replicas:
-            self._takes_orders = False
+            self.roster.close()
             for seat in self.seats.values():
                 seat.stop(at_once=self._is_hurried)
             while any(seat.presence is not Presence.ENDED for seat in self.seats.values()):
@@ -102,12 +101,6 @@ class Supervisor(Service):
     def log_path(self, replica_id: int) -> Path:
         """Where the output of a replica is."""
         return self.home(replica_id) / LOG_NAME
-
-    # -------------------------------------------------------------- orders of the controller
-
-    def apply(self, desired: wire.Desired) -> bool:
-        """See `Roster.apply`. Once replicas are being ended for good, no list starts another."""
-        return self._takes_orders and self.roster.apply(desired)
 
     # -------------------------------------------------------------- what an earlier daemon left
 

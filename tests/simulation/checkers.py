@@ -13,7 +13,15 @@ from agentfarm.errors import FarmError
 from controller.core.commands import NodeBeat, NodeJoined, ReplicasReported
 from controller.core.lives import NodeState, ReplicaState, TaskState
 from controller.core.model import Instant, Node, Replica
-from controller.core.transition import AckResults, Assign, Changes, Effect, FinishedTask, Transition
+from controller.core.transition import (
+    AckResults,
+    Assign,
+    Changes,
+    Effect,
+    FinishedTask,
+    SetDesired,
+    Transition,
+)
 from controller.journal.errors import JournalCorrupt
 from controller.journal.memory import MemoryJournal, Tables
 from tests.simulation.feeds import FeedChecks
@@ -245,6 +253,8 @@ class Checkers:
             for it in effect.leases:
                 if it.token not in self._leases:
                     raise Broken("an attempt is given when its lease is stored", f"{it.token} of task {it.task}")
+        elif isinstance(effect, SetDesired):
+            self.feeds.sent(effect)
 
     def acknowledged(self, key: str | None, task_id: int) -> None:
         """A client was told that its task is accepted."""

@@ -12,7 +12,6 @@ from typing import Any
 from agentfarm.errors import FarmError, NotFound, Unavailable
 from agentfarm.limits import BEAT_INTERVAL_S, STOP_EXCLUSIVE_AFTER_S
 from agentfarm.wire import link_pb2 as wire
-from agentfarm.wire import market_pb2
 from controller import turns
 from controller.core.commands import (
     AttemptsEnded,
@@ -24,7 +23,7 @@ from controller.core.commands import (
 from controller.core.model import FarmState, Instant, Limits, NodeName, Token
 from controller.core.transition import CloseSession, Effect, Transition
 from controller.journal.memory import MemoryJournal
-from controller.link import release_0_1, translate
+from controller.link import translate
 from controller.metrics import EngineMetrics
 from tests.simulation.checkers import Checkers
 from tests.simulation.database import Database
@@ -350,7 +349,5 @@ class Controller(Process):
             self.tell(AttemptsStarted(node, number, tuple(Token(token) for token in said.tokens)))
         elif isinstance(said, wire.ReplicaReport):
             self.tell(ReplicasReported(node, number, translate.replica_news(said.replicas)))
-        elif isinstance(said, market_pb2.MarketReport):
-            self.tell(release_0_1.market_reported(node, number, said))
         else:
             raise NotFound(f"no such message: {said}")

@@ -11,6 +11,7 @@ from nodeagent.core.outbox import Outbox, Row, Written
 from nodeagent.core.problems import StartFailed
 from nodeagent.core.roster import Roster
 from nodeagent.core.seat import ProcessEnd, Seat
+from nodeagent.core.session import Session
 from nodeagent.runner.protocol.frames import FrameReader, Pong
 from tests.simulation.agents import ReplicaProcess, kind_of
 from tests.simulation.daemon_link import DaemonLink
@@ -19,7 +20,6 @@ from tests.simulation.seats import Connection
 if TYPE_CHECKING:
     from tests.simulation.machines import Machine
 
-EXCLUSIVE_KILL_WITHIN_S = 1.0
 DISK_S = 0.002
 PREPARE_S, SLOW_PREPARE_S = 0.02, 2.0
 FORK_S = 0.02
@@ -46,7 +46,7 @@ class OutboxDisk:
 
 
 class Daemon(DaemonLink):
-    """The node daemon. It is the ground of its roster (`Ground` of nodeagent/core/roster.py)."""
+    """The node daemon: the ground of its roster (`Ground` of nodeagent/core/roster.py) and the host of its session."""
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
@@ -55,6 +55,8 @@ class Daemon(DaemonLink):
     def _reset(self) -> None:
         self.roster = Roster(self, self, self.outgoing, OutboxDisk(self))
         self.workload = self.roster.workload
+        services = self.machine.feed.services()
+        self.session = Session(self, self.roster, self.outgoing, services, self, self._random.getrandbits(63))
         self._connections: dict[int, Connection] = {}
         self._worked_on: frozenset[int] = frozenset()
 
@@ -75,7 +77,7 @@ class Daemon(DaemonLink):
         self.begin()
         self._reset()
         machine = self.machine
-        self.epoch = self._random.getrandbits(63)
+        machine.feed.begin()
         self.outbox.restore(machine.disk.outbox.values())
         rollcall = self.roster.call_roll(lambda: self.after(0.01, self.connect))
         living = []
@@ -94,42 +96,20 @@ class Daemon(DaemonLink):
         strangers = [process for i, process in machine.processes.items() if i not in self.roster.seats]
         rollcall.begin(living, [Connection(self, process) for process in strangers])
 
-    # -------------------------------------------------------------- what the link asks
+    # -------------------------------------------------------------- what the session asks: see `Host`
 
-    def hello(self) -> wire.Hello:
-        """On a new stream, which has its own count of generations."""
-        self.roster.new_stream()
-        return wire.Hello(
-            protocol=1, daemon_version="sim", daemon_epoch=self.epoch,
-            capacity=wire.Capacity(cpu_millicores=4000, memory_mib=self.machine.memory_mib),
-            replicas=[seat.status for seat in self.roster.seats.values()],
-            running_tokens=list(self.workload.attempts.tokens), finished_tokens=list(self.outbox.tokens),
-        )  # fmt: skip
+    def introduction(self) -> wire.Hello:
+        capacity = wire.Capacity(cpu_millicores=4000, memory_mib=self.machine.memory_mib)
+        return wire.Hello(daemon_version="sim", capacity=capacity, measured=self.measured())
 
-    def waiting_results(self) -> list[wire.AttemptResult]:
-        """All that the outbox holds."""
-        return self.outbox.results
+    def measured(self) -> wire.Measured:
+        return wire.Measured(memory_available_mib=self.machine.memory_mib)
 
-    def obey(self, kind: str, message: wire.ControllerMessage) -> None:
-        """An order of the controller's."""
-        if kind == "assign":
-            self.workload.assign(message.assign.assignments)
-        elif kind == "results_ack":
-            self.outbox.acknowledge(message.results_ack.tokens)
-        elif kind == "desired":
-            self.roster.apply(message.desired)
-        elif kind == "cancel_attempts":
-            self.workload.cancel(message.cancel_attempts.tokens, message.cancel_attempts.reason)
-        elif kind == "recall_attempts":
-            self.workload.recall(message.recall_attempts.tokens)
+    def asked(self, kind: str, message: wire.ControllerMessage) -> None:
+        """Nobody asks here."""
 
-    def lease_is_over(self) -> None:
-        """The replicas look at the lease themselves; one that is slow is helped."""
-        self.workload.stop_exclusive(EXCLUSIVE_KILL_WITHIN_S)
-
-    def lease_renewed(self, until_s: float) -> None:
-        """Replicas hear it, and zygotes."""
-        self.roster.lease_renewed(until_s)
+    def exclusive_stopped(self, attempts: int) -> None:
+        """See `warn`."""
 
     # -------------------------------------------------------------- processes
 

@@ -1,4 +1,4 @@
-"""Simulated feeds, what operators want of them, and the eyes on both.
+"""Simulated feeds, what operators want of them, and the eyes on both. What is said of a feed when is shipped code.
 
 A feed remembers on disk what its node was told to feed; how each product does begins anew with every daemon. The checks
 keep their own books from what was committed and what the feeds said, as those in checkers.py do.
@@ -7,15 +7,19 @@ keep their own books from what was committed and what the feeds said, as those i
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire import market_pb2
 from controller.core.commands import Command, MarketReported, NodeJoined
 from controller.core.lives import NodeState, ProductState
 from controller.core.model import Node, NodeName, Product
-from controller.core.transition import Changes
+from controller.core.transition import Changes, SetDesired
 from controller.journal.memory import Tables
+from nodeagent.machine.programs import RuntimeFolder
+from nodeagent.services.market.report import Reports
+from nodeagent.services.registry import Services
+from nodeagent.services.service import NodeService, Place
 from tests.simulation.laws import Broken
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ SOURCES: Final = ("a", "a", "b")
 GOOD, DOUBTFUL = market_pb2.PRODUCT_STATE_GOOD, market_pb2.PRODUCT_STATE_DOUBTFUL
 FAILED, STARTING = market_pb2.PRODUCT_STATE_FAILED, market_pb2.PRODUCT_STATE_STARTING
 
+NOWHERE: Final = Place(Path(), RuntimeFolder(Path()), ends_processes=False, changed=lambda: None)
+
 
 class Feed:
     """One machine's feed. Without a source it is none."""
@@ -39,7 +45,6 @@ class Feed:
         self.own: frozenset[str] = frozenset()
         self.told: set[str] = set()  # on disk
         self._states: dict[str, market_pb2.ProductState] = {}
-        self.is_report_due = False
 
     def furnish(self) -> None:
         """Give the machine a feed, or none, as chance has it."""
@@ -47,41 +52,28 @@ class Feed:
             self.source = self._random.choice(SOURCES)
             self.own = frozenset(PRODUCTS[:1]) if self._random.random() < 0.15 else frozenset()
 
+    def services(self) -> Services:
+        """The services of a daemon that starts."""
+        return Services([Market(self)] if self.source else [])
+
     def begin(self) -> None:
         """The daemon starts, and the feed with it."""
         self._states.clear()
         self._settle()
 
-    def describe(self, hello: wire.Hello) -> None:
-        """What Hello says of it."""
-        hello.has_services = True
-        if self.source or self.own:
-            market = market_pb2.MarketHello(
-                products=sorted(self.own), takes_products=bool(self.source), source=self.source
-            )
-            hello.services.add(name="market", payload=market.SerializeToString())
+    def assign(self, products: Iterable[str]) -> None:
+        """Feed these, beside its own."""
+        self.told = set(products)
+        self._settle()
 
-    def obey(self, desired: wire.Desired) -> None:
-        """The products of a list. A node without a feed was told of none."""
-        for service in desired.services:
-            if not self.source:
-                raise Broken("a node without a feed is told of no product", self._machine.name)
-            self.told = set(market_pb2.MarketDesired.FromString(service.payload).products)
-            self._settle()
-
-    def report(self) -> market_pb2.MarketReport | None:
-        """What waits to be said, once."""
-        if not self.is_report_due or not self.source:
-            return None
-        self.is_report_due = False
-        products = [market_pb2.ProductStatus(product=name, state=said) for name, said in sorted(self._states.items())]
-        return market_pb2.MarketReport(products=products)
+    def statuses(self) -> list[market_pb2.ProductStatus]:
+        """How each product does."""
+        return [market_pb2.ProductStatus(product=name, state=state) for name, state in sorted(self._states.items())]
 
     def _settle(self) -> None:
         served = self.told | self.own
         for name in self._states.keys() - served:
             del self._states[name]
-            self._changed()
         for name in sorted(served - self._states.keys()):
             self._become(name, STARTING)
 
@@ -89,7 +81,6 @@ class Feed:
         if name not in self.told | self.own:
             return
         self._states[name] = state
-        self._changed()
         wait_s = {STARTING: 1.5, GOOD: 40.0, DOUBTFUL: 1.0, FAILED: 5.0}[state] * (0.1 + self._random.random())
         follows = DOUBTFUL if state == GOOD else GOOD if self._random.random() < 0.9 else FAILED
         self._machine.daemon.after(wait_s, self._follow, name, state, follows)
@@ -98,9 +89,29 @@ class Feed:
         if self._states.get(name) == state:
             self._become(name, follows)
 
-    def _changed(self) -> None:
-        self.is_report_due = True
-        self._machine.daemon.tell()
+
+class Market(NodeService):
+    """The border that nodeagent/services/market/service.py is to real daemons."""
+
+    name = "market"
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__(NOWHERE)
+        self._feed = feed
+        self._reports = Reports()
+
+    def hello(self) -> bytes:
+        feed = self._feed
+        return market_pb2.MarketHello(
+            products=sorted(feed.own), takes_products=True, source=feed.source
+        ).SerializeToString()
+
+    def obey(self, desired: bytes) -> None:
+        self._feed.assign(market_pb2.MarketDesired.FromString(desired).products)
+
+    def report(self, *, is_first: bool) -> bytes:
+        report = self._reports.next(self._feed.statuses(), market_pb2.MarketMeasured(), is_first=is_first)
+        return report.SerializeToString()
 
 
 def feed_happenings(seed: int, length_s: float) -> list[tuple[float, str, tuple[Any, ...]]]:
@@ -160,6 +171,11 @@ class FeedChecks:
             elif isinstance(command, MarketReported) and now.get(command.node) == command.session:
                 good = (name for name, status in command.products.items() if status.state is ProductState.GOOD)
                 self._good[epoch, command.node] = frozenset(good)
+
+    def sent(self, effect: SetDesired) -> None:
+        """The controller tells a node what should be."""
+        if effect.products is not None and not self._machines[effect.node].feed.source:
+            raise Broken("a node without a feed is told of no product", f"{effect.node}: {effect.products}")
 
     def committed(self, changes: Changes, epoch: int) -> None:
         """The database applied a turn."""

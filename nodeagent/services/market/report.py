@@ -29,6 +29,24 @@ _FEED_METRICS: Final = (
 )
 
 
+class Reports:
+    """Reports name the products while something in them changed, and on each new stream."""
+
+    def __init__(self) -> None:
+        self._statuses: list[wire.ProductStatus] = []
+        """Of the last report."""
+
+    def next(
+        self, statuses: list[wire.ProductStatus], market: wire.MarketMeasured, *, is_first: bool
+    ) -> wire.MarketReport:
+        """is_first: the controller has heard no report on this stream."""
+        is_unchanged = not is_first and statuses == self._statuses
+        self._statuses = statuses
+        return wire.MarketReport(
+            products=() if is_unchanged else statuses, products_unchanged=is_unchanged, measured=market
+        )
+
+
 def measured(status: MarketStatus) -> wire.MarketMeasured:
     """The feed in three numbers."""
     return wire.MarketMeasured(state=status.state, rows=status.rows, lag_ms=status.lag_ms)

@@ -29,8 +29,7 @@ class MarketService(NodeService):
         super().__init__(place)
         self._market = Market(settings, place.folder, place.runtime, self._has_database)
         self._questions = MarketQuestions(place.folder, place.runtime, lambda: self._market.served)
-        self._statuses: list[wire.ProductStatus] = []
-        """Of the last report."""
+        self._reports = report.Reports()
 
     async def _begin(self) -> None:
         self.run_task(self._market.run(), name="market")
@@ -56,13 +55,7 @@ class MarketService(NodeService):
         """See `NodeService`. The products are left out while nothing in them changed."""
         status = self._market.status()
         statuses = report.product_statuses(self._market.served, status.feed, self._market.failed)
-        is_unchanged = not is_first and statuses == self._statuses
-        self._statuses = statuses
-        return wire.MarketReport(
-            products=() if is_unchanged else statuses,
-            products_unchanged=is_unchanged,
-            measured=report.measured(status),
-        ).SerializeToString()
+        return self._reports.next(statuses, report.measured(status), is_first=is_first).SerializeToString()
 
     def answer(self, question: bytes) -> AsyncGenerator[bytes]:
         """See `NodeService`."""

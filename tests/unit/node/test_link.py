@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
 
 from nodeagent.core.outgoing import Outgoing
-from nodeagent.daemon import Daemon
+from nodeagent.core.roster import Roster
+from nodeagent.core.session import Session
 from nodeagent.link import knock as knocking
 from nodeagent.link.calls import Calls
 from nodeagent.link.stream import Link, Peer
+
+
+class Nothing:
+    """Stands for what no stream that breaks at once asks for."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"nobody asks for {name} here")
 
 
 def aio_error() -> grpc.aio.AioRpcError:
@@ -31,9 +40,10 @@ ENDS = {
 @pytest.mark.parametrize("end", ENDS)
 async def test_a_stream_that_breaks_is_made_anew(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wake = asyncio.Event()
-    link = Link(
-        Peer("127.0.0.1:1", grpc.ssl_channel_credentials), Daemon.__new__(Daemon), Outgoing(wake.set), wake, Calls()
-    )
+    outgoing, nothing = Outgoing(wake.set), Nothing()
+    loop = asyncio.get_running_loop()
+    session = Session(loop, Roster(loop, nothing, outgoing, nothing), outgoing, nothing, nothing, epoch=1)
+    link = Link(Peer("127.0.0.1:1", grpc.ssl_channel_credentials), session, outgoing, wake, Calls())
     streams, again = 0, asyncio.Event()
 
     async def stream(self: Link) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from agentfarm.wire import market_pb2 as wire
-from nodeagent.core.outgoing import Outgoing
 from nodeagent.machine.programs import RuntimeFolder
 from nodeagent.services.market.report import product_statuses
 from nodeagent.services.market.service import MarketService
@@ -33,17 +32,6 @@ OLD = {"products": {"A-USD": {"last_trade_id": 1}}}
 def test_a_product_is_told_as_it_is(said: Any, failed: str, state: int, reason: str) -> None:
     (told,) = product_statuses(["A-USD"], said, failed)
     assert (told.product, told.state, told.reason) == ("A-USD", state, reason)
-
-
-def test_of_two_reports_that_wait_only_the_newer_is_sent() -> None:
-    outgoing = Outgoing(lambda: None)
-    outgoing.market(wire.MarketReport(products=product_statuses(["A-USD"], None, "")))
-    outgoing.open([])
-    assert list(outgoing.drain()) == []  # there was no stream
-    outgoing.market(wire.MarketReport(products=product_statuses(["A-USD"], None, "")))
-    outgoing.market(wire.MarketReport(products=product_statuses(["A-USD"], GOOD, "")))
-    (message,) = outgoing.drain()
-    assert message.market_report.products[0].state == wire.PRODUCT_STATE_GOOD
 
 
 def test_products_are_said_when_something_in_them_changed_and_first_of_all(tmp_path: Path) -> None:

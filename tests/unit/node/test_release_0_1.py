@@ -26,7 +26,7 @@ def market_of(measured: wire.Measured) -> tuple[str, int, int]:
 
 def heard(message: wire.ControllerMessage) -> wire.ControllerMessage:
     orders: list[wire.ControllerMessage] = []
-    release_0_1.obeying(orders.append)(message)
+    release_0_1.hearing(orders.append)(message)
     (order,) = orders
     return order
 
@@ -52,6 +52,15 @@ def test_products_that_changed_are_a_message_of_their_own() -> None:
     assert release_0_1.change_beat(same) is None
     assert market_of(same.measured) == ("live", 8, 9)
     assert release_0_1.change_beat(wire.Beat()) is None, "this node has no market data"
+
+
+def test_report_of_the_products_follows_its_beat() -> None:
+    changed = wire.NodeMessage(beat=beat(market_pb2.MarketReport(products=PRODUCTS, measured=MEASURED)))
+    started = wire.NodeMessage(attempts_started=wire.AttemptsStarted(tokens=[7]))
+    messages = list(release_0_1.draining(lambda: [changed, started])())
+    assert [message.WhichOneof("body") for message in messages] == ["beat", "market_report", "attempts_started"]
+    assert not messages[0].beat.services
+    assert list(messages[1].market_report.products) == PRODUCTS
 
 
 @pytest.mark.parametrize("products", [[], ["A-USD"]])
