@@ -73,6 +73,7 @@ class Execution:
     task_id: int
     attempt: int
     replica_id: int
+    pid: int
     machine: str
     began_at: float
     ended_at: float | None = None
@@ -249,7 +250,7 @@ class ReplicaProcess(Process):
         while (run := self._queue.begin(len(self._running))) is not None:
             self._scripts[run.token] = script_of(run.input)
             execution = Execution(
-                run.token, run.task_id, run.attempt, self.replica_id, self.machine.name, self.world.now
+                run.token, run.task_id, run.attempt, self.replica_id, self.pid, self.machine.name, self.world.now
             )
             self.machine.checks.began(execution, self.is_exclusive)
             self._running[run.token] = execution

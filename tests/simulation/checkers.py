@@ -29,6 +29,7 @@ from tests.simulation.laws import Broken, check_products, check_same, check_stat
 from tests.simulation.parking import ParkingChecks
 
 if TYPE_CHECKING:
+    from agentfarm.wire import link_pb2 as wire
     from tests.simulation.agents import Execution
     from tests.simulation.controllers import Controller
     from tests.simulation.machines import Machine
@@ -256,6 +257,16 @@ class Checkers:
         elif isinstance(effect, SetDesired):
             self.feeds.sent(effect)
 
+    def introduced(self, machine: Machine, hello: wire.Hello) -> None:
+        """A daemon says Hello. What it does not name is done again."""
+        named = {*hello.running_tokens, *hello.finished_tokens}
+        for task_id, token in self._holder.items():
+            execution = self._executions.get(token)
+            if execution is None or execution.ended_at is None or execution.machine != machine.name or token in named:
+                continue
+            if token in machine.disk.outbox or _is_beside(machine, execution):
+                raise Broken("a result is in hand until it is stored", f"{execution} of task {task_id}")
+
     def acknowledged(self, key: str | None, task_id: int) -> None:
         """A client was told that its task is accepted."""
         if task_id not in self._tables.tasks and task_id not in self._tables.finished:
@@ -328,3 +339,9 @@ class Checkers:
             stored = self._tables.finished.get(task_id)  # type: ignore[call-overload]
             if stored is None or (stored.state, stored.output, stored.task.token) != (state, output, token):
                 raise Broken("a final state never changes", f"task {task_id}: {state} -> {stored}")
+
+
+def _is_beside(machine: Machine, execution: Execution) -> bool:
+    """Whether the process that did it lives, and has said to this daemon what it holds."""
+    process, seat = machine.processes.get(execution.replica_id), machine.daemon.roster.seats.get(execution.replica_id)
+    return process is not None and process.pid == execution.pid and seat is not None and seat.ponged_at > 0.0

@@ -53,7 +53,9 @@ class DaemonLink(Process):
             return
         stream = self.stream = network.open(name, self, controller)
         self._is_welcomed = False
-        stream.send_up((name, self.session.hello()))
+        hello = self.session.hello()
+        self.machine.checks.introduced(self.machine, hello)
+        stream.send_up((name, hello))
         self.after(WELCOME_TIMEOUT_S, self._unwelcome, stream)
 
     def _unwelcome(self, stream: Stream) -> None:

@@ -6,11 +6,12 @@ A mutant is a context manager that breaks the running code and mends it afterwar
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from agentfarm.wire.link_pb2 import AttemptResult
 from controller import turns
 from controller.core import parts, restore, turn
 from controller.core.agents import placement
@@ -27,14 +28,16 @@ from controller.core.transition import AckResults, Changes, Transition
 from controller.journal.memory import Commit, MemoryJournal
 from controller.link import translate
 from controller.turns import Pause, Steps, Turns
-from nodeagent.core import rollcall
+from nodeagent.core import outbox, rollcall
 from nodeagent.core.attempts import Attempts
+from nodeagent.core.outbox import Outbox
 from nodeagent.core.rollcall import Rollcall
 from nodeagent.core.roster import Roster
 from nodeagent.core.workload import Workload
 from nodeagent.runner.protocol.frames import Run
 from nodeagent.runner.protocol.launch import Launch
 from nodeagent.runner.replica.lease import ReplicaLease
+from nodeagent.runner.replica.ledger import Ledger
 from nodeagent.runner.replica.queue import Queue
 from nodeagent.runner.zygote.guard import LeaseGuard
 from tests.simulation.feed_mutants import FEED_MUTANTS
@@ -304,6 +307,36 @@ def queued_task_of_a_removed_agent_is_forgotten() -> Iterator[None]:
     with patch.object(turn.Turn, "requeue", requeue):
         yield
 
+
+# ------------------------------------------------------------------ results
+
+
+@mutant
+def results_are_kept_before_they_are_safe() -> Iterator[None]:
+    """The replica forgets a result that only the daemon's memory holds, and the disk has time."""
+    real = Outbox.keep
+
+    def keep(self: Outbox, results: Iterable[AttemptResult], replica_id: int) -> None:
+        real(self, results, replica_id)
+        self._on_kept([(result.fencing_token, replica_id) for result in results])
+
+    with patch.object(Outbox, "keep", keep), patch.object(outbox, "STORE_AFTER_S", 5.0):
+        yield
+
+
+@mutant
+def replica_forgets_a_result_once_it_is_said() -> Iterator[None]:
+    """The daemon that heard it may die with it."""
+    real = Ledger.snapshot
+
+    def snapshot(self: Ledger) -> tuple[list[tuple[int, int, bool]], list[bytes]]:
+        return real(self)[0], []
+
+    with patch.object(Ledger, "snapshot", snapshot):
+        yield
+
+
+simply("stored_results_are_not_read_back", Outbox, "restore", lambda self, rows: None)
 
 # ------------------------------------------------------------------ places
 

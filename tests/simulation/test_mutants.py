@@ -15,7 +15,6 @@ from tests.simulation.plans import plan
 
 SEEDS_MAX = 60
 FIRST_SEED = {  # where to begin to look; these need a rare history
-    "lead_is_not_proven_again": 480,
     "cancels_of_a_task_are_not_marked": 60,
     "nodes_trust_their_leases_too_long": 93,
     "exclusive_attempts_are_left_to_the_daemon": 93,
