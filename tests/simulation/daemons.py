@@ -59,6 +59,7 @@ class Daemon(DaemonLink):
         self.session = Session(self, self.roster, self.outgoing, services, self, self._random.getrandbits(63))
         self._connections: dict[int, Connection] = {}
         self._worked_on: frozenset[int] = frozenset()
+        self._lease_until_s = 0.0
 
     @property
     def outbox(self) -> Outbox:
@@ -153,6 +154,8 @@ class Daemon(DaemonLink):
     def _fork(self, seat: Seat) -> None:
         kind = kind_of(seat.desired.spec_json)
         process = self.machine.fork(seat.id, seat.spec)
+        if seat.spec.exclusive:  # as nodeagent/replicas/zygotes.py does
+            process.zygote_hears(self._lease_until_s)
         connection = self._connections[seat.id] = Connection(self, process)
         if kind == "crash_loop":
             process.after(0.05, process.die)
@@ -181,6 +184,7 @@ class Daemon(DaemonLink):
         """See `warn`."""
 
     def zygotes_hear(self, until_s: float, *, is_wanted: bool) -> None:
+        self._lease_until_s = until_s
         for process in self.machine.processes.values() if is_wanted else ():
             process.zygote_hears(until_s)
 
