@@ -11,8 +11,7 @@ from typing import Final, Protocol
 from agentfarm.backoff import backoff_s
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.core.clock import Clock
-from nodeagent.core.heartbeat import Heartbeat
-from nodeagent.core.lease import Lease
+from nodeagent.core.lease import Heartbeat, Lease
 from nodeagent.core.outgoing import Outgoing
 from nodeagent.core.roster import Roster
 
@@ -100,7 +99,7 @@ class Session:
         self._roster.lease_renewed(self._lease.until_s)
         self._heartbeat.start(max(BEAT_INTERVAL_MIN_S, welcome.beat_interval_ms / 1000), on_silence)
 
-    def heard(self, message: wire.ControllerMessage) -> None:
+    def take(self, message: wire.ControllerMessage) -> None:
         """Any later message of the controller."""
         kind = message.WhichOneof("body")
         if kind == "assign":
@@ -135,7 +134,7 @@ class Session:
         return backoff_s(self._failures, BACKOFF_MIN_S, BACKOFF_MAX_S, chance)
 
     def close(self) -> None:
-        """No stream follows, and nobody watches the lease any more."""
+        """No stream follows, so the lease is not watched any more."""
         self._lease.stop()
 
     # -------------------------------------------------------------- time

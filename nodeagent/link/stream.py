@@ -158,9 +158,9 @@ class Link:
             call.cancel()
 
     async def _read(self, call: Any) -> None:
-        heard = self._session.heard if self._session.has_services else release_0_1.hearing(self._session.heard)
+        take = self._session.take if self._session.has_services else release_0_1.hearing(self._session.take)
         while (message := await call.read()) is not grpc.aio.EOF:
-            heard(message)
+            take(message)
         code = await call.code()
         if code in _REFUSALS:
             raise Refused(await call.details())

@@ -92,7 +92,7 @@ class DaemonLink(Process):
         if self.stream is not stream:
             return
         if self._is_welcomed:
-            self.session.heard(message)
+            self.session.take(message)
         elif message.HasField("welcome"):
             self._is_welcomed = True
             self.session.welcomed(message.welcome, lambda silent_s: self._give_up())

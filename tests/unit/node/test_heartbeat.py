@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nodeagent.core.heartbeat import Heartbeat
+from nodeagent.core.lease import Heartbeat
 from tests.unit.node.clock import Clock
 
 

@@ -46,6 +46,6 @@ async def test_a_replica_of_damaged_frames_is_ended(
 ) -> None:
     process = ReplicaProcess.attach(tmp_path, pid, start_ticks(pid), lambda _, body: read(body))
     process.data_received(frames.frame(kind, body))
-    process.heard(pid, signal.SIGKILL)
+    process.take_exit(pid, signal.SIGKILL)
     async with asyncio.timeout(GIVE_UP_S):
         assert await process.exited == Exit(signal.SIGKILL, was_ours=True)

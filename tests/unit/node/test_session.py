@@ -38,7 +38,7 @@ class Node:
         self.session.welcomed(WELCOME, self.silences.append)
 
     def hear(self, **body: Any) -> None:
-        self.session.heard(wire.ControllerMessage(**body))
+        self.session.take(wire.ControllerMessage(**body))
 
     def sent(self) -> list[str | None]:
         return [message.WhichOneof("body") for message in self.outgoing.drain()]
@@ -98,6 +98,17 @@ def test_hello_says_what_is_in_hand_and_what_waits_follows_it(node: Node) -> Non
     assert (list(hello.finished_tokens), [service.name for service in hello.services]) == ([5], ["market"])
     assert hello.has_services
     assert node.sent() == ["attempt_results"]
+
+
+def test_a_daemon_that_was_just_started_speaks_of_no_lease(node: Node) -> None:
+    speak_of_no_lease(node)
+
+
+def speak_of_no_lease(node: Node) -> None:
+    """A story of a start without a controller; also told under a mutant."""
+    node.roster.call_roll(lambda: None)
+    node.clock.advance(to=160.0)
+    assert node.leases == []
 
 
 def test_beat_follows_welcome_and_its_answer_renews_the_lease_from_when_it_left(node: Node) -> None:
