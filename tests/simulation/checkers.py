@@ -96,7 +96,8 @@ class Checkers:
         assert state is not None
         if changes.is_empty():
             return
-        for replica in changes.stored(Replica):
+        leads = state.epoch == self._tables.epoch  # else the commit is refused, and old wishes place nothing
+        for replica in changes.stored(Replica) if leads else ():
             stored = self._tables.find(Replica, replica.id)
             if replica.state is ReplicaState.STARTING and (stored is None or stored.node is None):
                 self._placed(controller, replica.node)
