@@ -26,6 +26,23 @@ NAME_CHARS_MAX: Final = 63
 """As long as a DNS label, so that a name can be a host name, a certificate subject and a label value."""
 PRODUCT_NAME_CHARS_MAX: Final = 64
 
+# ------------------------------------------------------------------ what PostgreSQL can store, and SQLite on nodes
+
+ID_MAX: Final = 2**63 - 1
+"""Of ids and fencing tokens: a bigint."""
+COUNT_MAX: Final = 2**31 - 1
+"""Of sizes, counts and process ids: an integer."""
+NAMESPACE_BYTES_MAX: Final = 1_024
+"""Of a checkpoint. With thread, checkpoint and writer it is one key of an index, which holds 2,704 bytes."""
+CHECKPOINT_ID_BYTES_MAX: Final = 255
+"""Of the ids of checkpoints, of their parents and of writers."""
+CHECKPOINT_WRITES_MAX: Final = 10_000
+"""In one call."""
+WORD_CHARS_MAX: Final = 255
+"""Of what a node says in one word: versions, labels, capabilities, reasons."""
+WORDS_MAX: Final = 256
+"""Labels of a node, and its capabilities."""
+
 # ------------------------------------------------------------------ defaults of an agent's spec
 
 REPLICAS: Final = 1

@@ -16,6 +16,7 @@ from agentfarm.calls.checkpoints import (
     read_records,
 )
 from agentfarm.errors import InvalidRequest, StaleToken
+from agentfarm.limits import CHECKPOINT_ID_BYTES_MAX, CHECKPOINT_WRITES_MAX, COUNT_MAX, NAMESPACE_BYTES_MAX
 from controller.core.commands import StoreCheckpoint
 from controller.core.model import Task, node_actor
 from controller.core.tasks.life import thread_id
@@ -40,6 +41,7 @@ def checkpoint_handlers(
             (record,) = read_records([header, *parts])
         except UNREADABLE as problem:
             raise InvalidRequest(f"This is not a checkpoint: {problem!r}.") from problem
+        _check(record)
         await engine.ask(
             StoreCheckpoint(
                 task.id, task.token, record.thread_id, record.namespace, record.checkpoint_id, record.parent_id,
@@ -56,15 +58,37 @@ def checkpoint_handlers(
             query = CheckpointQuery.read(header)
         except UNREADABLE as problem:
             raise InvalidRequest(f"This is not a query for checkpoints: {problem!r}.") from problem
+        _check_key("namespace", query.namespace, NAMESPACE_BYTES_MAX)
+        for name, text in (("checkpoint_id", query.checkpoint_id), ("before_id", query.before_id)):
+            _check_key(name, text, CHECKPOINT_ID_BYTES_MAX)
         if query.thread_id != thread_id(task):
             raise StaleToken(f"The lease of task {task.id} is gone.")
         rows = await asyncio.to_thread(
             read, query.thread_id, query.namespace, query.checkpoint_id, query.before_id,
-            min(query.limit or 1, CHECKPOINTS_MAX),
+            min(max(query.limit, 1), CHECKPOINTS_MAX),
         )  # fmt: skip
         return [part for row in rows for part in pack_record(_record(row))]
 
     return {PUT: put, GET: get}
+
+
+def _check(record: CheckpointRecord) -> None:
+    """Its keys fit into an index. Raises InvalidRequest. The thread is the task's own: that is checked elsewhere."""
+    _check_key("namespace", record.namespace, NAMESPACE_BYTES_MAX)
+    _check_key("checkpoint_id", record.checkpoint_id, CHECKPOINT_ID_BYTES_MAX)
+    _check_key("parent_id", record.parent_id, CHECKPOINT_ID_BYTES_MAX)
+    if len(record.writes) > CHECKPOINT_WRITES_MAX:
+        raise InvalidRequest(f"The checkpoint has {len(record.writes)} writes; the most is {CHECKPOINT_WRITES_MAX}.")
+    for write in record.writes:
+        _check_key("writer_id", write.writer_id, CHECKPOINT_ID_BYTES_MAX)
+        if not -COUNT_MAX <= write.index <= COUNT_MAX:
+            raise InvalidRequest(f"The index of a write is {write.index}; it must be within ±{COUNT_MAX}.")
+
+
+def _check_key(name: str, text: str, bytes_max: int) -> None:
+    size = len(text.encode(errors="replace"))
+    if size > bytes_max or "\0" in text:
+        raise InvalidRequest(f"The {name} of a checkpoint has {size} bytes; the most is {bytes_max}, and none is NUL.")
 
 
 def _record(row: CheckpointRow) -> CheckpointRecord:

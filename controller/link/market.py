@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from agentfarm.limits import COUNT_MAX, ID_MAX, PRODUCT_NAME_CHARS_MAX
 from agentfarm.wire import market_pb2 as wire
 from controller.core.commands import MarketReported, NodeJoined
 from controller.core.lives import ProductState
 from controller.core.model import Measured, NodeName, ProductStatus
 from controller.core.transition import SetDesired
-from controller.link.messages import ServiceMessages, bounded
+from controller.link.messages import ServiceMessages, bounded, word
 
 PRODUCT_STATES: Final = {
     wire.PRODUCT_STATE_STARTING: ProductState.STARTING,
@@ -29,9 +30,9 @@ class MarketMessages(ServiceMessages):
         hello = wire.MarketHello.FromString(payload)
         return replace(
             joined,
-            products=frozenset(hello.products),
+            products=frozenset(name for name in hello.products if _is_name(name)),
             takes_products=hello.takes_products,
-            market_source=bounded(hello.source),
+            market_source=word(hello.source),
             measured=_with(joined.measured, hello.measured) if joined.measured is not None else None,
         )
 
@@ -49,6 +50,7 @@ class MarketMessages(ServiceMessages):
                 PRODUCT_STATES.get(status.state, ProductState.DOUBTFUL), bounded(status.reason)
             )
             for status in report.products
+            if _is_name(status.product)
         }
         return MarketReported(node, session, products)
 
@@ -68,5 +70,15 @@ class MarketMessages(ServiceMessages):
         return wire.MarketQuestion(verb=question["verb"], arguments=arguments).SerializeToString()
 
 
+def _is_name(product: str) -> bool:
+    """Whether it can be the name of a product at all. Venues choose the letters."""
+    return 0 < len(product) <= PRODUCT_NAME_CHARS_MAX and "\0" not in product
+
+
 def _with(measured: Measured, market: wire.MarketMeasured) -> Measured:
-    return replace(measured, market_rows=market.rows, market_lag_ms=market.lag_ms, market_state=market.state)
+    return replace(
+        measured,
+        market_rows=min(market.rows, ID_MAX),
+        market_lag_ms=min(market.lag_ms, COUNT_MAX),
+        market_state=word(market.state),
+    )

@@ -12,6 +12,7 @@ from typing import Any, Final
 from google.protobuf.message import Message
 
 from agentfarm.errors import InvalidRequest
+from agentfarm.limits import COUNT_MAX, ID_MAX, WORD_CHARS_MAX
 from controller.core.commands import Command, NodeJoined
 from controller.core.model import Measured, NodeName
 from controller.core.transition import SetDesired
@@ -54,6 +55,24 @@ class ServiceMessages:
         return self._question(**question).SerializeToString()
 
 
-def bounded(text: str) -> str:
+# ------------------------------------------------------------------ what PostgreSQL can hold
+
+
+def bounded(text: str, chars_max: int = TEXT_MAX) -> str:
     """Text that PostgreSQL can hold: bounded, without NUL."""
-    return text[:TEXT_MAX].replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    return text[:chars_max].replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+
+def word(text: str) -> str:
+    """A word of a node, as `bounded`."""
+    return bounded(text, WORD_CHARS_MAX)
+
+
+def count(number: int) -> int:
+    """A count of a node. What no integer holds is the largest that one does."""
+    return min(number, COUNT_MAX)
+
+
+def identity(number: int) -> int:
+    """An id that a node names. What no bigint holds is 0, the id of nothing."""
+    return number if number <= ID_MAX else 0

@@ -7,6 +7,8 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from agentfarm.errors import InvalidRequest
+from agentfarm.limits import COUNT_MAX, ID_MAX, WORD_CHARS_MAX, WORDS_MAX
 from agentfarm.wire import link_pb2 as wire
 from controller.core.commands import AttemptResult, Command, NodeBeat, NodeJoined, ReplicaNews
 from controller.core.lives import Outcome, ReplicaState
@@ -22,7 +24,7 @@ from controller.core.transition import (
     RecallAttempts,
     SetDesired,
 )
-from controller.link.messages import bounded
+from controller.link.messages import bounded, count, identity, word
 from controller.link.services import SERVICES
 
 PROTOCOL: Final = 1
@@ -62,11 +64,16 @@ def ignore(service: str, problem: DecodeError) -> None:
 
 
 def joined(node: NodeName, session: int, hello: wire.Hello, on_unread: OnUnread = ignore) -> NodeJoined:
-    """A Hello as the core hears it, with what it says of the node's services. One that cannot be read is left out."""
+    """A Hello as the core hears it, with what it says of the node's services. One that cannot be read is left out.
+
+    Raises InvalidRequest for a capacity, labels or capabilities that no machine has: to take others in their place
+    would be to place work by a guess.
+    """
+    _check_hello(hello)
     joined = NodeJoined(
         node=node,
         session=session,
-        daemon_version=hello.daemon_version,
+        daemon_version=word(hello.daemon_version),
         cpu_millicores=hello.capacity.cpu_millicores,
         memory_mib=hello.capacity.memory_mib,
         gpus=hello.capacity.gpus,
@@ -77,7 +84,7 @@ def joined(node: NodeName, session: int, hello: wire.Hello, on_unread: OnUnread 
         replicas=replica_news(hello.replicas),
         running=frozenset(Token(token) for token in hello.running_tokens),
         finished=frozenset(Token(token) for token in hello.finished_tokens),
-        metrics_address=bounded(hello.metrics_address),
+        metrics_address=word(hello.metrics_address),
     )
     for item in hello.services:
         if (service := SERVICES.get(item.name)) is None:
@@ -87,6 +94,20 @@ def joined(node: NodeName, session: int, hello: wire.Hello, on_unread: OnUnread 
         except DecodeError as problem:
             on_unread(item.name, problem)
     return joined
+
+
+def _check_hello(hello: wire.Hello) -> None:
+    capacity = hello.capacity
+    for name, value in (
+        ("cpu_millicores", capacity.cpu_millicores), ("memory_mib", capacity.memory_mib), ("gpus", capacity.gpus),
+    ):  # fmt: skip
+        if value > COUNT_MAX:
+            raise InvalidRequest(f"The node says that its {name} is {value}; the most is {COUNT_MAX}.")
+    words = [*hello.labels, *hello.labels.values(), *hello.capabilities]
+    if len(hello.labels) > WORDS_MAX or len(hello.capabilities) > WORDS_MAX:
+        raise InvalidRequest(f"The node has more than {WORDS_MAX} labels or capabilities.")
+    if any(len(text) > WORD_CHARS_MAX or "\0" in text for text in words):
+        raise InvalidRequest(f"A label or capability of the node is longer than {WORD_CHARS_MAX}, or holds a NUL.")
 
 
 def beat(node: NodeName, session: int, message: wire.Beat, on_unread: OnUnread = ignore) -> Iterator[Command]:
@@ -118,14 +139,14 @@ def replica_news(statuses: Iterable[wire.ReplicaStatus]) -> tuple[ReplicaNews, .
     """Replica statuses as the core hears them; a state of a newer daemon that we do not know is left out."""
     return tuple(
         ReplicaNews(
-            ReplicaId(status.replica_id),
+            ReplicaId(identity(status.replica_id)),
             REPLICA_STATES[status.state],
-            status.reason,
+            word(status.reason),
             bounded(status.detail),
-            status.pid,
-            status.restarts,
-            status.private_mib,
-            status.ready_ms,
+            count(status.pid),
+            count(status.restarts),
+            count(status.private_mib),
+            count(status.ready_ms),
         )
         for status in statuses
         if status.state in REPLICA_STATES
@@ -133,10 +154,11 @@ def replica_news(statuses: Iterable[wire.ReplicaStatus]) -> tuple[ReplicaNews, .
 
 
 def results(message: wire.AttemptResults) -> tuple[AttemptResult, ...]:
-    """Results as the core hears them. An outcome of a newer daemon that we do not know counts as failed."""
+    """Results as the core hears them. An outcome of a newer daemon that we do not know counts as failed; a task that no
+    bigint can name is task 0, which is none."""
     return tuple(
         AttemptResult(
-            TaskId(item.task_id),
+            TaskId(number if (number := item.task_id) <= ID_MAX else 0),
             Token(item.fencing_token),
             OUTCOMES.get(item.outcome, Outcome.FAILED),
             item.output,

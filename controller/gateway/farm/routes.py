@@ -53,11 +53,11 @@ async def status(farm: TheFarm) -> Response:
 async def events(
     farm: TheFarm,
     follow: Annotated[bool, Query(description="Stay, and send events as they come.")] = False,
-    after: Annotated[int | None, Query(ge=0, description="Only events with a greater id.")] = None,
+    after: Annotated[int | None, Query(ge=0, le=2**53, description="Only events with a greater id.")] = None,
     limit: Annotated[int, Query(ge=1, le=EVENTS_PAGE, description="Without `after`: the newest this many.")] = 50,
     node: str | None = None,
     agent: str | None = None,
-    task: Annotated[int | None, Query(ge=1)] = None,
+    task: Annotated[int | None, Query(ge=1, le=2**53)] = None,
     last_event_id: Annotated[str | None, Header(description="Resume a followed stream after this event.")] = None,
     accept: Annotated[str, Header(include_in_schema=False)] = NDJSON,
 ) -> Response:
