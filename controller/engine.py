@@ -235,16 +235,27 @@ class _Outside:
         self._leading.set()
         log.info("engine.leading", epoch=state.epoch, tasks=len(state.tasks), nodes=len(state.nodes))
 
+    def refused(self, problem: Exception, commands: Sequence[Command]) -> None:
+        """A turn can never be stored. It is looked for what is at fault."""
+        _log_failure("engine.turn_refused", problem, commands)
+
     def reset(self, problem: Exception, commands: Sequence[Command]) -> None:
         """The state is read again: no part may rely on what it was."""
         if isinstance(problem, FarmError):
             log.warning("engine.commit_failed", problem=str(problem))
         else:
-            names = [type(command).__name__ for command in commands][:20]
-            log.error("engine.turn_failed", exc_info=problem, commands=names)
+            _log_failure("engine.turn_failed", problem, commands)
         self._leading.clear()
         self._nodes.close_all("the controller reads its state again")
         self._watchers.end_all()
+
+
+def _log_failure(event: str, problem: Exception, commands: Sequence[Command]) -> None:
+    names = [type(command).__name__ for command in commands][:20]
+    if isinstance(problem, FarmError):
+        log.error(event, problem=str(problem), commands=names)
+    else:
+        log.error(event, exc_info=problem, commands=names)
 
 
 def _log(events: Sequence[Event]) -> None:

@@ -12,8 +12,11 @@ asyncio, the simulated controllers, and the two farms of the unit tests.
      lead ◀── Load ◀── TakeLead ◀── Pause ◀── answer (Unavailable) ◀── reset
 
 Nothing is sent, answered or shown before its commit is durable. If a commit fails, or another controller leads, nothing
-of that turn happens: the state is dropped and read again under a new epoch. The same holds for every other error in a
-turn, because the core changes the state in place.
+of that turn happens: the state is dropped and read again under a new epoch.
+
+If the turn itself is at fault (a value that the database cannot hold, a mistake of ours) it would fail again. Then the
+state is read again, streams stay open, and each command gets a turn of its own. The one at fault is answered with the
+error; a fact of a node that can never be stored is set aside with an event, and acknowledged.
 
 It must never import a driver, wait, or decide anything that the core decides.
 """
@@ -26,11 +29,20 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from agentfarm.backoff import Backoff, longest_s
-from agentfarm.errors import FarmError, Unavailable
-from controller.core.commands import Command, SubmitTasks, Tick
+from agentfarm.errors import Conflict, FarmError, Unavailable
+from controller.core.commands import (
+    AttemptsEnded,
+    Command,
+    FactSetAside,
+    NodeReport,
+    ReplicasReported,
+    SubmitTasks,
+    Tick,
+)
 from controller.core.decide import decide
 from controller.core.model import FarmState, Instant, Limits, TaskId
-from controller.core.transition import Assign, Changes, Effect, Transition
+from controller.core.restore import keep_live
+from controller.core.transition import Assign, Changes, CloseSession, Effect, Transition
 from controller.metrics import EngineMetrics
 
 TURN_COMMANDS_MAX: Final = 2_000
@@ -38,6 +50,9 @@ TURN_COMMANDS_MAX: Final = 2_000
 QUEUE_COMMANDS_MAX: Final = 50_000
 """Waiting commands beyond which callers are refused."""
 RECOVER_WAIT_FIRST_S, RECOVER_WAIT_MAX_S = 0.1, 2.0
+FAULTS_MAX: Final = 100
+"""Commands of one turn that may be at fault. With more the state is dropped: the fault may be elsewhere."""
+WHY_CHARS_MAX: Final = 1_000
 LEAD_CHECK_S: Final = 1.0
 """The longest time in which beats are acknowledged without a commit, which proves that this controller still leads."""
 
@@ -118,6 +133,9 @@ class World(Protocol):
 
     def lead(self, state: FarmState) -> None:
         """The state is loaded: commands are taken from now on."""
+
+    def refused(self, problem: Exception, commands: Sequence[Command]) -> None:
+        """A turn of these commands can never be stored. What is at fault in it is looked for; streams stay open."""
 
     def reset(self, problem: Exception, commands: Sequence[Command]) -> None:
         """The state is dropped because of `problem`: close every node's stream, and end every watch."""
@@ -251,6 +269,67 @@ class Turns:
         self._world.lead(state)
 
     def _recover(self, problem: Exception) -> Steps:
+        """Do without the command at fault, or else begin again."""
+        if self.batch and not self.is_stopping and not isinstance(problem, Unavailable | Conflict):
+            try:
+                yield from self._singly(problem)
+            except Exception as worse:
+                problem = worse
+            else:
+                return
+        yield from self._begin_again(problem)
+
+    def _singly(self, problem: Exception) -> Steps:
+        """Read the state again, and give each command of the turn one of its own. Raises what no command is at fault
+        for; then `batch` is what has had no turn."""
+        left, self.batch = self.batch, []
+        faults = 0
+        try:
+            yield from self._read_again(problem, left)
+            yield from self.turn([(Tick(), None)])
+            while left:
+                entry = left[0]
+                try:
+                    yield from self.turn([entry])
+                except Exception as fault:
+                    faults += 1
+                    if not self.batch or faults > FAULTS_MAX or isinstance(fault, Unavailable | Conflict):
+                        raise
+                    yield from self._read_again(fault, [entry])
+                    left[:1] = self._without(entry, fault)
+                else:
+                    del left[0]
+        except Exception:
+            self.batch = left
+            raise
+
+    def _read_again(self, problem: Exception, batch: Batch) -> Steps:
+        """The state as it is stored, with what memory alone knows. This controller leads on, in the same epoch."""
+        self.metrics.commit_failures += 1
+        self._world.refused(problem, [command for command, _ in batch])
+        before = self.state
+        assert before is not None
+        self._world.send([effect for effect in self.transition.effects if isinstance(effect, CloseSession)])
+        state = yield Load(self.limits, self.now)
+        keep_live(state, before)
+        self.state, self._next_due, self._proven_at = state, 0.0, 0.0  # so the next turn shows that others succeed
+
+    def _without(self, entry: tuple[Command, Caller], fault: Exception) -> Batch:
+        """What takes the place of a command at fault. Its caller hears why."""
+        command, caller = entry
+        if caller is not None:
+            self._world.answer([(caller, _at_fault(fault))])
+        if isinstance(command, AttemptsEnded) and len(command.results) > 1:
+            return [(dataclasses.replace(command, results=(result,)), None) for result in command.results]
+        if isinstance(command, ReplicasReported) and len(command.replicas) > 1:
+            return [(dataclasses.replace(command, replicas=(news,)), None) for news in command.replicas]
+        if not isinstance(command, NodeReport) or isinstance(command, FactSetAside):
+            return []
+        result = command.results[0] if isinstance(command, AttemptsEnded) and command.results else None
+        why = str(_at_fault(fault))[:WHY_CHARS_MAX]
+        return [(FactSetAside(command.node, type(command).__name__, why, result), None)]
+
+    def _begin_again(self, problem: Exception) -> Steps:
         """Drop the state and read it again. Nodes lose their streams, come back and say what they hold.
 
         The first try follows at once. Later ones wait longer and longer, because a full disk refuses every commit.
@@ -322,6 +401,15 @@ def _in_doubt(problem: Exception) -> Unavailable:
     reason = problem.problem if isinstance(problem, FarmError) else mistake
     return Unavailable(
         f"Not known whether this was stored: {reason}", remedy="Look, or repeat with the same idempotency key."
+    )
+
+
+def _at_fault(problem: Exception) -> FarmError:
+    if isinstance(problem, FarmError):
+        return problem
+    return FarmError(
+        "The controller made a mistake with this request. Nothing of it was done.",
+        remedy="Please report it with the controller's log.",
     )
 
 

@@ -36,6 +36,9 @@ class Silence:
     def lead(self, state: FarmState) -> None:
         """Nobody listens."""
 
+    def refused(self, problem: Exception, commands: Any) -> None:
+        """Nobody listens."""
+
     def reset(self, problem: Exception, commands: Any) -> None:
         """Nobody listens."""
 

@@ -320,6 +320,17 @@ class AttemptsEnded(NodeReport):
 
 
 @dataclass(frozen=True, slots=True)
+class FactSetAside(NodeReport):
+    """What the node said can never be stored. Of a result the attempt fails, and the node may forget it."""
+
+    node: NodeName
+    fact: str
+    """The kind of the command."""
+    why: str
+    result: AttemptResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed. Sent by the engine when the next timer is due, at least once a second."""
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 
 from controller.core.agents.rollouts import SEAT_BACKOFF_MAX_S
 from controller.core.lives import NodeState, ReplicaState, TaskState
-from controller.core.model import DeploymentName, FarmState, Instant, Limits, Task, TaskId
+from controller.core.model import DeploymentName, FarmState, Instant, Limits, Node, Task, TaskId
 from controller.core.nodes.life import Silence
 from controller.core.parts import TABLES
 from controller.core.policy import Policy
@@ -83,6 +83,42 @@ def restore(rows: Rows, limits: Limits, now: Instant, epoch: int) -> FarmState:
     state.timer_sequence = len(timers)
     heapq.heapify(state.timers)
     return state
+
+
+def keep_live(state: FarmState, before: FarmState) -> None:
+    """The same controller goes on with a state that it read again: what only its memory knew stays true.
+
+    Streams are open, and nodes have said on them what they will not repeat. `before` is the state of which the last
+    turn was not stored. What that turn changed there is either decided again, or no more than a moment or a count.
+    """
+    state.seed, state.parts, state.last_turn = before.seed, before.parts, before.last_turn
+    state.next_token = max(state.next_token, before.next_token)
+    state.undispatched = set(state.deployments)
+    state.ahead = {number for number in before.ahead if number in state.replicas}
+    for node in state.nodes.values():
+        if (seen := before.nodes.get(node.name)) is not None:
+            _go_on(node, seen)
+    for replica in state.replicas.values():
+        if (held := before.replicas.get(replica.id)) is not None:
+            replica.progressed_at, replica.recalled_at = held.progressed_at, held.recalled_at
+            replica.served_lately = held.served_lately
+    for deployment in state.deployments.values():
+        if (earlier := before.deployments.get(deployment.name)) is not None:
+            deployment.service_s = earlier.service_s
+    for product in state.products.values():
+        if (was := before.products.get(product.name)) is not None:
+            product.missing = was.missing
+    for token, task_id in state.by_token.items():
+        task = before.tasks.get(task_id)
+        if task is not None and task.token == token and task.state is TaskState.RUNNING:
+            state.tasks[task_id].state = TaskState.RUNNING
+
+
+def _go_on(node: Node, seen: Node) -> None:
+    node.session, node.last_heard, node.desired_generation = seen.session, seen.last_heard, seen.desired_generation
+    node.measured, node.fed, node.strays = seen.measured, seen.fed, seen.strays
+    if seen.state is NodeState.READY and node.state is NodeState.UNREACHABLE:
+        node.state = NodeState.READY
 
 
 def first_token(epoch: int) -> int:

@@ -10,7 +10,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names a class in lower case
 
 from agentfarm.errors import Unavailable
-from controller.journal.errors import LOST_LEAD_STATE, JournalCorrupt, LostLead
+from controller.journal.errors import DATA_STATES, LOST_LEAD_STATE, DataRefused, JournalCorrupt, LostLead
 
 CONNECT_TIMEOUT_S: Final = 5
 STATEMENT_TIMEOUT_MS: Final = 30_000
@@ -45,10 +45,13 @@ def options(name: str, settings: str = "") -> dict[str, Any]:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """psycopg2's errors as ours: away, full or stopping is Unavailable; anything else is our own mistake."""
+    """psycopg2's errors as ours: away, full or stopping is Unavailable; a value that cannot be stored is DataRefused;
+    anything else is our own mistake."""
     try:
         yield
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+        if (error.pgcode or "").startswith(DATA_STATES):
+            raise _refused(error) from error
         raise Unavailable(
             f"PostgreSQL is not available: {_words(error)}",
             remedy="It is tried again; if this stays, look at the database server and its disk.",
@@ -58,10 +61,18 @@ def translated() -> Iterator[None]:
             raise LostLead(
                 f"Another controller leads now: {_words(error)}.", remedy="This one stands by, or stops."
             ) from error
+        if (error.pgcode or "").startswith(DATA_STATES):
+            raise _refused(error) from error
         raise JournalCorrupt(
             f"PostgreSQL refused what the farm wanted to store: {str(error).strip()}",
             remedy="This is a mistake of the farm; please report it with the controller's log.",
         ) from error
+
+
+def _refused(error: psycopg2.Error) -> DataRefused:
+    return DataRefused(
+        f"PostgreSQL cannot store this: {_words(error)}.", remedy="Nothing of it was done; change what is too large."
+    )
 
 
 def _words(error: psycopg2.Error) -> str:

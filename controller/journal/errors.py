@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from agentfarm.errors import Conflict, FarmError
+from agentfarm.errors import Conflict, FarmError, InvalidRequest
 
 LOST_LEAD_STATE: Final = "FA001"
 """The SQLSTATE of the lead's guard in the database: see migrations/versions/0001_pre_first_tables.py."""
@@ -16,6 +16,17 @@ class LostLead(Conflict):
     """Another controller leads now: this one's epoch is old, and nothing it commits is stored."""
 
     code = "lost_lead"
+
+
+DATA_STATES: Final = ("22", "54", "23502", "23514")
+"""How SQLSTATEs begin that blame a value: no column holds it, a limit (an index's key), NOT NULL, CHECK. That a key is
+there twice, or is missing, is a mistake of ours instead."""
+
+
+class DataRefused(InvalidRequest):
+    """The database cannot hold a value of the turn. Nothing was stored; without that value all else can be."""
+
+    code = "data_refused"
 
 
 class JournalCorrupt(FarmError):

@@ -22,6 +22,7 @@ from controller.core.commands import (
 )
 from controller.core.model import FarmState, Instant, Limits, NodeName, Token
 from controller.core.transition import CloseSession, Effect, Transition
+from controller.journal.errors import DataRefused
 from controller.journal.memory import MemoryJournal
 from controller.link import translate
 from controller.metrics import EngineMetrics
@@ -73,6 +74,11 @@ class _Outside:
     def lead(self, state: FarmState) -> None:
         """The state was read."""
         self._controller.loaded_at = self._controller.now
+
+    def refused(self, problem: Exception, commands: Sequence[Command]) -> None:
+        """A turn can never be stored. A mistake of the writer is a finding."""
+        if not isinstance(problem, DataRefused):
+            raise problem
 
     def reset(self, problem: Exception, commands: Sequence[Command]) -> None:
         """The state is dropped. A mistake of the writer is a finding."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from agentfarm.errors import FarmError, Unavailable
 from controller.core.transition import Changes
+from controller.journal.errors import DataRefused
 from controller.journal.memory import MemoryJournal, Tables
 from tests.simulation.world import World
 
@@ -23,6 +24,7 @@ class Database:
         self.world = world
         self.tables = Tables(keeps_events=False)
         self._random = world.chance("database")
+        self._blame = world.chance("blame")
         self._holder: object | None = None
         self._down = 0
         self._slow = 0
@@ -70,6 +72,8 @@ class Database:
         problem: FarmError | None = None
         if self._down or fault == "refused":
             problem = Unavailable(AWAY)
+        elif fault == "data":
+            problem = DataRefused("A value is beyond what a column holds.")
         else:
             try:
                 journal.commit(changes, epoch)
@@ -115,5 +119,8 @@ class Database:
         self._slow = max(0, self._slow - 1)
 
     def spoil_next(self, fault: str) -> None:
-        """`refused`: not applied. `answer_lost`: applied, but the controller hears an error."""
+        """`refused`: not applied; in one of three cases because of the turn itself. `answer_lost`: applied, but the
+        controller hears an error."""
+        if fault == "refused" and self._blame.random() < 1 / 3:
+            fault = "data"
         self._next_commit.append(fault)

@@ -161,6 +161,7 @@ def state_outlives_a_failed_commit() -> Iterator[None]:
         yield
 
 
+simply("memory_is_lost_with_a_refused_turn", turns, "keep_live", lambda state, before: None)
 simply("idempotency_keys_are_not_looked_up", turns, "_idempotency_keys", lambda commands: [])
 simply("lead_is_not_proven_again", turns, "LEAD_CHECK_S", float("inf"))
 

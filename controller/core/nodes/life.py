@@ -148,7 +148,8 @@ def joined(turn: Turn, command: NodeJoined) -> FarmError | None:
     node = turn.state.nodes.get(command.node)
     if node is None:
         return Forbidden(f"Node {command.node} is not known here.", remedy="Invite it: farmctl node invite NAME.")
-    turn.close_session(node, "the node opened a new stream")
+    if node.session != command.session:  # the same comes again where the turn that took it was not stored
+        turn.close_session(node, "the node opened a new stream")
     was = node.state
     node.state = move_node(node.state, "hello")
     node.session, node.last_heard = command.session, turn.now.mono

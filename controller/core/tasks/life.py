@@ -13,6 +13,7 @@ from controller.core.commands import (
     AttemptsEnded,
     AttemptsStarted,
     CancelTask,
+    FactSetAside,
     KnownTask,
     NewTask,
     StoreCheckpoint,
@@ -193,6 +194,18 @@ def attempts_ended(turn: Turn, command: AttemptsEnded) -> None:
             _end_attempt(turn, task, result)
     for task, result in sorted(unfinished, key=lambda pair: pair[1].token, reverse=True):  # each goes to the front
         _end_attempt(turn, task, result)
+
+
+def fact_set_aside(turn: Turn, command: FactSetAside) -> None:
+    """Say what was set aside. A result of which nothing can be stored is a failed attempt of its task."""
+    turn.tell("fact.set_aside", f"what {command.node} said can never be stored and is set aside: {command.why}",
+              severity="error", node=command.node, fact=command.fact)  # fmt: skip
+    if (result := command.result) is not None:
+        turn.acks.setdefault(command.node, []).append(result.token)
+        task = turn.state.tasks.get(result.task)
+        if task is not None and task.token == result.token and task.node == command.node:
+            failed = AttemptResult(task.id, result.token, Outcome.FAILED, b"", "ResultRefused", command.why)
+            _end_attempt(turn, task, failed)
 
 
 def _end_attempt(turn: Turn, task: Task, result: AttemptResult) -> None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from controller.core.commands import AttemptsEnded, AttemptsStarted, CancelTask, StoreCheckpoint, SubmitTasks
+from controller.core.commands import (
+    AttemptsEnded,
+    AttemptsStarted,
+    CancelTask,
+    FactSetAside,
+    StoreCheckpoint,
+    SubmitTasks,
+)
 from controller.core.tasks import life
 from controller.core.timers import QueueTimedOut, RetryDue
 from controller.core.turn import Part
@@ -17,6 +24,7 @@ TASKS: Final = Part(
         StoreCheckpoint: life.store_checkpoint,
         AttemptsStarted: life.attempts_started,
         AttemptsEnded: life.attempts_ended,
+        FactSetAside: life.fact_set_aside,
     },
     timers={RetryDue: life.retry_due, QueueTimedOut: life.queue_timed_out},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from agentfarm.errors import Unavailable
 from controller.core.lives import NodeState, TaskState
 from controller.core.model import Instant, Limits, Node, NodeName, TaskId
 from controller.core.transition import Changes, CheckpointRow, Event, FinishedTask
-from controller.journal.errors import JournalCorrupt, LostLead
+from controller.journal.errors import DataRefused, JournalCorrupt, LostLead
 from controller.journal.journal import Journal
 from controller.journal.queries.reader import Reader
 from tests.integration.journal.contract import lease, new_task, records, registered
@@ -77,6 +78,24 @@ def test_closing_ends_a_commit_that_gets_no_answer(journal: Journal, database_ur
         thread.join(DEADLINE_S)
         assert not thread.is_alive(), "the lock is still held: only the close can have ended it"
         assert len(problems) == 1
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Changes(checkpoints=[CheckpointRow("t", secrets.token_hex(9_000), "1", "", b"x", ())]),
+        Changes(checkpoints=[CheckpointRow("t", "", "1", "", b"x", (("w", 2**31, b"x"),))]),
+        Changes(events=[Event("test", NOON, "of no task", task=TaskId(2**64 - 1))]),
+        Changes(events=[Event("test", NOON, "of no severity", severity="loud")]),
+    ],
+    ids=["index", "integer", "bigint", "word"],
+)
+def test_what_no_column_holds_is_refused_and_the_leader_goes_on(journal: Journal, clock: Clock, bad: Changes) -> None:
+    with pytest.raises(DataRefused):
+        journal.commit(bad, 1)
+    journal.load(Limits(), clock())
+    journal.commit(Changes(inserted_tasks=[new_task(1)]), 1)
+    assert set(journal.load(Limits(), clock()).tasks) == {1}
 
 
 # ------------------------------------------------------------------ two controllers
