@@ -21,7 +21,7 @@ from agentfarm.errors import FarmError, Unavailable
 from agentfarm.service import Service
 from controller import turns
 from controller.core.commands import Command, Tick
-from controller.core.model import FarmState, Instant, Limits, TaskId, Token
+from controller.core.model import FarmState, Instant, Limits, NodeName, TaskId, Token
 from controller.core.transition import Changes, Effect, Event, Transition
 from controller.metrics import EngineMetrics
 from controller.turns import Request, Turns
@@ -152,11 +152,11 @@ class Engine(Service):
         """Watch a live task; None if it is not live (look in the journal)."""
         return self.watchers.watch(task, after) if task in self.state.tasks else None
 
-    def output(self, task_id: TaskId, token: Token, data: bytes) -> None:
-        """A piece of output from a node; dropped unless its token holds the task's lease."""
+    def output(self, node: NodeName, task_id: TaskId, token: Token, data: bytes) -> None:
+        """A piece of output from a node; dropped unless its token holds the task's lease there."""
         state = self._turns.state
         task = state.tasks.get(task_id) if state is not None else None
-        if task is not None and task.token == token:
+        if task is not None and task.token == token and task.node == node:
             self.watchers.piece(task_id, data)
 
     # -------------------------------------------------------------- what the writer asks for

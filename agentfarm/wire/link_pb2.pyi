@@ -213,7 +213,7 @@ class AttemptResults(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[AttemptResult, _Mapping]]] = ...) -> None: ...
 
 class AttemptResult(_message.Message):
-    __slots__ = ("task_id", "fencing_token", "outcome", "output", "error_type", "error_message", "error_traceback", "duration_us")
+    __slots__ = ("task_id", "fencing_token", "outcome", "output", "error_type", "error_message", "error_traceback", "duration_us", "replica_id")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     FENCING_TOKEN_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -222,6 +222,7 @@ class AttemptResult(_message.Message):
     ERROR_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     ERROR_TRACEBACK_FIELD_NUMBER: _ClassVar[int]
     DURATION_US_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     task_id: int
     fencing_token: int
     outcome: Outcome
@@ -230,7 +231,8 @@ class AttemptResult(_message.Message):
     error_message: str
     error_traceback: str
     duration_us: int
-    def __init__(self, task_id: _Optional[int] = ..., fencing_token: _Optional[int] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., output: _Optional[bytes] = ..., error_type: _Optional[str] = ..., error_message: _Optional[str] = ..., error_traceback: _Optional[str] = ..., duration_us: _Optional[int] = ...) -> None: ...
+    replica_id: int
+    def __init__(self, task_id: _Optional[int] = ..., fencing_token: _Optional[int] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., output: _Optional[bytes] = ..., error_type: _Optional[str] = ..., error_message: _Optional[str] = ..., error_traceback: _Optional[str] = ..., duration_us: _Optional[int] = ..., replica_id: _Optional[int] = ...) -> None: ...
 
 class AttemptOutput(_message.Message):
     __slots__ = ("task_id", "fencing_token", "seq", "data")

@@ -308,6 +308,8 @@ class AttemptResult:
     error_message: str = ""
     error_traceback: str = ""
     duration_s: float = 0.0
+    replica: ReplicaId | None = None
+    """The replica that held the attempt, as its daemon knows it. None: a node of 0.1 does not say."""
 
 
 @dataclass(frozen=True, slots=True)

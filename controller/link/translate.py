@@ -166,6 +166,7 @@ def results(message: wire.AttemptResults) -> tuple[AttemptResult, ...]:
             item.error_message and bounded(item.error_message),
             item.error_traceback and bounded(item.error_traceback),
             item.duration_us / 1e6,
+            ReplicaId(item.replica_id) if item.replica_id else None,
         )
         for item in message.results
     )

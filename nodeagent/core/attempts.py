@@ -92,6 +92,11 @@ class Attempts:
         """The attempt, if it is in hand."""
         return self._by_token.get(token)
 
+    def is_of(self, replica_id: int, token: int, task_id: int) -> bool:
+        """Whether that replica holds that attempt of that task."""
+        attempt = self._by_token.get(token)
+        return attempt is not None and attempt.replica_id == replica_id and attempt.task_id == task_id
+
     def of(self, replica_id: int) -> list[Attempt]:
         """Those of one replica."""
         return list(self._by_replica.get(replica_id, {}).values())
@@ -121,13 +126,16 @@ class Attempts:
         if not self._by_replica.get(replica_id):
             self._by_replica.pop(replica_id, None)
 
-    def start(self, tokens: Iterable[int], now: float) -> tuple[list[int], float | None]:
-        """Their replica works on them now. Returns those that were waiting, and when the earliest is due."""
+    def start(self, tokens: Iterable[int], now: float, replica_id: int) -> tuple[list[int], float | None]:
+        """Their replica works on them now; it speaks for its own alone.
+
+        Returns those that were waiting, and when the earliest is due.
+        """
         fresh = []
         due_at = None
         for token in tokens:
             attempt = self._by_token.get(token)
-            if attempt is None or attempt.started_at is not None:
+            if attempt is None or attempt.started_at is not None or attempt.replica_id != replica_id:
                 continue
             attempt.started_at = now
             fresh.append(token)
@@ -182,6 +190,7 @@ def report(attempt: Attempt, result: Result) -> wire.AttemptResult | None:
             outcome=wire.OUTCOME_SUCCEEDED,
             output=result.output,
             duration_us=result.duration_us,
+            replica_id=attempt.replica_id,
         )
     if ending is not None:
         return _ended(attempt, ending, result.duration_us)
@@ -193,6 +202,7 @@ def report(attempt: Attempt, result: Result) -> wire.AttemptResult | None:
         error_message=result.error_message,
         error_traceback=result.error_traceback,
         duration_us=result.duration_us,
+        replica_id=attempt.replica_id,
     )
 
 
@@ -219,18 +229,19 @@ def report_gone(
                     outcome=wire.OUTCOME_FAILED,
                     error_type="ReplicaCrashed",
                     error_message=why,
+                    replica_id=attempt.replica_id,
                 )
             )
         else:
-            results.append(interrupted(attempt.task_id, attempt.token, why))
+            results.append(interrupted(attempt.task_id, attempt.token, attempt.replica_id, why))
     return results
 
 
-def interrupted(task_id: int, token: int, why: str) -> wire.AttemptResult:
+def interrupted(task_id: int, token: int, replica_id: int, why: str) -> wire.AttemptResult:
     """An attempt that ended by our doing; it costs the task nothing."""
     return wire.AttemptResult(
         task_id=task_id, fencing_token=token, outcome=wire.OUTCOME_INTERRUPTED, error_type="Interrupted",
-        error_message=why,
+        error_message=why, replica_id=replica_id,
     )  # fmt: skip
 
 
@@ -255,4 +266,5 @@ def _ended(attempt: Attempt, ending: Ending, duration_us: int) -> wire.AttemptRe
         error_type=kind,
         error_message=message,
         duration_us=duration_us,
+        replica_id=attempt.replica_id,
     )

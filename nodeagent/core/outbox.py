@@ -80,6 +80,11 @@ class Outbox:
     def __contains__(self, token: int) -> bool:
         return token in self._entries
 
+    def holds(self, token: int, replica_id: int) -> bool:
+        """Whether a result of that replica is here under that token."""
+        entry = self._entries.get(token)
+        return entry is not None and entry.replica_id == replica_id
+
     @property
     def is_full(self) -> bool:
         """Whether no more attempts should be taken."""
@@ -101,11 +106,13 @@ class Outbox:
             self._entries[token] = _Entry(wire.AttemptResult.FromString(data), replica_id, is_stored=True)
 
     def keep(self, results: Iterable[wire.AttemptResult], replica_id: int) -> None:
-        """Take these in. A result of a token that is here already changes nothing."""
+        """Take these in. One that is here from the same replica changes nothing. One from another replica, to which
+        the token was never given, makes room."""
         entries = self._entries
         for result in results:
             token = result.fencing_token
-            if token not in entries:
+            entry = entries.get(token)
+            if entry is None or entry.replica_id != replica_id:
                 entries[token] = _Entry(result, replica_id)
                 self._young.add(token)
         if self._timer is None:

@@ -148,12 +148,12 @@ class Roster:
         if kind == Kind.RESULTS:
             self.workload.results(seat, body)
         elif kind == Kind.STARTED:
-            self.workload.started(read_tokens(body))
+            self.workload.started(seat, read_tokens(body))
         elif kind == Kind.OUTPUT:
-            self.workload.output(read_output(body))
+            self.workload.output(seat, read_output(body))
         elif kind == Kind.PONG:
             pong = read_pong(body)
-            self.workload.started(pong.running)
+            self.workload.started(seat, pong.running)
             self._ground.ponged(seat, pong)
         elif kind == Kind.HELLO:
             self._hello(seat, body)

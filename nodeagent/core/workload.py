@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from agentfarm.limits import ID_MAX
 from agentfarm.wire import link_pb2 as wire
 from nodeagent.core.attempts import Attempt, Attempts, Ending, interrupted, report, report_gone
 from nodeagent.core.clock import Clock, Timer
@@ -19,6 +20,7 @@ from nodeagent.core.outgoing import Outgoing
 from nodeagent.runner.protocol.frames import (
     Kind,
     Output,
+    Result,
     Run,
     frame_lease,
     frame_runs,
@@ -42,6 +44,8 @@ class Counts:
     timed_out: int = 0
     cancelled: int = 0
     interrupted: int = 0
+    frames_refused: int = 0
+    """Results, starts and pieces of attempts that the replica which spoke of them does not hold."""
     crashes: int = 0
 
 
@@ -93,6 +97,10 @@ class Workload:
         self._outgoing = outgoing
         self._releasable: dict[int, list[int]] = {}
         self._lease_until_s = 0.0
+        self._oldest_given = ID_MAX + 1
+        """The first token that this daemon was given: tokens only grow, so those of earlier daemons are below it."""
+        self._disputed: set[int] = set()
+        """Tokens that two replicas say to hold since an earlier daemon. The controller knows whose they are."""
         self._release_timer: Timer | None = None
         self._sweep_timer: Timer | None = None
 
@@ -111,13 +119,14 @@ class Workload:
         refused = []
         for item in assignments:
             token, replica_id = item.fencing_token, item.replica_id
-            if token in self.attempts or token in self.outbox:
+            self._oldest_given = min(self._oldest_given, token)
+            if token in self.attempts or self.outbox.holds(token, replica_id):
                 continue
             batch = runs.get(replica_id)
             if batch is None:
                 seat = self._seats.get(replica_id)
                 if seat is None or not seat.takes_work or self.outbox.is_full or self._is_too_late(item):
-                    refused.append(interrupted(item.task_id, token, "The replica takes no work now."))
+                    refused.append(interrupted(item.task_id, token, replica_id, "The replica takes no work now."))
                     continue
                 batch = runs[replica_id] = []
             self.attempts.add(Attempt(token, item.task_id, replica_id, item.run_timeout_ms / 1000, item.exclusive))
@@ -216,47 +225,86 @@ class Workload:
         """What a replica says it has in hand, as (token, task, is started); news after a restart of the daemon."""
         now = self._clock.time()
         for token, task_id, is_started in held:
-            if token not in self.attempts:
+            attempt = self.attempts.get(token)
+            if attempt is not None and attempt.replica_id != seat.id:
+                self._dispute(token)
+                continue
+            if attempt is None:
+                if not self._may_be_older(token, task_id):
+                    self.counts.frames_refused += 1
+                    continue
                 timeout_s = seat.spec.run_timeout_s or 0.0
                 self.attempts.add(Attempt(token, task_id, seat.id, timeout_s, seat.spec.exclusive))
             if is_started:
-                _, due_at = self.attempts.start([token], now)
+                _, due_at = self.attempts.start([token], now, seat.id)
                 self._sweep_at(due_at)
 
-    def started(self, tokens: Sequence[int]) -> None:
+    def _dispute(self, token: int) -> None:
+        self.counts.frames_refused += 1
+        if token < self._oldest_given:
+            self._disputed.add(token)
+
+    def _may_be_older(self, token: int, task_id: int) -> bool:
+        """Whether a replica may hold this since an earlier daemon, of which we know nothing."""
+        return 0 < token < self._oldest_given and 0 < task_id <= ID_MAX
+
+    def started(self, seat: Holder, tokens: Sequence[int]) -> None:
         """A replica works on these now. Those that we know to run already are left out."""
-        fresh, due_at = self.attempts.start(tokens, self._clock.time())
+        fresh, due_at = self.attempts.start(tokens, self._clock.time(), seat.id)
         if fresh:
             self._sweep_at(due_at)
             self._outgoing.started(fresh)
 
-    def output(self, piece: Output) -> None:
-        """A piece of a running attempt's output."""
-        if piece.token in self.attempts:
+    def output(self, seat: Holder, piece: Output) -> None:
+        """A piece of the output of an attempt that the replica holds."""
+        attempt = self.attempts.get(piece.token)
+        if attempt is not None and attempt.replica_id == seat.id and attempt.task_id == piece.task_id:
             self._outgoing.output(
                 wire.AttemptOutput(task_id=piece.task_id, fencing_token=piece.token, seq=piece.seq, data=piece.data)
             )
 
     def results(self, seat: Holder, body: bytes) -> None:
         """A RESULTS frame: into the outbox and onto the stream."""
-        reports, stale = [], []
+        reports, doubted, stale = [], [], []
         for result in read_results(body):
-            attempt = self.attempts.remove(result.token)
+            attempt = self._own(seat, result)
+            is_held = attempt is not None
             if attempt is None:
-                if result.token in self.outbox:
+                if self.outbox.holds(result.token, seat.id):
                     continue  # sent again because an earlier daemon may not have heard it; KEPT follows in time
+                if not self._may_be_told(result):
+                    self.counts.frames_refused += 1
+                    continue
                 attempt = Attempt(result.token, result.task_id, seat.id, 0.0, is_exclusive=False)
             answer = report(attempt, result)
             if answer is None:
                 stale.append(result.token)
+            elif not is_held and result.token in self.outbox:  # of another replica, whose result stays
+                doubted.append(answer)
             else:
                 reports.append(answer)
         if reports:
             self._deliver(reports, seat.id)
+        if doubted:
+            self._outgoing.results(doubted)
         if stale:
             self.release([(token, seat.id) for token in stale])
         if seat.presence is Presence.RETIRING:
             seat.settle()
+
+    def _own(self, seat: Holder, result: Result) -> Attempt | None:
+        """The attempt that a result ends, if its replica holds it."""
+        attempt = self.attempts.get(result.token)
+        if attempt is None or attempt.replica_id != seat.id or attempt.task_id != result.task_id:
+            return None
+        return self.attempts.remove(result.token)
+
+    def _may_be_told(self, result: Result) -> bool:
+        """Whether the controller must say whose a result is, because it may be of an earlier daemon's time."""
+        attempt = self.attempts.get(result.token)
+        if attempt is not None:
+            return result.token in self._disputed and attempt.task_id == result.task_id
+        return self._may_be_older(result.token, result.task_id)
 
     def _deliver(self, results: list[wire.AttemptResult], replica_id: int) -> None:
         for result in results:

@@ -20,6 +20,7 @@ from nodeagent.runner.protocol import frames
 from nodeagent.runner.protocol.frames import AgentCall, Answer, Kind
 
 if TYPE_CHECKING:
+    from nodeagent.core.attempts import Attempts
     from nodeagent.core.seat import Seat
 
 CALLS_MAX: Final = 64
@@ -45,9 +46,15 @@ class Relay:
         self._places = asyncio.Semaphore(CALLS_MAX)
         self._tasks = Tasks("relay")
 
-    def begin(self, seat: Seat, kind: int, body: bytes) -> None:
-        """A call of a replica. Its answer goes to the same process, if that still lives."""
+    def begin(self, seat: Seat, kind: int, body: bytes, attempts: Attempts) -> None:
+        """A call of a replica. Its answer goes to the same process, if that still lives. It may call for its own
+        attempts alone: a controller of 0.1 does not look at the replica."""
         call = frames.read_call(body) if kind == Kind.AGENT_CALL else read_call_0_1(kind, body)
+        if not attempts.is_of(seat.id, call.token, call.task_id):
+            if seat.process is not None:
+                lost = [b"This replica does not hold that attempt."]
+                seat.process.send(frames.frame_answer(call.number, Answer.LEASE_LOST, lost))
+            return
         self._tasks.errand(self._serve(seat, call))
 
     async def stop(self) -> None:

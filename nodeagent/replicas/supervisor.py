@@ -237,7 +237,7 @@ class Supervisor(Service):
         self._health.pong(seat, pong)
 
     def called(self, seat: Seat, kind: int, body: bytes) -> None:
-        self._relay.begin(seat, kind, body)
+        self._relay.begin(seat, kind, body, self.workload.attempts)
 
     def zygotes_hear(self, until_s: float, *, is_wanted: bool) -> None:
         self._zygotes.lease_renewed(until_s, is_wanted=is_wanted)

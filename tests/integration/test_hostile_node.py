@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
+from agentfarm.calls.checkpoints import GET, CheckpointQuery
 from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire import link_pb2_grpc
 from controller.core.commands import AddNode, AttemptResult, AttemptsEnded, Deploy, NewTask, SubmitTasks
@@ -170,3 +171,50 @@ async def test_turn_that_postgresql_refuses_costs_the_fact_at_fault(farm: Farm, 
     assert metrics.commit_failures > 0
     (stored,) = farm.reader.events(kinds=["fact.set_aside"])
     assert (stored.event.node, stored.event.data) == (HOSTILE, {"fact": "AttemptsEnded"})
+
+
+# ------------------------------------------------------------------ whose is it: a guessed token proves nothing
+
+
+async def test_another_node_cannot_end_an_attempt_or_speak_for_it(farm: Farm, honest: Peer, hostile: Peer) -> None:
+    mine = await leased(farm, honest)
+    await hostile.join()
+    watch = farm.engine.watch_task(TaskId(mine.task_id))
+    assert watch is not None
+    whose: dict[str, Any] = {"task_id": mine.task_id, "fencing_token": mine.fencing_token}
+    forged = wire.AttemptResult(**whose, outcome=wire.OUTCOME_SUCCEEDED, output=b'"forged"', replica_id=mine.replica_id)
+    await hostile.say(attempts_started=wire.AttemptsStarted(tokens=[mine.fencing_token]))
+    await hostile.say(attempt_output=wire.AttemptOutput(**whose, seq=1, data=b'"forged"'))
+    await hostile.say(attempt_results=wire.AttemptResults(results=[forged]))
+    assert list((await hostile.hear("results_ack")).tokens) == [mine.fencing_token]
+    for replica_id, output in ((mine.replica_id + 1, b'"of a neighbour"'), (mine.replica_id, b'"true"')):
+        await honest.say(attempt_output=wire.AttemptOutput(**whose, seq=1, data=output))
+        result = wire.AttemptResult(
+            **whose, outcome=wire.OUTCOME_SUCCEEDED, output=output, replica_id=replica_id
+        )  # fmt: skip
+        await honest.say(attempt_results=wire.AttemptResults(results=[result]))
+        assert list((await honest.hear("results_ack")).tokens) == [mine.fencing_token]
+    heard = [getattr(item, "data", getattr(item, "output", None)) async for item in watch]
+    assert b'"forged"' not in heard
+    assert heard[-1] == b'"true"'
+
+
+async def test_another_node_neither_reads_nor_writes_checkpoints(farm: Farm, honest: Peer, hostile: Peer) -> None:
+    mine = await leased(farm, honest)
+    whose: dict[str, Any] = {"task_id": mine.task_id, "fencing_token": mine.fencing_token}
+    point = wire.Checkpoint(thread_id=mine.thread_id, checkpoint_id="1", payload=b"state")
+    put = wire.PutCheckpointRequest(**whose, checkpoint=point)
+    get = wire.GetCheckpointsRequest(**whose, thread_id=mine.thread_id)
+    query = CheckpointQuery(mine.thread_id, "").pack()
+    call = wire.AgentCallRequest(**whose, method=GET, replica_id=mine.replica_id, header=query)
+    await honest.stub.PutCheckpoint(put)
+    other = wire.AgentCallRequest(**whose, method=GET, replica_id=mine.replica_id + 1, header=query)
+    for refused in (
+        hostile.stub.PutCheckpoint(put), hostile.stub.GetCheckpoints(get), hostile.stub.AgentCall(call),
+        honest.stub.AgentCall(other),
+    ):  # fmt: skip
+        with pytest.raises(grpc.aio.AioRpcError) as problem:
+            await refused
+        assert problem.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert [it.payload for it in (await honest.stub.GetCheckpoints(get)).checkpoints] == [b"state"]
+    assert (await honest.stub.AgentCall(call)).parts[1] == b"state"

@@ -72,7 +72,7 @@ def result_without_its_token_is_accepted() -> Iterator[None]:
         for result in command.results:
             task, node = now.state.tasks.get(result.task), command.node
             if task is not None and task.token is not None and task.node is not None:
-                node, result = task.node, dataclasses.replace(result, token=task.token)  # noqa: PLW2901
+                node, result = task.node, dataclasses.replace(result, token=task.token, replica=None)  # noqa: PLW2901
             real(now, dataclasses.replace(command, node=node, results=(result,)))
         now.acks.setdefault(command.node, []).extend(result.token for result in command.results)
 

@@ -213,8 +213,9 @@ async def test_watcher_sees_pieces_of_the_lease_holder_only_then_the_end(farm: F
     assert watch is not None
     token = farm.engine.state.tasks[task].token
     assert token is not None
-    farm.engine.output(task, token, b'"a"')
-    farm.engine.output(task, type(token)(token + 1), b'"stale"')
+    farm.engine.output(NODE, task, token, b'"a"')
+    farm.engine.output(NodeName("n2"), task, token, b'"of another node"')
+    farm.engine.output(NODE, task, type(token)(token + 1), b'"stale"')
     farm.engine.tell(AttemptsEnded(NODE, 1, (AttemptResult(task, token, Outcome.SUCCEEDED, b"2"),)))
     items = [item async for item in watch]
     assert [getattr(item, "data", None) for item in items[:-1]] == [b'"a"']

@@ -41,6 +41,7 @@ ROOMS_MAY_IMPORT = {
         "agentfarm.agents.view",
         "agentfarm.backoff",
         "agentfarm.errors",
+        "agentfarm.limits",
         "agentfarm.wire",
         "nodeagent.core",
         "nodeagent.runner.protocol.frames",

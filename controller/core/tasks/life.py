@@ -183,7 +183,12 @@ def attempts_ended(turn: Turn, command: AttemptsEnded) -> None:
     for result in command.results:
         acks.append(result.token)
         task = turn.state.tasks.get(result.task)
-        if task is None or task.token != result.token or task.node != command.node:
+        if (
+            task is None
+            or task.token != result.token
+            or task.node != command.node
+            or (result.replica is not None and result.replica != task.replica)
+        ):
             turn.tell("attempt.refused", f"a late result of task {result.task} was refused: its lease is void",
                       node=command.node, task=result.task, fencing_token=result.token,
                       outcome=result.outcome.value)  # fmt: skip

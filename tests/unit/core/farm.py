@@ -273,11 +273,11 @@ class Farm:
 
     def end_as(
         self, node: str, task: TaskId, token: Token, outcome: Outcome = Outcome.SUCCEEDED, error_type: str = "",
-        *, output: bytes = b'"done"', duration_s: float = 1.0,
+        *, output: bytes = b'"done"', duration_s: float = 1.0, replica: ReplicaId | None = None,
     ) -> Transition:  # fmt: skip
         """Any node reports any token as ended."""
         result = AttemptResult(task, token, outcome, output if outcome is Outcome.SUCCEEDED else b"", error_type,
-                               duration_s=duration_s)  # fmt: skip
+                               duration_s=duration_s, replica=replica)  # fmt: skip
         known = self.state.nodes.get(NodeName(node))
         return self.turn(AttemptsEnded(NodeName(node), known.session if known is not None else 0, (result,)))
 

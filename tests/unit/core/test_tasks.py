@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from agentfarm.errors import FarmError, InvalidRequest, NotFound, StaleToken, Unavailable
 from controller.core.commands import CancelTask, NewTask, Remove, StoreCheckpoint, SubmitTasks
 from controller.core.lives import Outcome, ReplicaState, TaskState
-from controller.core.model import OPERATOR, Limits, Task, TaskId, Token
+from controller.core.model import OPERATOR, Limits, ReplicaId, Task, TaskId, Token
 from tests.unit.core.farm import ECHO, LEASED, QUEUED, RUNNING, Farm
 
 
@@ -29,6 +31,20 @@ def test_task_is_leased_in_the_turn_that_accepts_it_and_ends_once(farm: Farm) ->
     assert (last.state, last.output) == (TaskState.SUCCEEDED, b'{"answer": 42}')
     assert farm.acked() == {token}
     assert not farm.tables.leases, "the lease row goes with its last lease"
+
+
+@pytest.mark.parametrize("stranger", [{"node": "n2"}, {"replica": ReplicaId(99)}, {"token": Token(1)}], ids=str)
+def test_result_of_another_than_the_holder_is_refused_and_acknowledged(farm: Farm, stranger: dict[str, Any]) -> None:
+    farm.service("n1", "n2")
+    [task] = farm.submit()
+    assert task.token is not None
+    who = {"node": task.node, "replica": task.replica, "token": task.token} | stranger
+    farm.end_as(who["node"], task.id, who["token"], replica=who["replica"])
+    assert task.id in farm.state.tasks
+    assert who["token"] in farm.acked()
+    assert task.node is not None
+    farm.end_as(task.node, task.id, task.token, replica=task.replica)
+    assert farm.finished(task).state is TaskState.SUCCEEDED
 
 
 def test_task_for_an_unknown_agent_is_refused_with_the_known_ones(farm: Farm) -> None:

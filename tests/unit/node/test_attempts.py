@@ -23,7 +23,7 @@ def table(*items: Attempt) -> Attempts:
 def test_time_counts_from_the_start_and_not_from_the_assignment() -> None:
     attempts = table(attempt(1, timeout_s=5.0))
     assert attempts.sweep(100.0).next_at is None
-    fresh, due_at = attempts.start([1, 1, 99], 100.0)
+    fresh, due_at = attempts.start([1, 1, 99], 100.0, 1)
     assert (fresh, due_at) == ([1], 105.0)
     assert not attempts.sweep(104.9).timed_out
     assert [item.token for item in attempts.sweep(105.0).timed_out] == [1]
@@ -31,7 +31,8 @@ def test_time_counts_from_the_start_and_not_from_the_assignment() -> None:
 
 def test_one_told_to_end_kills_its_replica_when_it_does_not() -> None:
     attempts = table(attempt(1), attempt(2, replica_id=2))
-    attempts.start([1, 2], 0.0)
+    for replica_id in (1, 2):
+        attempts.start([1, 2], 0.0, replica_id)
     assert [item.token for item in attempts.end([1, 77], Ending.CANCELLED, kill_at=10.0)] == [1]
     assert attempts.sweep(9.0) == attempts.sweep(9.0)
     assert attempts.sweep(9.0).next_at == 10.0
