@@ -61,3 +61,7 @@ def test_resolving_agrees_with_the_plain_rule(names: set[str], word: str) -> Non
         assert resolve(word, names) == expected
     except InvalidRequest:
         assert expected is None
+
+
+def test_a_word_of_any_length_is_answered_without_a_close_name() -> None:
+    assert nearest("market-brief" * 10_000, ["market-brief"]) is None

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from agentfarm.errors import InvalidRequest
 from agentfarm.names import suggestion
 from controller.gateway.http.json_input import read_json
+from controller.gateway.http.limits import ERRORS_MAX, PATH_CHARS_MAX
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -47,15 +48,16 @@ def invalid_of(error: ValidationError, model: type[BaseModel]) -> InvalidRequest
 
 def invalid_request(errors: Sequence[Mapping[str, Any]], keys: Iterable[str] = ()) -> InvalidRequest:
     """The InvalidRequest for errors in pydantic's form. keys: the right ones, to find the nearest of them."""
-    rows = [_describe(error, list(keys)) for error in errors]
-    first, more = rows[0], len(rows) - 1
+    choices = list(keys)
+    rows = [_describe(error, choices) for error in errors[:ERRORS_MAX]]
+    first, more = rows[0], len(errors) - 1
     detail = f"{first['where']}: {first['problem']}" + (f" (and {more} more)" if more else "") + "."
     remedy = next((row["remedy"] for row in rows if row["remedy"]), "Correct it and send it again.")
     return InvalidRequest(detail, remedy=remedy, errors=[{k: v for k, v in row.items() if v} for row in rows])
 
 
 def _describe(error: Mapping[str, Any], keys: list[str]) -> dict[str, str]:
-    where = ".".join(str(part) for part in error["loc"] if part != "body") or "the body"
+    where = ".".join(str(part) for part in error["loc"] if part != "body")[:PATH_CHARS_MAX] or "the body"
     if error["type"] == "extra_forbidden":
         key = str(error["loc"][-1])
         remedy = suggestion(key, keys) or f"Known keys: {', '.join(keys)}."

@@ -8,12 +8,13 @@ its place, and not as a failed commit later.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NoReturn
 
 import orjson
 
 from agentfarm.errors import InvalidRequest
-from controller.gateway.http.limits import JSON_DEPTH_MAX
+from controller.gateway.http.limits import JSON_DEPTH_MAX, PATH_CHARS_MAX
 
 _DIGITS_AS_ONE: Final = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else ord(" ") for byte in range(256))
 _LONG_INTEGER: Final = b"0" * 19
@@ -30,10 +31,10 @@ def read_json(text: bytes, what: str = "The body") -> Any:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise not_json(text, error, what) from None
-    if _LONG_INTEGER in text.translate(_DIGITS_AS_ONE):  # a regular expression takes ten times as long
-        value = json.loads(text, parse_constant=_refuse_constant)
     if text.count(b"[") + text.count(b"{") > JSON_DEPTH_MAX:
         _check_depth(value, what)
+    if _LONG_INTEGER in text.translate(_DIGITS_AS_ONE):  # a regular expression takes ten times as long
+        value = json.loads(text, parse_constant=_refuse_constant)  # it recurses: the depth is checked before
     if _NUL_ESCAPE in text:
         _check_nul(value, what)
     return value
@@ -79,17 +80,30 @@ def _check_depth(value: Any, what: str) -> None:
 
 
 def _check_nul(value: Any, what: str) -> None:
-    waiting: list[tuple[str, Any]] = [("$", value)]
-    while waiting:
-        path, item = waiting.pop()
-        if isinstance(item, str) and "\0" in item:
-            _refuse_nul(path, what)
-        if isinstance(item, dict):
-            if any("\0" in key for key in item):
-                _refuse_nul(f"a key of {path}", what)
-            waiting.extend((f"{path}.{key}", child) for key, child in item.items())
-        elif isinstance(item, list):
-            waiting.extend((f"{path}[{index}]", child) for index, child in enumerate(item))
+    """Keeps the way to where it looks, not a path for each value: those would grow with the square of the text."""
+    way: list[str | int] = []
+    levels: list[Iterator[tuple[str | int, Any]]] = [iter([("$", value)])]
+    while levels:
+        for step, item in levels[-1]:
+            if isinstance(item, str):
+                if "\0" in item:
+                    _refuse_nul(_path([*way, step]), what)
+            elif isinstance(item, dict | list):
+                way.append(step)
+                if isinstance(item, dict) and any("\0" in key for key in item):
+                    _refuse_nul(f"a key of {_path(way)}", what)
+                levels.append(iter(item.items()) if isinstance(item, dict) else iter(enumerate(item)))
+                break
+        else:
+            levels.pop()
+            if way:
+                way.pop()
+
+
+def _path(way: Sequence[str | int]) -> str:
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in way)
+    path = "".join(steps).removeprefix(".")
+    return path if len(path) <= PATH_CHARS_MAX else f"{path[:PATH_CHARS_MAX]}…"
 
 
 def _refuse_nul(path: str, what: str) -> NoReturn:

@@ -18,6 +18,10 @@ BATCH_CHUNK_BYTES: Final = 4 * 1024 * 1024
 
 JSON_DEPTH_MAX: Final = 128
 """Nested arrays and objects."""
+PATH_CHARS_MAX: Final = 200
+"""Of a place within a body, where an answer names it."""
+ERRORS_MAX: Final = 20
+"""Wrong keys of one body that an answer names; the others are counted."""
 KEY_MAX_CHARS: Final = 255
 """Idempotency keys, thread ids."""
 LABELS_MAX: Final = 32
