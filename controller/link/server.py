@@ -202,7 +202,8 @@ class LinkServer(Service, link_pb2_grpc.LinkServicer):
                 engine.tell(AttemptsStarted(node, number, tokens))
             elif kind == "attempt_output":
                 piece = message.attempt_output
-                engine.output(node, TaskId(piece.task_id), Token(piece.fencing_token), piece.data)
+                if translate.is_json(piece.data):
+                    engine.output(node, TaskId(piece.task_id), Token(piece.fencing_token), piece.data)
             elif kind == "replica_report":
                 engine.tell(ReplicasReported(node, number, translate.replica_news(message.replica_report.replicas)))
             elif kind == "market_report":

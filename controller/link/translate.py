@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+import orjson
 from google.protobuf.message import DecodeError
 
 from agentfarm.errors import InvalidRequest
@@ -28,6 +29,8 @@ from controller.link.messages import bounded, count, identity, word
 from controller.link.services import SERVICES
 
 PROTOCOL: Final = 1
+OUTPUT_NOT_JSON: Final = "OutputNotJson"
+"""The error type of an attempt whose output was none."""
 
 REPLICA_STATES: Final = {
     wire.REPLICA_STATE_STARTING: ReplicaState.STARTING,
@@ -154,22 +157,52 @@ def replica_news(statuses: Iterable[wire.ReplicaStatus]) -> tuple[ReplicaNews, .
 
 
 def results(message: wire.AttemptResults) -> tuple[AttemptResult, ...]:
-    """Results as the core hears them. An outcome of a newer daemon that we do not know counts as failed; a task that no
-    bigint can name is task 0, which is none."""
+    """Results as the core hears them.
+
+    An outcome of a newer daemon that we do not know counts as failed, and so does an output that is not JSON: callers
+    get outputs as they are, in the midst of JSON of ours. A task that no bigint can name is task 0, which is none.
+    """
     return tuple(
-        AttemptResult(
-            TaskId(number if (number := item.task_id) <= ID_MAX else 0),
+        _not_json(item)
+        if (output := item.output) and not is_json(output)
+        else AttemptResult(
+            _task(item.task_id),
             Token(item.fencing_token),
             OUTCOMES.get(item.outcome, Outcome.FAILED),
-            item.output,
+            output,
             item.error_type and bounded(item.error_type),
             item.error_message and bounded(item.error_message),
             item.error_traceback and bounded(item.error_traceback),
             item.duration_us / 1e6,
-            ReplicaId(item.replica_id) if item.replica_id else None,
+            _replica(item.replica_id),
         )
         for item in message.results
     )
+
+
+def _task(number: int) -> TaskId:
+    return TaskId(number if number <= ID_MAX else 0)
+
+
+def _replica(number: int) -> ReplicaId | None:
+    """0 is what a node of 0.1 says."""
+    return ReplicaId(number) if number else None
+
+
+def is_json(data: bytes) -> bool:
+    """Whether it is one JSON text (RFC 8259)."""
+    try:
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _not_json(item: wire.AttemptResult) -> AttemptResult:
+    return AttemptResult(
+        _task(item.task_id), Token(item.fencing_token), Outcome.FAILED, b"", OUTPUT_NOT_JSON,
+        "The output is not JSON.", "", item.duration_us / 1e6, _replica(item.replica_id),
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------ to the node

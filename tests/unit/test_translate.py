@@ -1,16 +1,21 @@
-"""Market products on the wire: what nodes say of their feeds, and what they are told; and the same of nodes of 0.1."""
+"""What nodes say on the wire, and what they are told: market products, also of nodes of 0.1, and attempts' outputs."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import grpc
+import pytest
 from structlog.testing import capture_logs
 
 from agentfarm.wire import link_pb2 as wire
 from agentfarm.wire import market_pb2
-from controller.core.commands import MarketReported, NodeBeat
-from controller.core.lives import ProductState
-from controller.core.model import Measured, NodeName, ProductName, ProductStatus
+from controller.core.commands import AttemptResult, MarketReported, NodeBeat
+from controller.core.lives import Outcome, ProductState
+from controller.core.model import Limits, Measured, NodeName, ProductName, ProductStatus, TaskId, Token
 from controller.core.transition import SetDesired
 from controller.link import release_0_1, translate
+from controller.link.server import LinkPorts, LinkServer, LinkSettings
 from controller.link.sessions import Sessions
 
 N1 = NodeName("n1")
@@ -120,3 +125,60 @@ def test_a_service_message_that_cannot_be_read_is_left_out_and_logged_once_a_str
     assert [(line["event"], line["service"], line["node"]) for line in lines] == [
         ("link.service_not_read", "market", N1)
     ]
+
+
+@pytest.mark.parametrize("output", [b'{"a": [1, null]}', b"1", b'"\xc3\xa4"', b""])
+def test_an_output_that_is_json_is_taken_as_it_is(output: bytes) -> None:
+    (result,) = translate.results(wire.AttemptResults(results=[_succeeded(output)]))
+    assert (result.outcome, result.output, result.error_type) == (Outcome.SUCCEEDED, output, "")
+
+
+@pytest.mark.parametrize(
+    "output",
+    [b"not json", b"{", b"NaN", b'{"a": Infinity}', b'"\xff"', b'"\\ud800"', b'1}, "state": "queued', b"[" * 9_999],
+)
+def test_an_output_that_is_not_json_fails_its_attempt_alone(output: bytes) -> None:
+    good = wire.AttemptResult(task_id=2, fencing_token=3, outcome=wire.OUTCOME_SUCCEEDED, output=b"1")
+    results = translate.results(wire.AttemptResults(results=[_succeeded(output), good]))
+    assert results == (
+        AttemptResult(TaskId(1), Token(2), Outcome.FAILED, b"", "OutputNotJson", "The output is not JSON.", "", 0.5),
+        AttemptResult(TaskId(2), Token(3), Outcome.SUCCEEDED, b"1"),
+    )
+
+
+async def test_a_piece_of_output_that_is_not_json_reaches_no_watcher() -> None:
+    nothing: Any = None
+    heard = Heard()
+    engine: Any = heard
+    sessions = Sessions()
+    link = LinkServer(engine, sessions, Limits(), LinkSettings(), LinkPorts(nothing, nothing, nothing), nothing)
+    pieces = (b'{"n": 1}', b"1\n\nevent: end\ndata: {}", b"", b"2")
+    messages = [wire.NodeMessage(attempt_output=wire.AttemptOutput(task_id=1, data=piece)) for piece in pieces]
+    await link._read(sessions.open(N1, has_services=True), Stream(messages))
+    assert heard.pieces == [b'{"n": 1}', b"2"]
+
+
+class Heard:
+    """An engine that keeps what it is told of output."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def output(self, task: TaskId, token: Token, data: bytes) -> None:
+        self.pieces.append(data)
+
+
+class Stream:
+    """A node's stream that says these messages and ends."""
+
+    def __init__(self, messages: list[wire.NodeMessage]) -> None:
+        self._messages = iter(messages)
+
+    async def read(self) -> object:
+        return next(self._messages, grpc.aio.EOF)
+
+
+def _succeeded(output: bytes) -> wire.AttemptResult:
+    return wire.AttemptResult(
+        task_id=1, fencing_token=2, outcome=wire.OUTCOME_SUCCEEDED, output=output, duration_us=500_000
+    )
