@@ -1,8 +1,7 @@
 """LangGraph's checkpoints, kept by the farm: a run continues on any node, and no agent holds a database password.
 
-Owns the form of the payloads. A checkpoint travels whole (all channel values in one payload), so that one read is
-enough to go on; large ones are compressed. Source of the rules: the `BaseCheckpointSaver` contract of
-langgraph-checkpoint 4.
+A checkpoint travels whole (all channel values in one payload), so that one read is enough to go on. Source of the
+rules: the `BaseCheckpointSaver` contract of langgraph-checkpoint 4.
 
 Imports LangGraph: loaded only for agents that use it.
 """
@@ -10,9 +9,9 @@ Imports LangGraph: loaded only for agents that use it.
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
-import zlib
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Sequence
 from typing import Any, Final, NoReturn, TypeVar
 
 from langchain_core.runnables import RunnableConfig
@@ -31,12 +30,11 @@ from langgraph.checkpoint.base import id as checkpoint_ids
 
 from agentfarm.errors import InvalidRequest
 from agentfarm.sdk import CheckpointChannel, CheckpointRecord, CheckpointWrite
+from agentfarm.sdk.payloads import Payloads, TypeName
 from agentfarm.sdk.run import current_run
 
-COMPRESS_FROM_BYTES: Final = 4096
 LIST_PAGE: Final = 20
 _LAST_TIME: Final = "_last_v6_timestamp"
-_PLAIN, _DEFLATED = b"\0", b"\1"
 T = TypeVar("T")
 
 
@@ -53,6 +51,13 @@ class FarmCheckpointer(BaseCheckpointSaver[int]):
         self._channel = channel
         self._loop = loop
         self._thread = thread
+        self._payloads = Payloads()
+
+    def with_allowlist(self, extra_allowlist: Collection[TypeName]) -> FarmCheckpointer:
+        """For a graph that has values of these types in its schema. LangGraph asks, in its strict mode."""
+        clone = copy.copy(self)
+        clone._payloads = self._payloads.with_types(extra_allowlist)
+        return clone
 
     # -------------------------------------------------------------- async
 
@@ -99,7 +104,7 @@ class FarmCheckpointer(BaseCheckpointSaver[int]):
         """Store a checkpoint; durable when it returns."""
         thread, namespace = _place(config)
         stored = get_serializable_checkpoint_metadata(config, metadata)
-        payload = self._pack({"checkpoint": checkpoint, "metadata": stored})
+        payload = self._payloads.pack({"checkpoint": checkpoint, "metadata": stored})
         parent = get_checkpoint_id(config) or ""
         await self._channel.put(CheckpointRecord(thread, namespace, checkpoint["id"], parent, payload))
         return _config(thread, namespace, checkpoint["id"])
@@ -110,7 +115,9 @@ class FarmCheckpointer(BaseCheckpointSaver[int]):
         """Add what a graph's task wrote to the checkpoint it began from; durable when it returns."""
         thread, namespace = _place(config)
         records = tuple(
-            CheckpointWrite(task_id, WRITES_IDX_MAP.get(channel, index), self._pack([channel, value, task_path]))
+            CheckpointWrite(
+                task_id, WRITES_IDX_MAP.get(channel, index), self._payloads.pack([channel, value, task_path])
+            )
             for index, (channel, value) in enumerate(writes)
         )
         await self._channel.put(
@@ -163,9 +170,9 @@ class FarmCheckpointer(BaseCheckpointSaver[int]):
     # -------------------------------------------------------------- payloads
 
     def _tuple(self, record: CheckpointRecord) -> CheckpointTuple:
-        stored = self._unpack(record.payload)
+        stored = self._payloads.unpack(record.payload)
         _advance_ids(record.checkpoint_id)
-        writes = [(write, *self._unpack(write.payload)) for write in record.writes]
+        writes = [(write, *self._payloads.unpack(write.payload)) for write in record.writes]
         writes.sort(key=lambda item: writes_sort_key(item[3], item[0].writer_id, item[0].index))
         return CheckpointTuple(
             config=_config(record.thread_id, record.namespace, record.checkpoint_id),
@@ -174,17 +181,6 @@ class FarmCheckpointer(BaseCheckpointSaver[int]):
             parent_config=_config(record.thread_id, record.namespace, record.parent_id) if record.parent_id else None,
             pending_writes=[(write.writer_id, channel, value) for write, channel, value, _ in writes],
         )
-
-    def _pack(self, value: object) -> bytes:
-        kind, data = self.serde.dumps_typed(value)
-        head = kind.encode() + b"\0"
-        if len(data) < COMPRESS_FROM_BYTES:
-            return _PLAIN + head + data
-        return _DEFLATED + head + zlib.compress(data, 1)
-
-    def _unpack(self, payload: bytes) -> Any:
-        kind, _, data = payload[1:].partition(b"\0")
-        return self.serde.loads_typed((kind.decode(), zlib.decompress(data) if payload[:1] == _DEFLATED else data))
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         if threading.get_ident() == self._thread:

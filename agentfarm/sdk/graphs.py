@@ -56,9 +56,11 @@ class GraphAgent:
     def __init__(self, name: str, graph: Any) -> None:
         self.name = name
         from agentfarm.sdk.checkpoints import FarmCheckpointer  # noqa: PLC0415 - needs LangGraph
+        from agentfarm.sdk.payloads import schema_types  # noqa: PLC0415
 
         self._checkpointer = FarmCheckpointer
         self._graph = graph
+        self._types = schema_types(graph)
         self._wants_object = self.schemas()["input"].get("type") == "object"
 
     def schemas(self) -> dict[str, Any]:
@@ -81,7 +83,7 @@ class GraphAgent:
                 raise Reject("The input must be a JSON object with the keys of the graph's state.")
             given: Any = _graph_input(call.input)
             if call.checkpoints is not None and graph.checkpointer is not False:
-                saver = self._checkpointer(call.checkpoints, run.loop, run.thread)
+                saver = self._checkpointer(call.checkpoints, run.loop, run.thread).with_allowlist(self._types)
                 graph, options = graph.copy(update={"checkpointer": saver}), {"durability": "sync"}
                 if call.attempt > 1 and await _was_begun(saver, config, call.task_id):
                     given = None

@@ -9,9 +9,11 @@ import importlib
 import importlib.util
 import inspect
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal, Protocol, TypeVar
@@ -27,6 +29,9 @@ T = TypeVar("T")
 
 ENTRY_NAMES: Final = ("graph", "agent", "main")
 MODULE_FILE: Final = "agent.py"
+_STRICT_VARIABLE: Final = "LANGGRAPH_STRICT_MSGPACK"
+_STRICT_FLAG: Final = "STRICT_MSGPACK_ENABLED"
+_STRICT_MODULES: Final = ("langgraph.checkpoint.serde._msgpack", "langgraph._internal._serde")
 _FACTORY_NAME: Final = re.compile(r"(make|build|create|get)_\w+|make|build")
 
 
@@ -69,6 +74,7 @@ def load_agent(folder: Path, entry: str | None = None) -> LoadedAgent:
     path = (folder / file).resolve()
     if not path.is_relative_to(folder) or not path.is_file():
         raise AgentImportError(f"The agent has no file {file!r}.", remedy="Name the right one as `entry` in its spec.")
+    read_strictly()
     _forget_earlier()
     before = set(sys.modules)
     for place in reversed([folder, *_project_places(folder)]):
@@ -81,6 +87,43 @@ def load_agent(folder: Path, entry: str | None = None) -> LoadedAgent:
         return loaded
     finally:
         _remember(folder, before)
+
+
+def read_strictly() -> None:
+    """Have LangGraph name the types of each graph's schema, which checkpoints may hold: see `payloads`.
+
+    It looks at a variable when it is imported. Call it before, or before a graph is compiled.
+    """
+    os.environ[_STRICT_VARIABLE] = "true"
+    for name in _STRICT_MODULES:
+        if (module := sys.modules.get(name)) is not None:
+            vars(module)[_STRICT_FLAG] = True
+
+
+def own_module(name: str) -> ModuleType | None:
+    """The module of that name, if it is part of an agent that was loaded here, or of the SDK that agents use.
+
+    A module that the agent imports late, in a step, is imported now: a run goes on in a process where no step came yet.
+    """
+    module = sys.modules.get(name)
+    if module is None and _has_file(name):
+        with suppress(Exception):
+            module = importlib.import_module(name)
+    if module is None or name in _loaded or name.startswith("agentfarm.sdk."):
+        return module
+    file = getattr(module, "__file__", None) or ""
+    is_own = "site-packages" not in file and any(Path(file).is_relative_to(folder) for folder in set(_loaded.values()))
+    return module if is_own else None
+
+
+def _has_file(name: str) -> bool:
+    """Whether an agent that was loaded here has a file for a module of that name."""
+    parts = name.split(".")
+    places = {place for folder in set(_loaded.values()) for place in (folder, *_project_places(folder))}
+    return all(part.isidentifier() for part in parts) and any(
+        place.joinpath(*parts).with_suffix(".py").is_file() or place.joinpath(*parts, "__init__.py").is_file()
+        for place in places
+    )
 
 
 def _wrap(folder: Path, module: ModuleType, file: str, attribute: str) -> LoadedAgent:

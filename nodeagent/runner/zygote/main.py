@@ -34,6 +34,7 @@ def main() -> None:
     gc.disable()
     for name in ALWAYS:
         importlib.import_module(name)
+    sys.modules["agentfarm.sdk.loader"].read_strictly()  # before LangGraph is there
     for name in options.preload:
         _preload(name)
     if "langgraph.graph" in sys.modules:
