@@ -154,6 +154,7 @@ class Controller(Service):
             link_address=self.link_address,
             public_host=settings.public_host,
             payload_max_bytes=settings.payload_max_bytes,
+            http=settings.http,
         )
         return GatewayServer(
             engine, reader, store, authority, gateway_settings, logs=link.answers, services=link.answers

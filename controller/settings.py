@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agentfarm.limits import BEAT_INTERVAL_S, GATEWAY_PORT, LINK_PORT, PAYLOAD_MAX_BYTES, STOP_EXCLUSIVE_AFTER_S
 from controller.core.model import Limits
+from controller.gateway.http.limits import ConnectionLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class ControllerSettings:
     gateway_*, link_*: where to listen; port 0 takes any free port, written to `data_dir/controller.json`.
     public_host: the name or address under which nodes and operators reach this machine; in certificates and tokens.
     limits: the numbers of the decision core, by their names in `controller.core.model.Limits`.
+    http: what strangers may take of the HTTP server.
     """
 
     data_dir: Path = Path("/var/lib/agentfarm/controller")
@@ -38,6 +40,7 @@ class ControllerSettings:
     log_format: str = "console"
     log_level: str = "info"
     limits: Limits = field(default_factory=Limits)
+    http: ConnectionLimits = field(default_factory=ConnectionLimits)
 
     def __post_init__(self) -> None:
         limits = self.limits

@@ -42,7 +42,7 @@ class GatewayServer(HttpServer):
         joining = AuthorityJoining(authority, store, self._addresses)
         self._farm = Farm(engine, history, joining, logs, settings, services)
         self._front = Front(self._farm)
-        super().__init__(self._front, settings.gateway_host, settings.gateway_port)
+        super().__init__(self._front, settings.gateway_host, settings.gateway_port, settings.http)
         self._settings = settings
 
     async def start(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from agentfarm.limits import GATEWAY_PORT, LINK_PORT, PAYLOAD_MAX_BYTES
+from controller.gateway.http.limits import ConnectionLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class GatewaySettings:
     public_host: str = ""
     """The name by which nodes reach the gateway; empty: gateway_host."""
     payload_max_bytes: int = PAYLOAD_MAX_BYTES
+    http: ConnectionLimits = field(default_factory=ConnectionLimits)
 
     def __post_init__(self) -> None:
         if len(self.operator_token) < 16:

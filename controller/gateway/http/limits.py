@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import Final
 
 ENVELOPE_MAX_BYTES: Final = 64 * 1024
@@ -42,8 +43,32 @@ EVENTS_PAGE: Final = 500
 SSE_KEEPALIVE_S: Final = 15.0
 FEED_NODES_AT_ONCE: Final = 64
 """Nodes that answer one question about market data at the same time."""
+HEADERS_MAX: Final = 100
+"""Of one request."""
+PIPELINE_MAX: Final = 16
+"""Requests that wait on one connection behind one that is being answered."""
 STREAMS_MAX: Final = 2_000
 """Open at once; each holds a connection and a queue."""
 RETRY_AFTER_S: Final = 1
 """Seconds that callers should wait when a dependency is away."""
 ENGINE_DEADLINE_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What strangers may take of the HTTP server before they are known."""
+
+    head_max_bytes: int = 64 * 1024
+    """Of the request line and the headers of one request."""
+    head_timeout_s: float = 10.0
+    """From a connection's first moment, or a head's first byte, until the head is whole."""
+    idle_timeout_s: float = 75.0
+    """Without a request, without a further piece of a body, or with an answer that is not read."""
+    connections_max: int = 512
+    connections_per_address_max: int = 128
+    """Except from this machine."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if getattr(self, item.name) <= 0:
+                raise ValueError(f"{item.name} must be more than 0")

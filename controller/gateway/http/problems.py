@@ -27,6 +27,9 @@ TITLES: Final = {
     "invalid_request": "The request is not valid",
     "too_large": "The request is too large",
     "not_found": "Not found",
+    "head_too_large": "The head of the request is too large",
+    "head_too_slow": "The head of the request came too slowly",
+    "misdirected": "Not a name of this gateway",
     "unauthorized": "No valid token",
     "forbidden": "Not allowed",
     "method_not_allowed": "Method not allowed",
@@ -52,7 +55,28 @@ class Unauthorized(FarmError):
     code = "unauthorized"
 
 
-_STATUS_BY_CODE: Final = {"too_large": 413, "unauthorized": 401, "method_not_allowed": 405}
+class HeadTooLarge(FarmError):
+    """A head beyond a named limit."""
+
+    code = "head_too_large"
+
+
+class HeadTooSlow(FarmError):
+    """A head that did not come in time."""
+
+    code = "head_too_slow"
+
+
+class Misdirected(FarmError):
+    """A request for a host that is not ours."""
+
+    code = "misdirected"
+
+
+_STATUS_BY_CODE: Final = {
+    "too_large": 413, "unauthorized": 401, "method_not_allowed": 405, "head_too_large": 431, "head_too_slow": 408,
+    "misdirected": 421,
+}  # fmt: skip
 
 
 def status_of(error: FarmError) -> int:

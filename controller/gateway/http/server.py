@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 from collections.abc import Iterator
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from agentfarm.errors import Conflict
 from agentfarm.service import Service
+from controller.gateway.http.connections import Connection, Connections
+from controller.gateway.http.limits import ConnectionLimits
 
 DRAIN_S: Final = 3
 """How long answers in progress may take when the server stops; streams are cut then."""
 BACKLOG: Final = 512
-KEEPALIVE_S: Final = 75
 
 
 class HttpServer(Service):
     """Serves an application on one address. `port` is known once `start` has returned."""
 
-    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int, limits: ConnectionLimits | None = None) -> None:
         super().__init__("gateway")
+        self._limits = limits or ConnectionLimits()
         self._app = app
         self._host, self._wanted_port = host, port
         self._server: _Server | None = None
@@ -35,9 +39,12 @@ class HttpServer(Service):
         """Listen. Raises Conflict when the address is taken, by name and port."""
         listener = self._bind()
         self.port = int(listener.getsockname()[1])
+        self.connections = Connections(self._limits, asyncio.get_running_loop())
+        protocol: Any = partial(Connection, self.connections)
         config = uvicorn.Config(
-            self._app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=DRAIN_S,
-            timeout_keep_alive=KEEPALIVE_S, server_header=False, date_header=True, ws="none",
+            self._app, http=protocol, log_config=None, access_log=False, lifespan="off",
+            timeout_graceful_shutdown=DRAIN_S,
+            timeout_keep_alive=math.ceil(self._limits.idle_timeout_s), server_header=False, date_header=True, ws="none",
             proxy_headers=False,
         )  # fmt: skip
         self._server = _Server(config)
