@@ -16,6 +16,10 @@ BATCH_CHUNK_LINES: Final = 1_000
 BATCH_CHUNKS_IN_FLIGHT: Final = 4
 BATCH_CHUNK_BYTES: Final = 4 * 1024 * 1024
 """A chunk is closed early when its inputs grow this large."""
+BATCH_SLICE_S: Final = 0.01
+"""Lines are read for so long before others have their turn."""
+UNKNOWN_AGENTS_MAX: Final = 100
+"""Unknown agents of one batch for which a close name is looked for."""
 
 JSON_DEPTH_MAX: Final = 128
 """Nested arrays and objects."""

@@ -3,11 +3,15 @@
 Lines are gathered into chunks, each one command to the engine. A few chunks are in flight while the next is read, so
 reading and committing overlap. Answers wait until the last line was read: else a client that writes everything before
 it reads anything would wait for us while we wait for it. Answers are small, and their number is bounded.
+
+Lines that are refused make no chunk, so nothing of them waits: reading goes on in slices, between which all others have
+their turn.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -21,6 +25,7 @@ from controller.gateway.http.limits import (
     BATCH_CHUNK_LINES,
     BATCH_CHUNKS_IN_FLIGHT,
     BATCH_LINES_MAX,
+    BATCH_SLICE_S,
     ENVELOPE_MAX_BYTES,
 )
 from controller.gateway.http.problems import TooLarge, problem_of
@@ -36,9 +41,7 @@ async def submit_batch(farm: Farm, body: AsyncIterator[bytes], actor: Actor) -> 
         if not await batch.take(line):
             break
     return b"".join(
-        dump({"index": index, "problem": problem_of(answer)}) + b"\n"
-        if isinstance(answer, FarmError)
-        else b'{"index":%d,"id":%d}\n' % (index, answer)
+        answer if isinstance(answer, bytes) else b'{"index":%d,"id":%d}\n' % (index, answer)
         for index, answer in enumerate(await batch.finish())
     )
 
@@ -50,7 +53,9 @@ class _Batch:
         self._farm = farm
         self._reader = reader
         self._actor = actor
-        self._answers: list[int | FarmError] = []
+        self._answers: list[int | bytes] = []
+        """Ids; of a refused line the line of the answer, because the error would hold more."""
+        self._slice_ends = 0.0
         self._chunk: list[NewTask] = []
         self._places: list[int] = []
         """Of the chunk's tasks among the answers."""
@@ -60,18 +65,21 @@ class _Batch:
 
     async def take(self, line: bytes | FarmError) -> bool:
         """Take one more line. False: the batch has as many lines as it may."""
+        if time.monotonic() >= self._slice_ends:
+            await asyncio.sleep(0)
+            self._slice_ends = time.monotonic() + BATCH_SLICE_S
         if isinstance(line, bytes) and not line.strip():
             return True
         place = len(self._answers)
         if place >= BATCH_LINES_MAX:
-            self._answers.append(_too_many())
+            self._answers.append(_refused(place, _too_many()))
             return False
         try:
             if isinstance(line, FarmError):
                 raise line
             task = self._reader.read_line(line)
         except FarmError as problem:
-            self._answers.append(problem)
+            self._answers.append(_refused(place, problem))
             return True
         self._answers.append(0)
         self._chunk.append(task)
@@ -81,7 +89,7 @@ class _Batch:
             await self._send()
         return True
 
-    async def finish(self) -> list[int | FarmError]:
+    async def finish(self) -> list[int | bytes]:
         """Wait for every chunk; the answers of all lines."""
         if self._chunk:
             await self._send()
@@ -101,7 +109,8 @@ class _Batch:
         except FarmError as problem:
             answers = [problem] * len(tasks)
         for place, answer, task in zip(places, answers, tasks, strict=True):
-            self._answers[place] = await self._checked(answer, task) if isinstance(answer, KnownTask) else answer
+            checked = await self._checked(answer, task) if isinstance(answer, KnownTask) else answer
+            self._answers[place] = _refused(place, checked) if isinstance(checked, FarmError) else checked
 
     async def _checked(self, earlier: KnownTask, task: NewTask) -> int | FarmError:
         try:
@@ -129,6 +138,10 @@ async def split_lines(body: AsyncIterator[bytes], line_max_bytes: int) -> AsyncI
         yield _line_too_long(line_max_bytes)
     elif rest:
         yield rest
+
+
+def _refused(index: int, problem: FarmError) -> bytes:
+    return dump({"index": index, "problem": problem_of(problem)}) + b"\n"
 
 
 def _line_too_long(maximum: int) -> TooLarge:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.responses import Response
 from starlette.types import Receive
 
-from agentfarm.errors import Conflict, FarmError, InvalidRequest
+from agentfarm.errors import Conflict, FarmError, InvalidRequest, NotFound
 from agentfarm.limits import PRIORITY_MAX, PRIORITY_MIN
 from controller.core.commands import KnownTask, NewTask, SubmitTasks
 from controller.core.model import Actor, DeploymentName, FarmState, TaskId, TaskOptions
 from controller.gateway.history import History
 from controller.gateway.http.answers import json_response
 from controller.gateway.http.json_input import read_json, write_json
-from controller.gateway.http.limits import KEY_MAX_CHARS
+from controller.gateway.http.limits import KEY_MAX_CHARS, UNKNOWN_AGENTS_MAX
 from controller.gateway.http.problems import TooLarge
 from controller.gateway.prefixes import find_deployment
 from controller.gateway.scope import Farm
@@ -85,12 +85,13 @@ async def refuse_other_work(history: History, task: KnownTask, new: NewTask) -> 
 
 
 class SubmissionReader:
-    """Reads tasks for one request; agent names are looked up once each."""
+    """Reads tasks for one request; agent names are looked up once each, also those that there are not."""
 
     def __init__(self, state: FarmState, payload_max_bytes: int) -> None:
         self._state = state
         self._payload_max_bytes = payload_max_bytes
         self._deployments: dict[str, DeploymentName] = {}
+        self._unknown: dict[str, FarmError] = {}
 
     def read_line(self, line: bytes) -> NewTask:
         """One line of a batch. Raises InvalidRequest, NotFound or TooLarge."""
@@ -141,8 +142,21 @@ class SubmissionReader:
     def _deployment(self, agent: str) -> DeploymentName:
         name = self._deployments.get(agent)
         if name is None:
-            name = self._deployments[agent] = find_deployment(self._state, agent)
+            name = self._deployments[agent] = self._look_up(agent)
         return name
+
+    def _look_up(self, agent: str) -> DeploymentName:
+        if (refusal := self._unknown.get(agent)) is not None:
+            raise refusal.with_traceback(None)  # else it would grow by each line that raises it
+        has_many = len(self._unknown) >= UNKNOWN_AGENTS_MAX
+        if has_many and not any(name.startswith(agent) for name in self._state.deployments):
+            raise NotFound(f"There is no agent {agent[:KEY_MAX_CHARS]!r}.", remedy="'farmctl status' lists them.")
+        try:
+            return find_deployment(self._state, agent)
+        except FarmError as problem:
+            if not has_many:
+                self._unknown[agent] = problem
+            raise
 
     def _payload(self, value: Any) -> bytes:
         payload = write_json(value)
