@@ -155,6 +155,7 @@ class Controller(Service):
             public_host=settings.public_host,
             payload_max_bytes=settings.payload_max_bytes,
             http=settings.http,
+            allowed_hosts=settings.allowed_hosts,
         )
         return GatewayServer(
             engine, reader, store, authority, gateway_settings, logs=link.answers, services=link.answers

@@ -23,6 +23,7 @@ class ControllerSettings:
     gateway_*, link_*: where to listen; port 0 takes any free port, written to `data_dir/controller.json`.
     public_host: the name or address under which nodes and operators reach this machine; in certificates and tokens.
     limits: the numbers of the decision core, by their names in `controller.core.model.Limits`.
+    allowed_hosts: names of the gateway, besides public_host, the machine's name and loopback; `*`: any.
     http: what strangers may take of the HTTP server.
     """
 
@@ -40,6 +41,7 @@ class ControllerSettings:
     log_format: str = "console"
     log_level: str = "info"
     limits: Limits = field(default_factory=Limits)
+    allowed_hosts: tuple[str, ...] = ()
     http: ConnectionLimits = field(default_factory=ConnectionLimits)
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from controller.gateway.farm.views import VERSION
 from controller.gateway.http.access import Call, Permission, Principals, body_limits, operators
 from controller.gateway.http.bodies import DESCRIBED, invalid_request
 from controller.gateway.http.border import Border
+from controller.gateway.http.hosts import Hosts
 from controller.gateway.http.models import ProblemView
 from controller.gateway.http.problems import MEDIA_TYPE, problem_response
 from controller.gateway.http.room import Room, Undeclared
@@ -81,7 +82,10 @@ def app_of(the_farm: Farm, principals: Principals | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_middleware(Express, farm=the_farm)
     app.add_middleware(  # the last one added is the outermost
-        Border, principals=principals or operators(settings.operator_token), open_paths=OPEN_PATHS
+        Border,
+        principals=principals or operators(settings.operator_token),
+        hosts=Hosts(settings.hosts),
+        open_paths=OPEN_PATHS,
     )
     return app
 

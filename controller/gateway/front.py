@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from controller.gateway.http.access import Principals, operators
 from controller.gateway.http.border import Border
+from controller.gateway.http.hosts import Hosts
 from controller.gateway.scope import Farm
 from controller.gateway.tasks.express import Express
 
@@ -22,7 +23,8 @@ class Front:
 
     def __init__(self, farm: Farm, principals: Principals | None = None) -> None:
         principals = principals or operators(farm.settings.operator_token)
-        self._app: ASGIApp = Border(Express(self._held, farm), principals, open_paths=None)
+        hosts = Hosts(farm.settings.hosts)
+        self._app: ASGIApp = Border(Express(self._held, farm), principals, hosts, open_paths=None)
         self._whole: ASGIApp | None = None
         self._opened = asyncio.Event()
 

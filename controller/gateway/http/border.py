@@ -11,18 +11,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentfarm.errors import FarmError, InvalidRequest
 from controller.gateway.http.access import ANONYMOUS, Principal, Principals, unauthorized
+from controller.gateway.http.hosts import Hosts, check_origin
 from controller.gateway.http.problems import TooLarge, mistake_of, problem_response
 
 
 class Border:
-    """ASGI middleware: puts the principal into the scope, refuses NUL in addresses, lets no traceback out.
+    """ASGI middleware: names the principal, refuses NUL in addresses and names not ours, lets no traceback out.
 
     open_paths: paths whose calls need no token. None: not known yet, because the routes are still being built. Then
     a call without a token goes on, to one who lets it wait; a wrong token is refused as always.
     """
 
-    def __init__(self, app: ASGIApp, principals: Principals, open_paths: Container[str] | None) -> None:
+    def __init__(self, app: ASGIApp, principals: Principals, hosts: Hosts, open_paths: Container[str] | None) -> None:
         self.app = app
+        self._hosts = hosts
         self._principals = principals
         self._open_paths = open_paths
 
@@ -52,7 +54,7 @@ class Border:
     def _admit(self, scope: Scope) -> Principal:
         if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
             raise InvalidRequest("The address holds a NUL character.", remedy="Remove %00 from it.")
-        header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        header = self._checked(scope)
         principal = self._principals.known_by(header)
         if principal is not None:
             return principal
@@ -60,6 +62,23 @@ class Border:
         if not may_go_on:
             raise unauthorized()
         return ANONYMOUS
+
+    def _checked(self, scope: Scope) -> bytes:
+        """The Authorization header of a request for a name of ours, and of no page that is another's."""
+        header = origin = host = None
+        for name, value in scope["headers"]:
+            if name == b"host":
+                self._hosts.check(value)
+                host = value
+            elif name == b"authorization":
+                header = value if header is None else header
+            elif name == b"origin":
+                origin = value
+        if host is None and scope["http_version"] != "1.0":
+            raise InvalidRequest("The request names no host.", remedy="Send a Host header (RFC 9112, section 3.2).")
+        if origin is not None:
+            check_origin(origin, host or b"")
+        return header or b""
 
 
 def limited(scope: Scope, receive: Receive, limit: int | None) -> Receive:

@@ -344,7 +344,9 @@ class SmallFarm:
         self.memory = self.engine.memory
         self.joining = MemoryJoining()
         self.nodes = {name: SmallNode(self.engine, name) for name in nodes or ("node-1",)}
-        self.settings = GatewaySettings(operator_token=TOKEN, payload_max_bytes=payload_max_bytes)
+        self.settings = GatewaySettings(
+            operator_token=TOKEN, payload_max_bytes=payload_max_bytes, allowed_hosts=("farm",)
+        )
         self.app = app_of(Farm(self.engine, self.memory, self.joining, MemoryLogs(), self.settings))
 
     async def start(self, *agents: str) -> None:
