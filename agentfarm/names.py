@@ -22,7 +22,7 @@ NAME_RULE: Final = (
 _NAME: Final = re.compile(NAME_PATTERN)
 _PRODUCT: Final = re.compile(PRODUCT_PATTERN)
 _AMBIGUOUS_SHOWN_MAX: Final = 8
-WORD_CHARS_MAX: Final = 200
+COMPARED_CHARS_MAX: Final = 200
 """Of a word for which a close name is looked for."""
 
 
@@ -60,9 +60,9 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
 
     A choice that differs only in case, hyphens or underscores wins, then one of which the word is a beginning or an
     end, then the most similar (Ratcliff and Obershelp, as in difflib). Ties go to the first in alphabetical order.
-    No choice is close to a word beyond WORD_CHARS_MAX, because the comparison takes the square of its length.
+    No choice is close to a word beyond COMPARED_CHARS_MAX, because the comparison takes the square of its length.
     """
-    if len(word) > WORD_CHARS_MAX:
+    if len(word) > COMPARED_CHARS_MAX:
         return None
     ordered = sorted(choices)
     plain = _plain(word)

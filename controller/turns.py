@@ -30,19 +30,12 @@ from typing import Any, Final, Protocol
 
 from agentfarm.backoff import Backoff, longest_s
 from agentfarm.errors import Conflict, FarmError, Unavailable
-from controller.core.commands import (
-    AttemptsEnded,
-    Command,
-    FactSetAside,
-    NodeReport,
-    ReplicasReported,
-    SubmitTasks,
-    Tick,
-)
+from controller.core.commands import Command, SubmitTasks, Tick
 from controller.core.decide import decide
 from controller.core.model import FarmState, Instant, Limits, TaskId
 from controller.core.restore import keep_live
 from controller.core.transition import Assign, Changes, CloseSession, Effect, Transition
+from controller.faults import at_fault, in_doubt, not_ready, without
 from controller.metrics import EngineMetrics
 
 TURN_COMMANDS_MAX: Final = 2_000
@@ -52,7 +45,6 @@ QUEUE_COMMANDS_MAX: Final = 50_000
 RECOVER_WAIT_FIRST_S, RECOVER_WAIT_MAX_S = 0.1, 2.0
 FAULTS_MAX: Final = 100
 """Commands of one turn that may be at fault. With more the state is dropped: the fault may be elsewhere."""
-WHY_CHARS_MAX: Final = 1_000
 LEAD_CHECK_S: Final = 1.0
 """The longest time in which beats are acknowledged without a commit, which proves that this controller still leads."""
 
@@ -182,7 +174,7 @@ class Turns:
     def ask(self, command: Command, caller: Caller) -> None:
         """Queue a command of a caller who waits for the answer. Raises Unavailable if no turn will take it."""
         if self.state is None or self.is_stopping:
-            raise _not_ready()
+            raise not_ready()
         if len(self.waiting) >= QUEUE_COMMANDS_MAX:
             raise Unavailable("Too many commands wait for the engine.", remedy="Slow down, then try again.")
         self.waiting.append((command, caller))
@@ -296,7 +288,10 @@ class Turns:
                     if not self.batch or faults > FAULTS_MAX or isinstance(fault, Unavailable | Conflict):
                         raise
                     yield from self._read_again(fault, [entry])
-                    left[:1] = self._without(entry, fault)
+                    command, caller = entry
+                    if caller is not None:
+                        self._world.answer([(caller, at_fault(fault))])
+                    left[:1] = [(part, None) for part in without(command, fault)]
                 else:
                     del left[0]
         except Exception:
@@ -313,21 +308,6 @@ class Turns:
         state = yield Load(self.limits, self.now)
         keep_live(state, before)
         self.state, self._next_due, self._proven_at = state, 0.0, 0.0  # so the next turn shows that others succeed
-
-    def _without(self, entry: tuple[Command, Caller], fault: Exception) -> Batch:
-        """What takes the place of a command at fault. Its caller hears why."""
-        command, caller = entry
-        if caller is not None:
-            self._world.answer([(caller, _at_fault(fault))])
-        if isinstance(command, AttemptsEnded) and len(command.results) > 1:
-            return [(dataclasses.replace(command, results=(result,)), None) for result in command.results]
-        if isinstance(command, ReplicasReported) and len(command.replicas) > 1:
-            return [(dataclasses.replace(command, replicas=(news,)), None) for news in command.replicas]
-        if not isinstance(command, NodeReport) or isinstance(command, FactSetAside):
-            return []
-        result = command.results[0] if isinstance(command, AttemptsEnded) and command.results else None
-        why = str(_at_fault(fault))[:WHY_CHARS_MAX]
-        return [(FactSetAside(command.node, type(command).__name__, why, result), None)]
 
     def _begin_again(self, problem: Exception) -> Steps:
         """Drop the state and read it again. Nodes lose their streams, come back and say what they hold.
@@ -348,8 +328,8 @@ class Turns:
         """What all callers hear if their commands end here: those of the turn in progress, and those who wait."""
         batch, self.batch = self.batch, []
         waiting, self.waiting = self.waiting, []
-        in_doubt = [(caller, _in_doubt(problem)) for _, caller in batch if caller is not None]
-        return in_doubt + [(caller, _not_ready()) for _, caller in waiting if caller is not None]
+        undecided = [(caller, in_doubt(problem)) for _, caller in batch if caller is not None]
+        return undecided + [(caller, not_ready()) for _, caller in waiting if caller is not None]
 
 
 def recover_wait_s(failures_in_row: int) -> float:
@@ -391,27 +371,3 @@ def _with_inputs(effect: Effect) -> Generator[Request, Any, Effect]:
         for lease in effect.leases
     ]
     return dataclasses.replace(effect, leases=leases)
-
-
-# ------------------------------------------------------------------ refusals
-
-
-def _in_doubt(problem: Exception) -> Unavailable:
-    mistake = "The controller made a mistake and is reading its state again."
-    reason = problem.problem if isinstance(problem, FarmError) else mistake
-    return Unavailable(
-        f"Not known whether this was stored: {reason}", remedy="Look, or repeat with the same idempotency key."
-    )
-
-
-def _at_fault(problem: Exception) -> FarmError:
-    if isinstance(problem, FarmError):
-        return problem
-    return FarmError(
-        "The controller made a mistake with this request. Nothing of it was done.",
-        remedy="Please report it with the controller's log.",
-    )
-
-
-def _not_ready() -> Unavailable:
-    return Unavailable("The controller is not ready.", remedy="Try again in a few seconds.")

@@ -19,8 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentfarm.calls.checkpoints import CheckpointRecord, CheckpointWrite
-from agentfarm.sdk.call import Call, CheckpointChannel, LeaseLost
-from agentfarm.sdk.farm import make_call
+from agentfarm.sdk.call import Call, CheckpointChannel, LeaseLost, make_call
 from agentfarm.sdk.loader import AgentImportError, LoadedAgent, load_agent
 from agentfarm.sdk.run import Context, Reject, context, emit
 

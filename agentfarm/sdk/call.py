@@ -1,12 +1,17 @@
-"""The contract between an agent and what runs it: one call in, checkpoints out. Types only; standard library only."""
+"""The contract between an agent and what runs it: one call in, and what an attempt asks of the farm meanwhile.
+
+A new method needs a class or function here, its form in `agentfarm/calls/`, and a handler in the controller
+(`controller/link/agent_calls.py`). The replica, the daemon and the link carry it without reading it. Standard library
+only.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from agentfarm.calls.checkpoints import CheckpointRecord
+from agentfarm.calls.checkpoints import GET, PUT, CheckpointQuery, CheckpointRecord, pack_record, read_records
 from agentfarm.errors import StaleToken
 
 
@@ -45,3 +50,39 @@ class Call:
     """Takes a JSON-able piece of output for those who watch now. Called on the event loop's own thread."""
     checkpoints: CheckpointChannel | None = None
     """None: the run is not durable."""
+
+
+class FarmCalls(Protocol):
+    """One attempt's way to the farm."""
+
+    async def call(self, method: str, header: bytes, parts: Sequence[bytes] = ()) -> list[bytes]:
+        """The parts of the answer. Raises LeaseLost, or RuntimeError with the farm's words."""
+        ...
+
+
+class FarmCheckpoints:
+    """`CheckpointChannel` over the farm's calls."""
+
+    __slots__ = ("_farm",)
+
+    def __init__(self, farm: FarmCalls) -> None:
+        self._farm = farm
+
+    async def put(self, checkpoint: CheckpointRecord) -> None:
+        """Durable when it returns."""
+        header, *parts = pack_record(checkpoint)
+        await self._farm.call(PUT, header, parts)
+
+    async def get(
+        self, thread_id: str, namespace: str, checkpoint_id: str = "", before_id: str = "", limit: int = 1
+    ) -> list[CheckpointRecord]:
+        """Newest first."""
+        query = CheckpointQuery(thread_id, namespace, checkpoint_id, before_id, limit)
+        return read_records(await self._farm.call(GET, query.pack()))
+
+
+def make_call(
+    task_id: int, attempt: int, thread_id: str, value: object, emit: Callable[[object], None], farm: FarmCalls
+) -> Call:
+    """One attempt with everything that it can ask of the farm. A run without a thread is not durable."""
+    return Call(task_id, attempt, thread_id, value, emit, FarmCheckpoints(farm) if thread_id else None)

@@ -19,10 +19,9 @@ from controller.gateway.agents import bundles, deployments, replicas
 from controller.gateway.agents import explain as explain_agents
 from controller.gateway.farm import routes as farm
 from controller.gateway.farm.views import VERSION
-from controller.gateway.http.access import Call, Permission, Principals, body_limits, operators
+from controller.gateway.http.access import Call, Hosts, Permission, Principals, body_limits, operators
 from controller.gateway.http.bodies import DESCRIBED, invalid_request
 from controller.gateway.http.border import Border
-from controller.gateway.http.hosts import Hosts
 from controller.gateway.http.models import ProblemView
 from controller.gateway.http.problems import MEDIA_TYPE, problem_response
 from controller.gateway.http.room import Room, Undeclared

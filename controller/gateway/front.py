@@ -11,9 +11,8 @@ import asyncio
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from controller.gateway.http.access import Principals, operators
+from controller.gateway.http.access import Hosts, Principals, operators
 from controller.gateway.http.border import Border
-from controller.gateway.http.hosts import Hosts
 from controller.gateway.scope import Farm
 from controller.gateway.tasks.express import Express
 

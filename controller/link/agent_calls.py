@@ -1,6 +1,6 @@
 """What attempts ask of the farm: each method and the handler that answers it.
 
-    SDK (agentfarm/sdk/farm.py) ─▶ replica ─▶ daemon ─▶ AgentCall ─▶ here ─▶ handler ─▶ engine or PostgreSQL
+    SDK (agentfarm/sdk/call.py) ─▶ replica ─▶ daemon ─▶ AgentCall ─▶ here ─▶ handler ─▶ engine or PostgreSQL
 
 The lease is checked here, once for all methods, against the token, the node and the replica together. A handler that
 writes has the core check the token again in the turn that commits. Calls may be repeated: handlers change nothing then.

@@ -20,7 +20,7 @@ from agentfarm.calls.checkpoints import (
     read_records,
 )
 from agentfarm.errors import InvalidRequest, StaleToken
-from agentfarm.sdk.farm import FarmCheckpoints, make_call
+from agentfarm.sdk.call import FarmCheckpoints, make_call
 from agentfarm.wire import link_pb2 as wire
 from controller.core.commands import StoreCheckpoint
 from controller.core.model import NodeName, ReplicaId, TaskId, Token

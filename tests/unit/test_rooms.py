@@ -28,8 +28,6 @@ SMALL_FOR_A_REASON: Final[dict[str, str]] = {
     "controller/core/tasks/part.py": "one of the parts that the core's registry lists",
     "controller/gateway/http/answers.py": "the one way to write answers, which loads no models",
     "controller/gateway/http/models.py": "what all bodies and views share",
-    "controller/gateway/settings.py": "settings of one service",
-    "controller/journal/errors.py": "errors that both journals raise",
     "controller/journal/migrations/env.py": "a script that Alembic runs by this name",
     "controller/link/services.py": "the registry of services of nodes",
     "nodeagent/core/clock.py": "the border to time, for every machine of the core",

@@ -164,7 +164,7 @@ class Heard:
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
 
-    def output(self, task: TaskId, token: Token, data: bytes) -> None:
+    def output(self, node: str, task: TaskId, token: Token, data: bytes) -> None:
         self.pieces.append(data)
 
 

@@ -10,8 +10,7 @@ from collections.abc import Container
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentfarm.errors import FarmError, InvalidRequest
-from controller.gateway.http.access import ANONYMOUS, Principal, Principals, unauthorized
-from controller.gateway.http.hosts import Hosts, check_origin
+from controller.gateway.http.access import ANONYMOUS, Hosts, Principal, Principals, check_origin, unauthorized
 from controller.gateway.http.problems import TooLarge, mistake_of, problem_response
 
 

@@ -59,7 +59,7 @@ class AgentCalls:
 
 
 class AttemptCalls:
-    """`agentfarm.sdk.farm.FarmCalls` of one attempt."""
+    """`agentfarm.sdk.call.FarmCalls` of one attempt."""
 
     __slots__ = ("_calls", "_run")
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from controller.gateway.front import Front
-from controller.gateway.http.hosts import Hosts
+from controller.gateway.http.access import Hosts
 from controller.gateway.http.problems import Misdirected
 from controller.gateway.settings import GatewaySettings
 from tests.unit.gateway.small_farm import TOKEN, SmallFarm
